@@ -1,0 +1,1 @@
+//! From HCL to specs, with diagnostics that point at the source.

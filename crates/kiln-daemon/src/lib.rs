@@ -1,0 +1,1 @@
+//! The daemon: one per root, owns the store, runs the engine, serves the API.

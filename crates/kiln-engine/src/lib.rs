@@ -1,0 +1,1 @@
+//! The store of generations, the executor and the guard, over a target that is handed in.

@@ -1,0 +1,1 @@
+//! The data plane: listens, balances, drains.

@@ -1,0 +1,1 @@
+//! The target that is this machine: instances, networks and their measurement.

@@ -1,0 +1,1 @@
+//! The words of Kiln as types, and the one function that decides: plan. No input, no output.
