@@ -1,1 +1,4 @@
 //! From HCL to specs, with diagnostics that point at the source.
+
+pub mod diagnostic;
+pub mod syntax;
