@@ -1,4 +1,9 @@
 //! HCL native syntax: places in the source, the tree, the lexer and the parser.
 
 pub mod ast;
+mod lexer;
+mod parser;
 pub mod span;
+mod token;
+
+pub use parser::{MAX_NESTING, parse_body, parse_expr, parse_template};
