@@ -1,0 +1,366 @@
+//! For each server: which instances stay, which are made, which are retired.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::address;
+use crate::digest::Digest;
+use crate::generation::{Component, Generation};
+use crate::name::{ComponentId, InstanceId};
+use crate::observed::{Observed, ObservedInstance, Phase, Verdict};
+use crate::quantity::{Millis, Timestamp};
+use crate::spec::server::{Server, Strategy};
+
+use super::networks::Networks;
+use super::table::Serving;
+use super::{DRAIN_BOUND, InstanceCreation, Reason, fresh_id};
+
+/// Replacements of one component within a minute, beyond which they are made one a second.
+const STORM: u32 = 120;
+
+/// What is decided about one server's instances.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    /// How many instances are wanted.
+    pub(super) wanted: u32,
+    /// Instances of the wanted digest, whole and to be kept, that are ready.
+    pub(super) ready: u32,
+    /// The same that are not ready yet.
+    pub(super) starting: u32,
+    /// Instances that are wanted and can't be made at present, and why.
+    pub(super) held: Option<(Reason, Option<Timestamp>)>,
+    /// Instances of the wanted digest take no traffic yet (blue/green before the switch).
+    pub(super) hidden: bool,
+}
+
+/// What is decided about all instances.
+#[derive(Debug, Default)]
+pub(super) struct Fleets {
+    by_server: BTreeMap<ComponentId, Fleet>,
+    creations: Vec<(Arc<InstanceCreation>, Reason)>,
+    /// Instances that are out of rotation from now on, and why.
+    retired: BTreeMap<InstanceId, Reason>,
+    drain: BTreeMap<InstanceId, Reason>,
+    destroy: BTreeMap<InstanceId, Reason>,
+    /// When the next drain reaches its bound.
+    pub(super) drain_until: Option<Timestamp>,
+}
+
+/// The instances of one server, sorted by what they are good for.
+struct Sorted<'a> {
+    current: Vec<&'a ObservedInstance>,
+    old: Vec<&'a ObservedInstance>,
+    broken: Vec<(&'a ObservedInstance, Reason)>,
+}
+
+impl Fleets {
+    pub(super) fn decide(desired: &Generation, observed: &Observed, networks: &Networks) -> Self {
+        let mut fleets = Fleets::default();
+        let mut taken = Networks::taken(observed);
+        let by_component = group(observed);
+        let mut ready_now: BTreeSet<&ComponentId> = BTreeSet::new();
+        for (id, component, server) in desired.content.servers() {
+            let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
+            let sorted = sort(instances, component, server, observed, networks);
+            let wanted = observed.wanted.get(id).copied().unwrap_or(server.policy.replicas);
+            if sorted.current.iter().any(|i| i.is_ready()) {
+                ready_now.insert(id);
+            }
+            let fleet = fleets.retire_within(&sorted, wanted, server);
+            fleets.by_server.insert(id.clone(), fleet);
+        }
+        for (id, component, server) in desired.content.servers() {
+            let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
+            let sorted = sort(instances, component, server, observed, networks);
+            let waits = observed.rollout.is_some()
+                && component.spec.talks_to().iter().any(|to| !ready_now.contains(*to));
+            let order = Order { id, component, server, sorted: &sorted, waits };
+            fleets.create(desired, observed, networks, &order, &mut taken);
+        }
+        for instance in &observed.instances {
+            fleets.finish(instance, observed.at);
+        }
+        fleets
+    }
+
+    /// Retires what is broken, what is replaced and what is too many.
+    fn retire_within(&mut self, sorted: &Sorted<'_>, wanted: u32, server: &Server) -> Fleet {
+        let ready = count(sorted.current.iter().filter(|i| i.is_ready()));
+        for (instance, reason) in &sorted.broken {
+            self.retire(instance, reason.clone());
+        }
+        let blue_green = server.policy.rollout.strategy == Strategy::BlueGreen;
+        let keep_old = match (blue_green, ready >= wanted) {
+            (_, true) => 0,
+            (true, false) => count(sorted.old.iter()),
+            (false, false) => wanted - ready,
+        };
+        // An old one that never was ready is of no use; of the others the newest stay longest.
+        let (mut old, unproved): (Vec<&ObservedInstance>, Vec<&ObservedInstance>) =
+            sorted.old.iter().partition(|i| i.is_ready());
+        old.sort_by_key(|i| Reverse((i.created_at, i.id.clone())));
+        for instance in old.iter().skip(keep_old as usize).chain(&unproved) {
+            self.retire(instance, Reason::Replaced);
+        }
+        let mut current = sorted.current.clone();
+        current.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
+        for instance in current.iter().skip(wanted as usize) {
+            self.retire(instance, Reason::TooMany);
+        }
+        Fleet {
+            wanted,
+            ready: ready.min(wanted),
+            starting: count(current.iter().take(wanted as usize).filter(|i| !i.is_ready())),
+            held: None,
+            hidden: blue_green && ready < wanted && sorted.old.iter().any(|i| i.is_ready()),
+        }
+    }
+
+    /// Makes what is missing, as far as the bounds allow.
+    fn create(
+        &mut self,
+        desired: &Generation,
+        observed: &Observed,
+        networks: &Networks,
+        order: &Order<'_>,
+        taken: &mut BTreeMap<InstanceId, BTreeSet<Ipv4Addr>>,
+    ) {
+        let Some(fleet) = self.by_server.get_mut(order.id) else { return };
+        let missing = order.missing(fleet.wanted);
+        if missing == 0 {
+            return;
+        }
+        if let Some(held) = order.held(observed, fleet.ready, fleet.wanted) {
+            fleet.held = Some(held);
+            return;
+        }
+        let Some(network) = networks.of(&order.server.identity.network.id) else { return };
+        let Some(image) = desired.content.images.get(&order.server.identity.image.id) else {
+            fleet.held = Some((Reason::ImageNotBuilt, None));
+            return;
+        };
+        let because = order.reason();
+        let taken = taken.entry(network.id.clone()).or_default();
+        for ordinal in 0..missing as usize {
+            let id = fresh_id(desired, observed, order.id, ordinal);
+            let seed = Digest::of(id.as_str().as_bytes()).as_bytes()[0];
+            let seed = u32::from(seed) << 8 | u32::try_from(ordinal).unwrap_or(0);
+            let free = address::free_for_instances(&network.identity, taken, seed).next();
+            let Some(address) = free else {
+                fleet.held = Some((Reason::NoAddress, None));
+                return;
+            };
+            taken.insert(address);
+            let creation = InstanceCreation {
+                id,
+                stack: desired.stack.clone(),
+                component: order.id.clone(),
+                digest: order.component.digest,
+                generation: desired.number,
+                network: network.id.clone(),
+                network_identity: network.identity.clone(),
+                address,
+                image: *image,
+                server: order.server.clone(),
+            };
+            self.creations.push((Arc::new(creation), because.clone()));
+        }
+    }
+
+    fn retire(&mut self, instance: &ObservedInstance, reason: Reason) {
+        self.retired.insert(instance.id.clone(), reason);
+    }
+
+    /// Decides whether a retired instance begins to drain or is ended.
+    fn finish(&mut self, instance: &ObservedInstance, now: Timestamp) {
+        let Some(reason) = self.retired.get(&instance.id).cloned() else { return };
+        if !instance.is_running() {
+            self.destroy.insert(instance.id.clone(), reason);
+            return;
+        }
+        let Some(since) = instance.draining_since else {
+            self.drain.insert(instance.id.clone(), reason);
+            return;
+        };
+        let bound = since.after(DRAIN_BOUND);
+        if instance.in_flight == 0 || now >= bound {
+            self.destroy.insert(instance.id.clone(), reason);
+        } else {
+            self.drain_until = Some(self.drain_until.map_or(bound, |until| until.min(bound)));
+        }
+    }
+
+    /// Retires the instances of components that the generation does not name, once nothing
+    /// needs them: no endpoint goes to them, and no instance that may connect to them is left.
+    pub(super) fn retire_removed(&mut self, observed: &Observed, serving: &Serving, proved: bool) {
+        let clients: BTreeSet<&ComponentId> = observed
+            .instances
+            .iter()
+            .filter(|i| i.is_running())
+            .flat_map(|i| i.connects.iter().map(|c| &c.to))
+            .collect();
+        for instance in &observed.instances {
+            let id = &instance.component;
+            if self.by_server.contains_key(id) || self.retired.contains_key(&instance.id) {
+                continue;
+            }
+            let needed = serving.is_used(id) || clients.contains(id) || !proved;
+            if instance.draining_since.is_some() || !instance.is_running() || !needed {
+                self.retire(instance, Reason::NotWanted);
+                self.finish(instance, observed.at);
+            }
+        }
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&ComponentId, &Fleet)> {
+        self.by_server.iter()
+    }
+
+    pub(super) fn of(&self, server: &ComponentId) -> Option<&Fleet> {
+        self.by_server.get(server)
+    }
+
+    pub(super) fn creations(&self) -> impl Iterator<Item = &(Arc<InstanceCreation>, Reason)> {
+        self.creations.iter()
+    }
+
+    pub(super) fn to_drain(&self) -> impl Iterator<Item = (&InstanceId, &Reason)> {
+        self.drain.iter()
+    }
+
+    pub(super) fn to_destroy(&self) -> impl Iterator<Item = (&InstanceId, &Reason)> {
+        self.destroy.iter()
+    }
+
+    /// Whether an instance is, or is about to be, on its way out.
+    pub(super) fn is_retired(&self, id: &InstanceId) -> bool {
+        self.retired.contains_key(id)
+    }
+
+    /// Whether instances are on their way out.
+    pub(super) fn any_retired(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Whether every server has all the instances that it wants, ready.
+    pub(super) fn all_ready(&self) -> bool {
+        self.by_server.values().all(|f| f.ready >= f.wanted)
+    }
+}
+
+/// One server whose missing instances are to be made.
+struct Order<'a> {
+    id: &'a ComponentId,
+    component: &'a Component,
+    server: &'a Server,
+    sorted: &'a Sorted<'a>,
+    /// What it talks to is not ready yet.
+    waits: bool,
+}
+
+impl Order<'_> {
+    /// How many instances may be made now.
+    fn missing(&self, wanted: u32) -> u32 {
+        let current = count(self.sorted.current.iter());
+        let old = count(self.sorted.old.iter());
+        let missing = wanted.saturating_sub(current);
+        match self.server.policy.rollout.strategy {
+            Strategy::Rolling { surge } if old > 0 => {
+                missing.min((wanted + surge.max(1)).saturating_sub(current + old))
+            }
+            Strategy::Rolling { .. } | Strategy::BlueGreen => missing,
+        }
+    }
+
+    /// Why nothing may be made now, and until when.
+    fn held(
+        &self,
+        observed: &Observed,
+        ready: u32,
+        wanted: u32,
+    ) -> Option<(Reason, Option<Timestamp>)> {
+        if self.waits {
+            return Some((Reason::WaitsForOthers, None));
+        }
+        let pace = observed.pace.get(self.id)?;
+        if pace.not_before() > observed.at {
+            return Some((Reason::BackingOff, Some(pace.not_before())));
+        }
+        let next = pace.last_made.after(Millis::seconds(1));
+        // No replacement is refused while fewer than wanted are ready.
+        if pace.in_last_minute >= STORM && ready >= wanted && next > observed.at {
+            return Some((Reason::Storm, Some(next)));
+        }
+        None
+    }
+
+    fn reason(&self) -> Reason {
+        if let Some((instance, reason)) = self.sorted.broken.first() {
+            return Reason::InPlaceOf {
+                instance: instance.id.clone(),
+                why: Box::new(reason.clone()),
+            };
+        }
+        match self.sorted.old.first() {
+            Some(old) => Reason::Replaces { from: old.digest },
+            None => Reason::Missing,
+        }
+    }
+}
+
+fn group(observed: &Observed) -> BTreeMap<&ComponentId, Vec<&ObservedInstance>> {
+    let mut groups: BTreeMap<&ComponentId, Vec<&ObservedInstance>> = BTreeMap::new();
+    for instance in &observed.instances {
+        groups.entry(&instance.component).or_default().push(instance);
+    }
+    groups
+}
+
+fn sort<'a>(
+    instances: &[&'a ObservedInstance],
+    component: &Component,
+    server: &Server,
+    observed: &Observed,
+    networks: &Networks,
+) -> Sorted<'a> {
+    let mut sorted = Sorted { current: Vec::new(), old: Vec::new(), broken: Vec::new() };
+    let network = networks.of(&server.identity.network.id).map(|n| &n.id);
+    for instance in instances {
+        let fresh = instance.digest == component.digest && Some(&instance.network) == network;
+        if let Some(reason) = broken(instance, server, observed.at) {
+            sorted.broken.push((instance, reason));
+        } else if fresh {
+            sorted.current.push(instance);
+        } else {
+            sorted.old.push(instance);
+        }
+    }
+    sorted
+}
+
+/// Why an instance can't be kept whatever the generation says.
+fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
+    if let Phase::Ended { cause } = &instance.phase {
+        return Some(Reason::Ended { cause: cause.clone() });
+    }
+    if instance.draining_since.is_some() {
+        return Some(Reason::Draining);
+    }
+    if let Some(drift) = instance.drift.first() {
+        return Some(Reason::Drifted { drift: drift.clone() });
+    }
+    match &instance.health {
+        Verdict::Ready { .. } => None,
+        Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
+        Verdict::Starting { last } => {
+            let late = now.since(instance.created_at) >= server.policy.rollout.deadline;
+            late.then(|| Reason::NeverReady { last: last.clone() })
+        }
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}

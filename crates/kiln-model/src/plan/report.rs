@@ -1,0 +1,210 @@
+//! Why each step is taken, what is being waited for, and how far it has come.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::generation::Generation;
+use crate::name::{ComponentId, InstanceId};
+use crate::observed::{Drift, Ending, Observed, Verdict};
+use crate::quantity::Timestamp;
+
+use super::fleet::Fleets;
+use super::networks::Networks;
+use super::{Action, Step, earliest};
+
+/// Why a step is taken, or why one can't be taken yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// There is none, and one is wanted.
+    Missing,
+    /// What there is is not what the generation says.
+    NotAsDeclared,
+    /// Instances of another digest are to be replaced.
+    Replaces {
+        /// The digest of those.
+        from: Digest,
+    },
+    /// Another instance has to go.
+    InPlaceOf {
+        /// Which.
+        instance: InstanceId,
+        /// Why it has to go.
+        why: Box<Reason>,
+    },
+    /// New instances have taken over.
+    Replaced,
+    /// There are more than wanted.
+    TooMany,
+    /// The generation does not name it.
+    NotWanted,
+    /// Its program has ended.
+    Ended {
+        /// How.
+        cause: Ending,
+    },
+    /// It is on its way out.
+    Draining,
+    /// It is not what its digest says.
+    Drifted {
+        /// The first difference.
+        drift: Drift,
+    },
+    /// Its health check failed too often in a row.
+    Unready {
+        /// The last failure.
+        last: String,
+    },
+    /// It was not ready in time.
+    NeverReady {
+        /// The last failure.
+        last: Option<String>,
+    },
+    /// Who serves has changed.
+    Routing,
+    /// What it talks to is not ready yet.
+    WaitsForOthers,
+    /// The instances before it failed; there is a pause before the next.
+    BackingOff,
+    /// Too many have been made within a minute.
+    Storm,
+    /// The network has no free address.
+    NoAddress,
+    /// The generation has no content for the image.
+    ImageNotBuilt,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Missing => f.write_str("it is missing"),
+            Reason::NotAsDeclared => f.write_str("what exists is not what is declared"),
+            Reason::Replaces { from } => write!(f, "it replaces {}", from.short(12)),
+            Reason::InPlaceOf { instance, why } => write!(f, "in place of {instance}: {why}"),
+            Reason::Replaced => f.write_str("new instances have taken over"),
+            Reason::TooMany => f.write_str("there are more than wanted"),
+            Reason::NotWanted => f.write_str("it is no longer declared"),
+            Reason::Ended { cause } => write!(f, "{cause}"),
+            Reason::Draining => f.write_str("it is draining"),
+            Reason::Drifted { drift } => {
+                write!(f, "{} is {}, not {}", drift.what, drift.found, drift.expected)
+            }
+            Reason::Unready { last } => write!(f, "unhealthy: {last}"),
+            Reason::NeverReady { last: Some(last) } => write!(f, "never ready: {last}"),
+            Reason::NeverReady { last: None } => f.write_str("never ready"),
+            Reason::Routing => f.write_str("who serves has changed"),
+            Reason::WaitsForOthers => f.write_str("what it connects to is not ready yet"),
+            Reason::BackingOff => f.write_str("the ones before it failed; pausing"),
+            Reason::Storm => f.write_str("too many replacements within a minute; slowing down"),
+            Reason::NoAddress => f.write_str("its network has no free address"),
+            Reason::ImageNotBuilt => f.write_str("its image has not been built"),
+        }
+    }
+}
+
+/// A server that does not have all its instances ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The server.
+    pub component: ComponentId,
+    /// How many instances are wanted.
+    pub wanted: u32,
+    /// How many of them are ready.
+    pub ready: u32,
+    /// How many of them are starting.
+    pub starting: u32,
+    /// What is known of the hindrance.
+    pub why: Option<Reason>,
+}
+
+/// How far the way to the generation has been gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Something is to be done or waited for.
+    Progressing,
+    /// All that is wanted is ready and has the traffic; what it replaced is on its way out.
+    Ready,
+    /// What is there is the generation, and nothing else.
+    Converged,
+    /// The rollout's deadline has passed and not everything is ready.
+    Expired,
+}
+
+/// What a plan rests on.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// How far it has come.
+    pub outcome: Outcome,
+    /// The servers that are not all ready.
+    pub waiting: Vec<Waiting>,
+    /// When to plan again although nothing is seen to change.
+    pub wake_at: Option<Timestamp>,
+}
+
+pub(super) fn report(
+    desired: &Generation,
+    observed: &Observed,
+    networks: &Networks,
+    fleets: &Fleets,
+    steps: &[Step],
+) -> Report {
+    let waiting: Vec<Waiting> = fleets
+        .servers()
+        .filter(|(_, fleet)| fleet.ready < fleet.wanted)
+        .map(|(id, fleet)| Waiting {
+            component: id.clone(),
+            wanted: fleet.wanted,
+            ready: fleet.ready,
+            starting: fleet.starting,
+            why: hindrance(observed, id).or_else(|| fleet.held.as_ref().map(|h| h.0.clone())),
+        })
+        .collect();
+    let whole = waiting.is_empty() && networks.creations().next().is_none();
+    let routed = !steps.iter().any(|s| matches!(s.action, Action::Route(_)));
+    let expired = observed.rollout.as_ref().is_some_and(|r| observed.at >= r.deadline);
+    let outcome = if whole && steps.is_empty() && !fleets.any_retired() {
+        Outcome::Converged
+    } else if whole && routed {
+        Outcome::Ready
+    } else if expired && !whole {
+        Outcome::Expired
+    } else {
+        Outcome::Progressing
+    };
+    Report { outcome, waiting, wake_at: wake_at(desired, observed, fleets) }
+}
+
+/// What is known of why `server` does not get ready.
+fn hindrance(observed: &Observed, server: &ComponentId) -> Option<Reason> {
+    let pace = observed.pace.get(server);
+    if let Some((_, failure)) = pace.and_then(|p| p.last_failure.as_ref()) {
+        return Some(Reason::NeverReady { last: Some(failure.clone()) });
+    }
+    observed.instances.iter().filter(|i| i.component == *server).find_map(
+        |instance| match &instance.health {
+            Verdict::Starting { last: Some(last) } => {
+                Some(Reason::NeverReady { last: Some(last.clone()) })
+            }
+            Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
+            Verdict::Starting { last: None } | Verdict::Ready { .. } => None,
+        },
+    )
+}
+
+fn wake_at(desired: &Generation, observed: &Observed, fleets: &Fleets) -> Option<Timestamp> {
+    let rollout = observed.rollout.iter().map(|r| r.deadline);
+    let held = fleets.servers().filter_map(|(_, f)| f.held.as_ref().and_then(|h| h.1));
+    let starting = observed
+        .instances
+        .iter()
+        .filter(|i| i.is_running() && matches!(i.health, Verdict::Starting { .. }))
+        .filter_map(|i| {
+            let server = desired.content.components.get(&i.component)?.spec.as_server()?;
+            Some(i.created_at.after(server.policy.rollout.deadline))
+        });
+    earliest(observed.at, rollout.chain(held).chain(starting).chain(fleets.drain_until))
+}

@@ -1,0 +1,204 @@
+//! Planning against a machine that obeys: every plan is checked by the independent checker.
+
+use super::fixture::{Machine, endpoint, generation, id, image, network, server};
+use super::*;
+use crate::observed::{Ending, Phase, RolloutRecord, Verdict};
+use crate::spec::Spec;
+use crate::spec::server::Strategy;
+
+fn shop(inputs: &str, replicas: u32) -> Vec<Spec> {
+    vec![
+        image("web", inputs),
+        network("front", "10.0.0.0/24"),
+        server("api").spec(),
+        server("web").connects("api").replicas(replicas).spec(),
+        endpoint("shop", "127.0.0.1:8080", "web"),
+    ]
+}
+
+/// Plans and acts until nothing is left to do; fails on a broken invariant or when the number
+/// of ready web instances in rotation falls below `floor`.
+fn converge(machine: &mut Machine, desired: &Generation, floor: usize) {
+    for _ in 0..200 {
+        let (plan, report) = plan(desired, &machine.observed);
+        assert_eq!(check::check(desired, &machine.observed, &plan), []);
+        if report.outcome == Outcome::Converged {
+            assert!(plan.is_empty());
+            return;
+        }
+        machine.take(&plan);
+        let table = machine.observed.table.as_ref();
+        let serving = table.and_then(|t| t.endpoints.first()).map_or(0, |e| e.backends.len());
+        assert!(serving >= floor, "only {serving} in rotation");
+    }
+    panic!("does not converge: {:?}", machine.observed);
+}
+
+#[test]
+fn the_first_generation_is_built_and_the_second_replaces_it() {
+    let mut machine = Machine::new();
+    let first = generation(1, shop("v1", 3));
+    converge(&mut machine, &first, 0);
+    assert_eq!((machine.count("server.web"), machine.count("server.api")), (3, 1));
+    let old: Vec<_> = machine.observed.instances.iter().map(|i| i.id.clone()).collect();
+    let second = generation(2, shop("v2", 3));
+    converge(&mut machine, &second, 3);
+    assert!(machine.observed.instances.iter().all(|i| !old.contains(&i.id)));
+    converge(&mut machine, &first, 3);
+    let digest = first.content.components[&id("server.web")].digest;
+    let web = machine.observed.instances.iter().filter(|i| i.component == id("server.web"));
+    assert!(web.clone().count() == 3 && web.clone().all(|i| i.digest == digest));
+}
+
+#[test]
+fn a_changed_network_is_replaced_with_all_that_is_in_it() {
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, shop("v1", 3)), 0);
+    let old = machine.observed.networks[0].id.clone();
+    let mut specs = shop("v1", 3);
+    specs[1] = network("front", "10.9.0.0/24");
+    converge(&mut machine, &generation(2, specs), 3);
+    assert_eq!(machine.observed.networks.len(), 1);
+    assert!(machine.observed.instances.iter().all(|i| i.network != old));
+}
+
+#[test]
+fn nothing_declared_is_nothing_left() {
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, shop("v1", 2)), 0);
+    converge(&mut machine, &generation(2, Vec::new()), 0);
+    let observed = &machine.observed;
+    assert!(observed.instances.is_empty() && observed.networks.is_empty());
+    assert_eq!(observed.table, None);
+}
+
+#[test]
+fn servers_outlive_those_that_connect_to_them() {
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, shop("v1", 1)), 0);
+    let nothing = generation(2, Vec::new());
+    let web = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
+    let web = web.unwrap().id.clone();
+    machine.instance(&web).in_flight = 1;
+    for _ in 0..3 {
+        let (plan, _) = plan(&nothing, &machine.observed);
+        machine.take(&plan);
+    }
+    assert_eq!(machine.count("server.api"), 1, "web may still need it");
+    machine.instance(&web).in_flight = 0;
+    converge(&mut machine, &nothing, 0);
+}
+
+#[test]
+fn what_dies_is_replaced_and_leaves_rotation_at_once() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 3));
+    converge(&mut machine, &desired, 0);
+    let victim = machine.observed.table.as_ref().unwrap().endpoints[0].backends[0].clone();
+    machine.instance(&victim.instance).phase = Phase::Ended { cause: Ending::Killed(9) };
+    let (plan, _) = plan(&desired, &machine.observed);
+    let creates = plan.steps.iter().filter(|s| matches!(s.action, Action::Create(_))).count();
+    assert_eq!(creates, 1);
+    converge(&mut machine, &desired, 2);
+    assert_eq!(machine.count("server.web"), 3);
+}
+
+#[test]
+fn a_release_that_never_gets_ready_expires_and_the_old_one_serves() {
+    let mut machine = Machine::new();
+    let first = generation(1, shop("v1", 3));
+    converge(&mut machine, &first, 0);
+    machine.healthy = false;
+    let second = generation(2, shop("v2", 3));
+    let (started, deadline) = (machine.observed.at, machine.observed.at.after(Millis(100)));
+    machine.observed.rollout = Some(RolloutRecord { generation: 2, started, deadline });
+    let expired = (0..300).find(|_| {
+        let (plan, report) = plan(&second, &machine.observed);
+        machine.take(&plan);
+        assert_eq!(machine.observed.table.as_ref().unwrap().endpoints[0].backends.len(), 3);
+        report.outcome == Outcome::Expired
+    });
+    assert!(expired.is_some());
+    machine.observed.rollout = None;
+    machine.healthy = true;
+    converge(&mut machine, &first, 3);
+    assert_eq!(machine.count("server.web"), 3);
+}
+
+#[test]
+fn blue_green_switches_once() {
+    let specs = |inputs: &str| {
+        let mut specs = shop(inputs, 3);
+        specs[3] = server("web").replicas(3).strategy(Strategy::BlueGreen).spec();
+        specs
+    };
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, specs("v1")), 0);
+    let desired = generation(2, specs("v2"));
+    let wanted = desired.content.components[&id("server.web")].digest;
+    for _ in 0..50 {
+        let (plan, report) = plan(&desired, &machine.observed);
+        assert_eq!(check::check(&desired, &machine.observed, &plan), []);
+        machine.take(&plan);
+        let backends = &machine.observed.table.as_ref().unwrap().endpoints[0].backends;
+        let by_id = |b: &crate::route::Backend| {
+            let instance = machine.observed.instances.iter().find(|i| i.id == b.instance);
+            instance.unwrap().digest == wanted
+        };
+        let fresh = backends.iter().filter(|b| by_id(b)).count();
+        assert!(fresh == 0 || fresh == 3, "{fresh} of 3 serve");
+        if report.outcome == Outcome::Converged {
+            return;
+        }
+    }
+    panic!("does not converge");
+}
+
+#[test]
+fn an_unready_instance_that_was_ready_is_replaced() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 2));
+    converge(&mut machine, &desired, 0);
+    let web = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
+    let web = web.unwrap().id.clone();
+    let since = machine.observed.at;
+    machine.instance(&web).health = Verdict::Unready { since, reason: "503".to_owned() };
+    converge(&mut machine, &desired, 1);
+    assert!(machine.observed.instances.iter().all(|i| i.id != web));
+}
+
+#[test]
+fn an_endpoint_moves_when_its_new_server_is_whole() {
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, shop("v1", 2)), 0);
+    let specs = vec![
+        image("web", "v1"),
+        network("front", "10.0.0.0/24"),
+        server("next").replicas(2).spec(),
+        endpoint("shop", "127.0.0.1:9090", "next"),
+    ];
+    let desired = generation(2, specs);
+    let (started, deadline) = (machine.observed.at, machine.observed.at.after(Millis(100)));
+    machine.observed.rollout = Some(RolloutRecord { generation: 2, started, deadline });
+    converge(&mut machine, &desired, 2);
+    assert_eq!(machine.count("server.web"), 0);
+    let table = machine.observed.table.as_ref().unwrap();
+    assert_eq!(table.endpoints.len(), 1, "the old listener is closed");
+}
+
+#[test]
+fn failures_are_backed_off() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 1));
+    converge(&mut machine, &desired, 0);
+    machine.observed.instances.retain(|i| i.component != id("server.web"));
+    let pace = crate::observed::Pace {
+        never_ready: 3,
+        last_failure: Some((machine.observed.at, "exited with status 1".to_owned())),
+        ..Default::default()
+    };
+    machine.observed.pace.insert(id("server.web"), pace);
+    let (plan, report) = plan(&desired, &machine.observed);
+    assert!(!plan.steps.iter().any(|s| matches!(s.action, Action::Create(_))));
+    assert_eq!(report.wake_at, Some(machine.observed.at.after(Millis(400))));
+}

@@ -1,0 +1,142 @@
+//! What the gateway is told: one immutable table per stack, replaced whole.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{ComponentId, InstanceId, StackName};
+
+/// The port on which the gateway listens inside every network, and to which the network's
+/// rules redirect connections to stable addresses.
+pub const SERVICE_PORT: u16 = 15001;
+
+/// All that the gateway does for one stack. It is swapped atomically: a request is served
+/// wholly by one table, and a table of a lower epoch than the present one is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTable {
+    /// The stack.
+    pub stack: StackName,
+    /// Greater than that of every table before it.
+    pub epoch: u64,
+    /// Listeners on the host, in the order of their components.
+    pub endpoints: Vec<EndpointRoute>,
+    /// Networks in which the gateway listens and answers names, in the order of their ids.
+    pub networks: Vec<NetworkRoute>,
+}
+
+/// How the bytes of a connection are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 or HTTP/2 in the clear, told apart by the connection preface.
+    Http,
+    /// Bytes, passed on as they come.
+    Tcp,
+    /// HTTP where the client's first bytes look like it, else TCP.
+    Auto,
+}
+
+/// A listener on the host and where its traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRoute {
+    /// The endpoint's component.
+    pub component: ComponentId,
+    /// Where the gateway listens.
+    pub listen: SocketAddr,
+    /// How connections are understood.
+    pub protocol: Protocol,
+    /// The component that serves it at present.
+    pub to: ComponentId,
+    /// Instances in rotation, in the order of their ids. Empty: requests are answered 503,
+    /// connections are closed.
+    pub backends: Vec<Backend>,
+}
+
+/// An instance in rotation, at one port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Backend {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The network instance from whose namespace it is reached.
+    pub network: InstanceId,
+    /// Its address and port there.
+    pub address: SocketAddrV4,
+    /// Its share of the traffic relative to the other backends, 1 to 1000.
+    pub weight: u16,
+}
+
+/// What the gateway does inside one network instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRoute {
+    /// The network instance; its namespace is `ROOT/run/net/<id>`.
+    pub network: InstanceId,
+    /// The network's first address, where names are answered (UDP and TCP port 53).
+    pub resolver: Ipv4Addr,
+    /// Stable addresses that are reachable from inside.
+    pub services: Vec<Service>,
+    /// What each client's names mean, by the client's address. Others are refused.
+    pub clients: BTreeMap<Ipv4Addr, Client>,
+    /// Whether other names are asked of the host's resolvers (the network has egress).
+    pub forward_names: bool,
+}
+
+/// What one client may resolve.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Lower-case names without the final dot, and their addresses.
+    pub names: BTreeMap<String, Ipv4Addr>,
+}
+
+/// One component, reached at its stable address from inside a client's network. Connections
+/// arrive at [`SERVICE_PORT`]; their original destination says which service and port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The component that is reached.
+    pub component: ComponentId,
+    /// Its stable address, as these clients know it.
+    pub address: Ipv4Addr,
+    /// The addresses that may connect, in order.
+    pub clients: Vec<Ipv4Addr>,
+    /// Ports that are known to speak HTTP (a health check or an endpoint says so).
+    pub http_ports: Vec<u16>,
+    /// Instances in rotation, in the order of their ids; the port is the client's.
+    pub backends: Vec<ServiceBackend>,
+}
+
+/// An instance behind a stable address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceBackend {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The network instance from whose namespace it is reached.
+    pub network: InstanceId,
+    /// Its address there.
+    pub address: Ipv4Addr,
+}
+
+impl RouteTable {
+    /// A table that routes nothing, older than all others.
+    pub fn empty(stack: StackName) -> Self {
+        Self { stack, epoch: 0, endpoints: Vec::new(), networks: Vec::new() }
+    }
+
+    /// Whether it gives the gateway nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.networks.is_empty()
+    }
+
+    /// Whether `other` routes the same, whatever its epoch.
+    pub fn routes_as(&self, other: &Self) -> bool {
+        self.stack == other.stack
+            && self.endpoints == other.endpoints
+            && self.networks == other.networks
+    }
+
+    /// The instances that may receive new traffic.
+    pub fn in_rotation(&self) -> impl Iterator<Item = &InstanceId> {
+        let endpoints = self.endpoints.iter().flat_map(|e| &e.backends).map(|b| &b.instance);
+        let services = self.networks.iter().flat_map(|n| &n.services);
+        endpoints.chain(services.flat_map(|s| &s.backends).map(|b| &b.instance))
+    }
+}

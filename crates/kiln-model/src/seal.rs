@@ -1,0 +1,215 @@
+//! Sealing: each spec gets its digest, and what does not fit together is found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::EncodeError;
+use crate::digest::Digest;
+use crate::name::{ComponentId, Kind};
+use crate::spec::image::Inputs;
+use crate::spec::secret::SecretVersion;
+use crate::spec::{Body, Spec};
+
+/// A spec with what is known of its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The spec.
+    pub spec: Arc<Spec>,
+    /// Its digest, or why there is none before `apply`.
+    pub digest: Result<Digest, Unknown>,
+}
+
+/// Why a digest is not known before `apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// This image has no lock yet.
+    NotLocked(ComponentId),
+    /// This secret is to be generated.
+    ToBeGenerated(ComponentId),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unknown::NotLocked(image) => write!(f, "{image} is not locked yet"),
+            Unknown::ToBeGenerated(secret) => write!(f, "{secret} is to be generated"),
+        }
+    }
+}
+
+/// What keeps a set of specs from being a generation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Two specs have one name.
+    #[error("{0} is declared twice")]
+    Duplicate(ComponentId),
+    /// The body is of another kind than the name says.
+    #[error("{0} is not of the kind that its name says")]
+    WrongKind(ComponentId),
+    /// A reference to what does not exist, or is of a kind that does not fit there.
+    #[error("{from} refers to {to}, which does not exist")]
+    Dangling {
+        /// Who refers.
+        from: ComponentId,
+        /// To what.
+        to: ComponentId,
+    },
+    /// Components that talk to each other in a circle.
+    #[error("a cycle of references: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> "))]
+    Cycle(Vec<ComponentId>),
+    /// Two endpoints on one address.
+    #[error("{first} and {second} both listen on {listen}")]
+    SameListener {
+        /// The endpoint that comes first by name.
+        first: ComponentId,
+        /// The other.
+        second: ComponentId,
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// An identity that has no canonical encoding.
+    #[error("{id} cannot be given a digest")]
+    Encode {
+        /// The component.
+        id: ComponentId,
+        /// Why.
+        source: EncodeError,
+    },
+}
+
+/// Gives every spec its digest. All errors are returned, not the first.
+pub fn seal(specs: Vec<Spec>) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealError>> {
+    let mut errors = Vec::new();
+    let mut by_id: BTreeMap<ComponentId, Arc<Spec>> = BTreeMap::new();
+    for spec in specs {
+        if !spec.is_consistent() {
+            errors.push(SealError::WrongKind(spec.id.clone()));
+        }
+        if let Some(twin) = by_id.insert(spec.id.clone(), Arc::new(spec)) {
+            errors.push(SealError::Duplicate(twin.id.clone()));
+        }
+    }
+    check_references(&by_id, &mut errors);
+    check_listeners(&by_id, &mut errors);
+    if let Some(cycle) = find_cycle(&by_id) {
+        errors.push(SealError::Cycle(cycle));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    digest_all(by_id)
+}
+
+/// Digests in the order of the kinds: whatever is built from something comes after it.
+fn digest_all(
+    by_id: BTreeMap<ComponentId, Arc<Spec>>,
+) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealError>> {
+    let mut errors = Vec::new();
+    let mut sealed: BTreeMap<ComponentId, Sealed> = BTreeMap::new();
+    for (id, spec) in by_id {
+        let digest = match unknown(&spec, &sealed) {
+            Some(reason) => Err(reason),
+            None => {
+                let known = |id: &ComponentId| sealed.get(id)?.digest.as_ref().ok().copied();
+                match spec.digest(&known) {
+                    Ok(digest) => Ok(digest),
+                    Err(source) => {
+                        errors.push(SealError::Encode { id, source });
+                        continue;
+                    }
+                }
+            }
+        };
+        sealed.insert(id, Sealed { spec, digest });
+    }
+    if errors.is_empty() { Ok(sealed) } else { Err(errors) }
+}
+
+fn unknown(spec: &Spec, sealed: &BTreeMap<ComponentId, Sealed>) -> Option<Unknown> {
+    match &spec.body {
+        Body::Image(image) if image.identity.inputs == Inputs::Unlocked => {
+            Some(Unknown::NotLocked(spec.id.clone()))
+        }
+        Body::Secret(secret) if secret.identity.version == SecretVersion::ToBeGenerated => {
+            Some(Unknown::ToBeGenerated(spec.id.clone()))
+        }
+        _ => spec.built_from().into_iter().find_map(|id| sealed.get(id)?.digest.clone().err()),
+    }
+}
+
+fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<SealError>) {
+    for (id, spec) in by_id {
+        for to in spec.built_from() {
+            // `Kind` is ordered so that what is built from something comes after it.
+            if !by_id.contains_key(to) || to.kind >= id.kind {
+                errors.push(SealError::Dangling { from: id.clone(), to: to.clone() });
+            }
+        }
+        for to in spec.talks_to() {
+            if !by_id.contains_key(to) || !matches!(to.kind, Kind::Server | Kind::Database) {
+                errors.push(SealError::Dangling { from: id.clone(), to: to.clone() });
+            }
+        }
+    }
+}
+
+fn check_listeners(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<SealError>) {
+    let mut seen: BTreeMap<SocketAddr, &ComponentId> = BTreeMap::new();
+    for (id, spec) in by_id {
+        let Some(endpoint) = spec.as_endpoint() else { continue };
+        let listen = endpoint.identity.listen;
+        // Port 0 asks for any free port.
+        if listen.port() == 0 {
+            continue;
+        }
+        if let Some(first) = seen.insert(listen, id) {
+            errors.push(SealError::SameListener {
+                first: first.clone(),
+                second: id.clone(),
+                listen,
+            });
+        }
+    }
+}
+
+/// Some cycle of `talks_to`, its first component repeated at the end.
+fn find_cycle(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Option<Vec<ComponentId>> {
+    let mut done: BTreeSet<&ComponentId> = BTreeSet::new();
+    for root in by_id.keys() {
+        // Depth first with a stack of its own: a long chain must not end the process.
+        let mut path: Vec<(&ComponentId, Vec<&ComponentId>)> = Vec::new();
+        let mut on_path: BTreeSet<&ComponentId> = BTreeSet::new();
+        let mut enter = Some(root);
+        loop {
+            if let Some(id) = enter.take()
+                && !done.contains(id)
+            {
+                if on_path.contains(id) {
+                    let start = path.iter().position(|(p, _)| *p == id).unwrap_or(0);
+                    let mut cycle: Vec<_> = path[start..].iter().map(|(p, _)| *p).collect();
+                    cycle.push(id);
+                    return Some(cycle.into_iter().cloned().collect());
+                }
+                let next = by_id.get(id).map(|spec| spec.talks_to()).unwrap_or_default();
+                on_path.insert(id);
+                path.push((id, next));
+            }
+            let Some((id, next)) = path.last_mut() else { break };
+            enter = next.pop();
+            if enter.is_none() {
+                done.insert(id);
+                on_path.remove(id);
+                path.pop();
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

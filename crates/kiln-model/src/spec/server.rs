@@ -1,0 +1,178 @@
+//! Servers: a program of an image, in so many instances.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::BuiltFrom;
+use crate::name::ComponentId;
+use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::text::Text;
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// What each of its instances is.
+    pub identity: ServerIdentity,
+    /// How its instances are handled.
+    pub policy: ServerPolicy,
+}
+
+/// What an instance of a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerIdentity {
+    /// Its root filesystem.
+    pub image: BuiltFrom,
+    /// Where it has its address.
+    pub network: BuiltFrom,
+    /// Program and arguments instead of the image's entrypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<Text>>,
+    /// Arguments behind the entrypoint (or the command).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<Text>,
+    /// Environment, over the image's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Text>,
+    /// Working directory instead of the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// User instead of the image's: a name or `uid[:gid]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Most memory, with what its writable space holds.
+    pub memory: Bytes,
+    /// Most processor time; all there is where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<MilliCpu>,
+    /// Most processes and threads.
+    pub pids: u32,
+    /// Writable space in memory: path and size. All else is read-only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub writable: BTreeMap<String, Bytes>,
+    /// What it may connect to. All else is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub connects: Vec<Connection>,
+    /// How it is asked to end.
+    pub stop: Stop,
+}
+
+/// A component that a server may connect to, at any port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Connection {
+    /// The component.
+    pub to: ComponentId,
+    /// Its stable address. A changed address makes another server.
+    pub address: Ipv4Addr,
+}
+
+/// How an instance is asked to end before it is ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The signal's number.
+    pub signal: i32,
+    /// How long it is waited for.
+    pub grace: Millis,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { signal: 15, grace: Millis::seconds(10) }
+    }
+}
+
+/// How the instances of a server are handled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerPolicy {
+    /// The stable address, inside the server's network.
+    pub address: Ipv4Addr,
+    /// How many instances are wanted.
+    pub replicas: u32,
+    /// How it is told that an instance can serve.
+    pub health: Health,
+    /// How instances are replaced.
+    pub rollout: Rollout,
+}
+
+/// A health check and its rhythm. Until an instance is ready, probes follow each other by
+/// 20 ms; `every` applies after that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// From one probe to the next.
+    pub every: Millis,
+    /// How long an answer may take.
+    pub timeout: Millis,
+    /// Failures in a row that make a ready instance unready; at least 1.
+    pub failures: u32,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Probe {
+    /// `GET path`; healthy when the status is the given one, or any of 200 to 399.
+    Http {
+        /// The port.
+        port: u16,
+        /// The path, with its `/`.
+        path: String,
+        /// The wanted status.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+    },
+    /// A TCP connection; healthy when it is accepted.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+    /// Healthy when the program has run for so long.
+    Running {
+        /// How long.
+        after: Millis,
+    },
+}
+
+impl Probe {
+    /// The port that is known to speak HTTP because of this probe.
+    pub fn http_port(&self) -> Option<u16> {
+        match self {
+            Probe::Http { port, .. } => Some(*port),
+            Probe::Tcp { .. } | Probe::Running { .. } => None,
+        }
+    }
+}
+
+/// How instances are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// In which way.
+    pub strategy: Strategy,
+    /// How long until all new instances must be ready; else the change is aborted.
+    pub deadline: Millis,
+}
+
+/// In which way instances are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// A few at a time.
+    Rolling {
+        /// How many more than wanted may exist while replacing; at least 1.
+        surge: u32,
+    },
+    /// All new ones beside all old ones, then one switch.
+    BlueGreen,
+}
+
+impl Server {
+    /// References to what it is built from; a secret may stand more than once.
+    pub(crate) fn built_from(&self) -> impl Iterator<Item = &BuiltFrom> {
+        let identity = &self.identity;
+        let command = identity.command.iter().flatten();
+        let texts = identity.env.values().chain(&identity.args).chain(command);
+        [&identity.image, &identity.network].into_iter().chain(texts.flat_map(Text::secrets))
+    }
+}
