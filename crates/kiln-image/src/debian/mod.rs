@@ -1,0 +1,11 @@
+//! Debian's archives: signed releases, package indexes, and which packages a request needs.
+
+pub mod archive;
+pub mod control;
+pub mod package;
+pub mod relation;
+pub mod release;
+pub mod resolve;
+pub mod suite;
+pub mod universe;
+pub mod version;

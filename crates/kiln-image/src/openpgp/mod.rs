@@ -1,0 +1,82 @@
+//! Verifying OpenPGP signatures of Debian archives.
+//!
+//! This is the part of OpenPGP (RFC 4880, and RFC 9580 where it restates it) that archives use:
+//! cleartext-signed documents, version 4 keys and signatures, RSA from 2048 bits and Ed25519 with
+//! SHA-256 or SHA-512. Whatever else is met is passed over as a signature that does not count,
+//! never accepted. The arithmetic is ring's. A whole OpenPGP implementation would bring over a
+//! hundred crates for algorithms that no archive uses.
+
+mod cleartext;
+mod key;
+mod packet;
+
+pub use cleartext::{CleartextError, SignedText};
+pub use key::{Keyring, KeyringError};
+
+/// A document that no key of the ring vouches for.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It is not a cleartext-signed document.
+    #[error("it is not signed: {0}")]
+    Form(#[from] CleartextError),
+    /// None of the signatures was made by a key of the ring.
+    #[error("it is signed by {}, none of which is a trusted key", .0.join(", "))]
+    UnknownKey(
+        /// The key ids that the signatures name.
+        Vec<String>,
+    ),
+    /// The keys that signed it are not valid at this time.
+    #[error("it is signed by {}, whose validity has ended or not begun", .0.join(", "))]
+    KeyNotValid(
+        /// Fingerprints.
+        Vec<String>,
+    ),
+    /// A trusted key's signature does not fit the document.
+    #[error("the signature by {} does not fit: the document was altered", .0.join(", "))]
+    Altered(
+        /// Fingerprints.
+        Vec<String>,
+    ),
+    /// There is no signature that could be read.
+    #[error(
+        "it carries no signature of a kind that is supported: version 4 with RSA or Ed25519 over SHA-256 or SHA-512"
+    )]
+    Unsupported,
+}
+
+/// Verifies a cleartext-signed document at `now` (seconds since 1970) and returns the text that is
+/// signed. One valid signature by a key of the ring is enough, as archives sign with the keys of
+/// several releases.
+pub fn verify<'a>(
+    document: &'a [u8],
+    keyring: &Keyring,
+    now_seconds: i64,
+) -> Result<SignedText<'a>, VerifyError> {
+    let signed = SignedText::parse(document)?;
+    let signatures = signed.signatures();
+    let mut unknown = Vec::new();
+    let mut not_valid = Vec::new();
+    let mut altered = Vec::new();
+    for signature in &signatures {
+        let Some(key) = keyring.find(signature) else {
+            unknown.push(signature.issuer());
+            continue;
+        };
+        if !key.is_valid_at(now_seconds) || !signature.is_valid_at(now_seconds) {
+            not_valid.push(key.fingerprint_hex());
+        } else if key.verifies(signature, &signed.canonical()) {
+            return Ok(signed);
+        } else {
+            altered.push(key.fingerprint_hex());
+        }
+    }
+    Err(if !altered.is_empty() {
+        VerifyError::Altered(altered)
+    } else if !not_valid.is_empty() {
+        VerifyError::KeyNotValid(not_valid)
+    } else if !unknown.is_empty() {
+        VerifyError::UnknownKey(unknown)
+    } else {
+        VerifyError::Unsupported
+    })
+}
