@@ -1,7 +1,9 @@
 //! What is told to the user about a configuration: errors and warnings with their places.
 
+mod render;
 mod suggest;
 
+pub use render::{Location, Report};
 pub use suggest::nearest;
 
 use crate::syntax::span::Span;

@@ -76,6 +76,8 @@ impl<'t> Lexer<'t> {
             (b'0'..=b'9', _) => return self.scan_number(),
             (b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.., _) => return self.scan_ident(),
             (b'<', b'<') => return self.scan_heredoc(),
+            // A comment that is not closed: white space would have been skipped.
+            (b'/', b'*') => (T::Invalid, self.text.len() - self.pos),
             (b'.', b'.') if third == b'.' => (T::Ellipsis, 3),
             (b'=', b'=') => (T::EqualEqual, 2),
             (b'!', b'=') => (T::NotEqual, 2),

@@ -49,7 +49,7 @@ pub struct Position {
 }
 
 /// One source: the name shown in messages and the text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     path: PathBuf,
     text: Arc<str>,

@@ -260,6 +260,12 @@ impl Parser<'_, '_> {
         self.newlines = true;
         self.nesting = start.nesting;
         let indent = self.indent(start.offset);
+        if let Some(name) = self.name_before_equal(indent).filter(|name| *name > start.offset) {
+            self.lexer.set_pos(name);
+            self.advance();
+            self.brackets = start.brackets;
+            return;
+        }
         loop {
             let token = self.token;
             let column = self.line_start_column(token.start).filter(|_| token.start > start.offset);
@@ -276,6 +282,19 @@ impl Parser<'_, '_> {
             }
             self.skip_token();
         }
+    }
+
+    /// If `=` is at hand and only a name before it on its line, no further in than `indent`: the
+    /// start of that name. It was taken for a part of the item before, which was not closed.
+    fn name_before_equal(&self, indent: usize) -> Option<u32> {
+        if !self.at(TokenKind::Equal) {
+            return None;
+        }
+        let before = self.text[..self.token.start as usize].trim_end_matches([' ', '\t']);
+        let word = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-');
+        let name = before.trim_end_matches(word);
+        let start = u32::try_from(name.len()).ok().filter(|_| name.len() < before.len())?;
+        self.line_start_column(start).filter(|column| *column <= indent).map(|_| start)
     }
 
     /// Consumes the token at hand without reading it; a string as a whole.

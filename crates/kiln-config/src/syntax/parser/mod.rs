@@ -284,15 +284,14 @@ impl<'t, 'd> Parser<'t, 'd> {
     }
 
     fn invalid_diagnostic(&self, text: &str, wanted: &str) -> Diagnostic {
-        let span = self.span_of(self.token);
-        let rest = &self.text[self.token.start as usize..];
-        let diagnostic = if rest.starts_with("/*") {
-            return Diagnostic::error(span, "this comment is not closed")
+        let Token { start, .. } = self.token;
+        if text.starts_with("/*") {
+            return Diagnostic::error(self.span(start, start + 2), "this comment is not closed")
                 .with_help("end it with `*/`");
-        } else {
-            Diagnostic::error(span, format!("unexpected character `{}`", text.escape_debug()))
-                .with_label(format!("expected {wanted}"))
-        };
+        }
+        let summary = format!("unexpected character `{text}`");
+        let diagnostic = Diagnostic::error(self.span_of(self.token), summary)
+            .with_label(format!("expected {wanted}"));
         match text {
             "'" | "`" | "\u{201c}" | "\u{201d}" | "\u{2018}" | "\u{2019}" => {
                 diagnostic.with_help("strings stand in straight double quotes: \"text\"")
