@@ -174,7 +174,7 @@ impl Parser<'_, '_> {
     /// A name: a constant, a call or the start of a reference.
     fn word(&mut self) -> Parse<Expr> {
         let name = self.ident("a name")?;
-        if self.at(TokenKind::OpenParen) && self.token.start == name.span.end {
+        if self.at(TokenKind::OpenParen) {
             return self.call(name);
         }
         let kind = match &*name.name {

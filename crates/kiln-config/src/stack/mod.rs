@@ -1,0 +1,3 @@
+//! Stacks: from the files of a directory to specs.
+
+pub mod files;
