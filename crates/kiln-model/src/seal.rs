@@ -112,16 +112,15 @@ fn digest_all(
     let mut errors = Vec::new();
     let mut sealed: BTreeMap<ComponentId, Sealed> = BTreeMap::new();
     for (id, spec) in by_id {
-        let digest = match unknown(&spec, &sealed) {
-            Some(reason) => Err(reason),
-            None => {
-                let known = |id: &ComponentId| sealed.get(id)?.digest.as_ref().ok().copied();
-                match spec.digest(&known) {
-                    Ok(digest) => Ok(digest),
-                    Err(source) => {
-                        errors.push(SealError::Encode { id, source });
-                        continue;
-                    }
+        let digest = if let Some(reason) = unknown(&spec, &sealed) {
+            Err(reason)
+        } else {
+            let known = |id: &ComponentId| sealed.get(id)?.digest.as_ref().ok().copied();
+            match spec.digest(&known) {
+                Ok(digest) => Ok(digest),
+                Err(source) => {
+                    errors.push(SealError::Encode { id, source });
+                    continue;
                 }
             }
         };

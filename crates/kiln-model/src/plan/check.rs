@@ -229,7 +229,7 @@ impl<'a> Checker<'a> {
             Action::Route(table) => Some(&**table),
             _ => None,
         });
-        routed.last().or(self.observed.table.as_ref())
+        routed.max_by_key(|t| t.epoch).or(self.observed.table.as_ref())
     }
 
     fn ended(&mut self, index: usize, step: &Step, id: &InstanceId, destroyed: bool) {

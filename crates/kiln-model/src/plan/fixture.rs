@@ -1,6 +1,6 @@
 //! Small specs, generations and observations for the tests of this crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::digest::Digest;
@@ -25,13 +25,13 @@ pub(crate) fn id(text: &str) -> ComponentId {
 }
 
 fn spec(kind: Kind, name: &str, body: Body) -> Spec {
-    Spec { id: ComponentId::new(kind, name), body, sensitive: Default::default() }
+    Spec { id: ComponentId::new(kind, name), body, sensitive: BTreeSet::new() }
 }
 
 pub(crate) fn image(name: &str, inputs: &str) -> Spec {
     let recipe = Recipe {
         base: Base::Scratch,
-        packages: Default::default(),
+        packages: BTreeSet::new(),
         steps: Vec::new(),
         env: BTreeMap::new(),
         workdir: None,

@@ -158,11 +158,11 @@ pub fn plan(desired: &Generation, observed: &Observed) -> (Plan, Report) {
 /// without a random number so that planning is a function of its arguments.
 fn fresh_id(desired: &Generation, observed: &Observed, id: &ComponentId, n: usize) -> InstanceId {
     // Two plans of one instant differ in what they see.
-    let (at, seen) = (observed.at.0, observed.instances.len() + observed.networks.len());
+    let (at, known) = (observed.at.0, observed.instances.len() + observed.networks.len());
     let epoch = observed.table.as_ref().map_or(0, |t| t.epoch);
     let (stack, number) = (&desired.stack, desired.number);
-    let seed = format!("{stack}\n{number}\n{id}\n{n}\n{at}\n{seen}\n{epoch}");
-    InstanceId::derive(id, &Digest::of(seed.as_bytes()))
+    let text = format!("{stack}\n{number}\n{id}\n{n}\n{at}\n{known}\n{epoch}");
+    InstanceId::derive(id, &Digest::of(text.as_bytes()))
 }
 
 /// Puts decisions into steps with their order.

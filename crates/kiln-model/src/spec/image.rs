@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::name::ComponentId;
 use crate::quantity::Bytes;
 
 /// A root filesystem and how the program in it is started.
@@ -141,11 +140,4 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         home: Option<String>,
     },
-}
-
-impl Image {
-    /// Images that this one is layered on: none yet.
-    pub(crate) fn built_from(&self) -> impl Iterator<Item = &ComponentId> {
-        std::iter::empty()
-    }
 }

@@ -79,9 +79,8 @@ impl Spec {
     /// order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
-            Body::Image(image) => image.built_from().collect(),
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
-            Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
+            Body::Image(_) | Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
         };
         ids.sort();
         ids.dedup();

@@ -1,0 +1,369 @@
+//! A keeper: the loop that holds one stack to its generation.
+//!
+//! Observe, plan, act, and again until no step is left; then wait until something changes.
+//! Apply, rollback, healing, scaling and recovery after a crash all are this loop.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use kiln_model::generation::Generation;
+use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::observed::Observed;
+use kiln_model::plan::{Action, Creation, Doomed, Outcome, Plan, Report, Step};
+use kiln_model::quantity::{Millis, Timestamp};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::journal::{AbandonKind, Blame, Event, State};
+use crate::progress::{Progress, ProgressEvent};
+use crate::store::Store;
+use crate::target::{Probes, Target, TargetError};
+
+use super::execute::{Taken, execute};
+use super::{Committed, Engine, Handle, Proposal, Refusal, Request, Snapshot, probes};
+
+/// Events of the journal that are read back at the start, for the pace.
+const RECENT: Millis = Millis::seconds(120);
+
+/// The pause after a failed look or step; it doubles with each further one up to a bound.
+const PAUSE: Millis = Millis(100);
+
+/// Holds one stack to its generation.
+pub struct Keeper<T, C, S> {
+    pub(super) engine: Arc<Engine<T, C, S>>,
+    pub(super) stack: StackName,
+    pub(super) state: State,
+    /// Instances that were seen ready, or whose early end was written down.
+    pub(super) proved: BTreeSet<InstanceId>,
+    /// Components whose last instance failed.
+    pub(super) failing: BTreeSet<ComponentId>,
+    /// What the last failed instance of a component wrote at its end.
+    pub(super) words: BTreeMap<ComponentId, Vec<String>>,
+    generations: BTreeMap<u64, Arc<Generation>>,
+    probes: Probes,
+    requests: mpsc::Receiver<Request>,
+    waiting: VecDeque<(Proposal, oneshot::Sender<Result<Committed, Refusal>>)>,
+    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    progress: broadcast::Sender<Progress>,
+    /// Looks or rounds of steps that failed in a row.
+    failed: u32,
+    trouble: Option<String>,
+    told: Option<Report>,
+}
+
+/// What a keeper does after a turn.
+enum Next {
+    /// Look again.
+    Again,
+    /// Wait for a change, at the latest until then.
+    Wait(Timestamp),
+}
+
+impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
+    /// The keeper of `stack`, with what its journal says, and a handle on it.
+    pub fn open(engine: Arc<Engine<T, C, S>>, stack: StackName) -> Result<(Self, Handle), Refusal> {
+        let since = Timestamp(engine.clock.now().0.saturating_sub(RECENT.0));
+        let state = State::derive(&engine.store.journal(&stack, since)?)?;
+        let (requests_in, requests) = mpsc::channel(64);
+        let (snapshot, snapshot_out) = watch::channel(None);
+        let (progress, _) = broadcast::channel(4096);
+        let handle =
+            Handle { requests: requests_in, snapshot: snapshot_out, progress: progress.clone() };
+        let mut keeper = Self {
+            engine,
+            stack,
+            state,
+            proved: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            words: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            probes: Probes::default(),
+            requests,
+            waiting: VecDeque::new(),
+            snapshot,
+            progress,
+            failed: 0,
+            trouble: None,
+            told: None,
+        };
+        keeper.load()?;
+        Ok((keeper, handle))
+    }
+
+    /// Runs until every handle is dropped.
+    pub async fn run(mut self) {
+        loop {
+            self.admit_waiting();
+            let next = match self.turn().await {
+                Ok(next) => next,
+                Err(refusal) => self.stumble(refusal.to_string()),
+            };
+            let until = match next {
+                Next::Again => {
+                    // Requests are heard between any two turns.
+                    match self.requests.try_recv() {
+                        Ok(request) => self.serve(request).await,
+                        Err(mpsc::error::TryRecvError::Empty) => {}
+                        Err(mpsc::error::TryRecvError::Disconnected) => return,
+                    }
+                    continue;
+                }
+                Next::Wait(until) => until,
+            };
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => return,
+                },
+                () = self.engine.target.changed(&self.stack) => {}
+                () = self.engine.clock.sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// One look, and the steps that follow from it.
+    async fn turn(&mut self) -> Result<Next, Refusal> {
+        let desired = self.desired()?;
+        let observed = match self.observe().await {
+            Ok(observed) => observed,
+            Err(error) => return Ok(self.stumble(error.to_string())),
+        };
+        self.note(&observed.instances).await?;
+        let observed = self.complete(observed);
+        let (plan, report) = (self.engine.planner)(&desired, &observed);
+        self.publish(&desired, &observed, &report);
+        match report.outcome {
+            Outcome::Expired => {
+                let blame = self.blame(&report, &observed.instances).await;
+                self.abandon(AbandonKind::Deadline, blame).await?;
+                return Ok(Next::Again);
+            }
+            Outcome::Ready | Outcome::Converged if self.state.rollout.is_some() => {
+                self.activate()?;
+                return Ok(Next::Again);
+            }
+            _ => {}
+        }
+        if !plan.is_empty() {
+            return self.take(&plan).await;
+        }
+        self.failed = 0;
+        self.trouble = None;
+        if report.outcome == Outcome::Converged {
+            self.tell(ProgressEvent::Converged { generation: desired.number });
+        }
+        let sweep = self.engine.clock.now().after(self.engine.bounds.sweep);
+        Ok(Next::Wait(report.wake_at.map_or(sweep, |at| at.min(sweep))))
+    }
+
+    async fn observe(&self) -> Result<Observed, TargetError> {
+        let (clock, bound) = (&self.engine.clock, self.engine.bounds.observe);
+        let deadline = clock.now().after(bound);
+        tokio::select! {
+            measured = self.engine.target.observe(&self.stack, &self.probes) => {
+                measured.map(crate::target::Measured::into_observed)
+            }
+            () = clock.sleep_until(deadline) => {
+                let what = format!("look at {}", self.stack);
+                Err(TargetError::passing(what, format!("not done within {bound}")))
+            }
+        }
+    }
+
+    /// Adds to what was measured what the journal knows.
+    fn complete(&self, mut observed: Observed) -> Observed {
+        observed.rollout = self.state.rollout.clone();
+        observed.pace = self.state.pace(observed.at);
+        observed.wanted = self.state.scale.clone();
+        observed
+    }
+
+    /// Takes the steps of a plan and writes down what became of them.
+    async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
+        let engine = self.engine.clone();
+        let taken = execute(&engine.target, &engine.clock, plan, engine.bounds.step).await;
+        let mut events = Vec::new();
+        let mut errors = Vec::new();
+        for (step, taken) in plan.steps.iter().zip(taken) {
+            match taken {
+                Taken::Done => self.done(step, &mut events),
+                Taken::Failed(error) => {
+                    if let Action::Create(Creation::Instance(instance)) = &step.action {
+                        self.failing.insert(instance.component.clone());
+                        events.push(Event::Failed {
+                            component: instance.component.clone(),
+                            instance: instance.id.clone(),
+                            cause: error.to_string(),
+                        });
+                    }
+                    self.tell(ProgressEvent::Failed { error: error.to_string() });
+                    errors.push(error);
+                }
+                Taken::Skipped => {}
+            }
+        }
+        self.record(events)?;
+        let permanent = errors.iter().find(|e| e.permanent);
+        if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
+            let blame: Vec<Blame> = Self::refused(error);
+            self.abandon(AbandonKind::Refused, blame).await?;
+            return Ok(Next::Again);
+        }
+        if let Some(error) = errors.first() {
+            return Ok(self.stumble(error.to_string()));
+        }
+        self.failed = 0;
+        self.trouble = None;
+        Ok(Next::Again)
+    }
+
+    fn done(&self, step: &Step, events: &mut Vec<Event>) {
+        let because = step.because.to_string();
+        match &step.action {
+            Action::Create(Creation::Instance(i)) => {
+                let (component, instance) = (i.component.clone(), i.id.clone());
+                events.push(Event::Made {
+                    component: component.clone(),
+                    instance: instance.clone(),
+                    because: because.clone(),
+                });
+                self.tell(ProgressEvent::Created { component, instance, because });
+            }
+            Action::Create(Creation::Network(n)) => {
+                let (component, instance) = (n.component.clone(), n.id.clone());
+                self.tell(ProgressEvent::Created { component, instance, because });
+            }
+            Action::Route(table) => self.tell(ProgressEvent::Routed { epoch: table.epoch }),
+            Action::Drain(id) => {
+                self.tell(ProgressEvent::Draining { instance: id.clone(), because });
+            }
+            Action::Destroy(Doomed::Instance(id)) => {
+                events.push(Event::Retired {
+                    component: None,
+                    instance: id.clone(),
+                    because: because.clone(),
+                });
+                self.tell(ProgressEvent::Destroyed { instance: id.clone(), because });
+            }
+            Action::Destroy(Doomed::Network(id)) => {
+                self.tell(ProgressEvent::Destroyed { instance: id.clone(), because });
+            }
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        // A reply that nobody waits for any more is no error.
+        match request {
+            Request::Commit(proposal, reply) => match self.admit(&proposal) {
+                Some(answer) => drop(reply.send(answer)),
+                None => self.waiting.push_back((*proposal, reply)),
+            },
+            Request::Scale(component, count, reply) => {
+                drop(reply.send(self.scale(component, count)));
+            }
+            Request::Pin(generation, reply) => {
+                let event =
+                    generation.map_or(Event::Resumed, |generation| Event::Pinned { generation });
+                drop(reply.send(self.record(vec![event])));
+            }
+            Request::Cancel(reply) => {
+                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new()).await));
+            }
+            Request::Measure(reply) => {
+                if let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await) {
+                    let observed = self.complete(observed);
+                    let (_, report) = (self.engine.planner)(&desired, &observed);
+                    self.publish(&desired, &observed, &report);
+                }
+                let latest = self.snapshot.borrow().clone();
+                if let Some(latest) = latest {
+                    drop(reply.send(latest));
+                }
+            }
+        }
+    }
+
+    fn scale(&mut self, component: ComponentId, count: Option<u32>) -> Result<(), Refusal> {
+        let desired = self.desired()?;
+        let known = desired.content.components.get(&component);
+        if known.is_none_or(|c| c.spec.as_server().is_none()) {
+            return Err(Refusal::NoSuchServer { stack: self.stack.clone(), component });
+        }
+        self.record(vec![Event::Scaled { component, count }])
+    }
+
+    /// Proposals that waited for a rollout's end, in the order in which they came.
+    fn admit_waiting(&mut self) {
+        while self.state.rollout.is_none() {
+            let Some((proposal, reply)) = self.waiting.pop_front() else { return };
+            if let Some(answer) = self.admit(&proposal) {
+                drop(reply.send(answer));
+            }
+        }
+    }
+
+    /// The generation to aim at.
+    fn desired(&mut self) -> Result<Arc<Generation>, Refusal> {
+        match self.state.aim() {
+            Some(number) => self.generation(number),
+            None => Ok(Arc::new(Generation::none(self.stack.clone()))),
+        }
+    }
+
+    pub(super) fn generation(&mut self, number: u64) -> Result<Arc<Generation>, Refusal> {
+        if let Some(generation) = self.generations.get(&number) {
+            return Ok(generation.clone());
+        }
+        let stored = self.engine.store.generation(&self.stack, number)?;
+        let generation = stored.ok_or_else(|| crate::store::StoreError::Altered {
+            what: format!("generation {number} of {}", self.stack),
+            problem: "the journal names it and it is not there".to_owned(),
+        })?;
+        self.remember(generation.clone());
+        Ok(generation)
+    }
+
+    pub(super) fn remember(&mut self, generation: Arc<Generation>) {
+        self.generations.insert(generation.number, generation);
+        self.probes = Arc::new(probes(self.generations.values()));
+    }
+
+    /// The generations whose instances may exist: the newest few.
+    fn load(&mut self) -> Result<(), Refusal> {
+        let numbers = self.engine.store.numbers(&self.stack)?;
+        let newest = numbers.iter().rev().take(8).copied();
+        for number in newest.chain(self.state.aim()) {
+            self.generation(number)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, desired: &Arc<Generation>, observed: &Observed, report: &Report) {
+        if !report.waiting.is_empty() && self.told.as_ref() != Some(report) {
+            self.tell(ProgressEvent::Waiting { waiting: report.waiting.clone() });
+            self.told = Some(report.clone());
+        }
+        let snapshot = Snapshot {
+            desired: desired.clone(),
+            observed: observed.clone(),
+            report: report.clone(),
+            state: self.state.clone(),
+            trouble: self.trouble.clone(),
+        };
+        self.snapshot.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    pub(super) fn tell(&self, event: ProgressEvent) {
+        let at = self.engine.clock.now();
+        // Nobody watching is no error.
+        let _ = self.progress.send(Progress { at, stack: self.stack.clone(), event });
+    }
+
+    /// After a failure: a pause before the next turn, longer each time.
+    fn stumble(&mut self, error: String) -> Next {
+        let pause = Millis(PAUSE.0 << self.failed.min(5));
+        self.failed = self.failed.saturating_add(1);
+        self.trouble = Some(error);
+        Next::Wait(self.engine.clock.now().after(pause))
+    }
+}

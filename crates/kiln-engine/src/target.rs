@@ -1,0 +1,115 @@
+//! The seam to a place that can hold components.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use kiln_model::digest::Digest;
+use kiln_model::name::{InstanceId, StackName};
+use kiln_model::observed::{Observed, ObservedInstance, ObservedNetwork};
+use kiln_model::plan::{Creation, Doomed};
+use kiln_model::quantity::Timestamp;
+use kiln_model::route::RouteTable;
+use kiln_model::spec::server::Health;
+
+/// How the instances of each digest are probed: what the newest generation that names the
+/// digest says.
+pub type Probes = Arc<BTreeMap<Digest, Health>>;
+
+/// A place that can hold components: this machine, and later a cluster or a cloud.
+///
+/// There is no method that changes something that exists. What a target made can be looked
+/// at, routed to, drained and destroyed.
+pub trait Target: Send + Sync + 'static {
+    /// Measures what there is of `stack`, in the order of ids. What is half made is shown as
+    /// not whole.
+    ///
+    /// An instance that is in rotation when it is first seen counts as ready until its probes
+    /// say otherwise: it was proved before.
+    fn observe(
+        &self,
+        stack: &StackName,
+        probes: &Probes,
+    ) -> impl Future<Output = Result<Measured, TargetError>> + Send;
+
+    /// Makes something new. When it fails nothing of it is left, or what is left is shown by
+    /// [`observe`](Self::observe) as not whole.
+    fn create(&self, creation: &Creation) -> impl Future<Output = Result<(), TargetError>> + Send;
+
+    /// Replaces the gateway's table of a stack, whole or not at all. When it returns, no new
+    /// request goes to an instance that the table does not name.
+    fn route(&self, table: &RouteTable) -> impl Future<Output = Result<(), TargetError>> + Send;
+
+    /// Marks an instance that is out of rotation as draining, durably.
+    fn drain(&self, instance: &InstanceId) -> impl Future<Output = Result<(), TargetError>> + Send;
+
+    /// Ends something and removes all that is left of it. Succeeds where there is nothing.
+    fn destroy(&self, doomed: &Doomed) -> impl Future<Output = Result<(), TargetError>> + Send;
+
+    /// Returns when something of `stack` may have changed since the last call returned. It may
+    /// return without a reason, and may miss an event: the engine sweeps besides.
+    fn changed(&self, stack: &StackName) -> impl Future<Output = ()> + Send;
+
+    /// The last lines that an instance wrote, also after its end.
+    fn last_words(
+        &self,
+        instance: &InstanceId,
+        lines: usize,
+    ) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// What a target sees of a stack.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// When.
+    pub at: Timestamp,
+    /// The network instances.
+    pub networks: Vec<ObservedNetwork>,
+    /// The server instances.
+    pub instances: Vec<ObservedInstance>,
+    /// What the gateway routes for the stack; `None` where no gateway runs.
+    pub table: Option<RouteTable>,
+}
+
+impl Measured {
+    /// As the planner wants it, with nothing of the journal yet.
+    pub fn into_observed(self) -> Observed {
+        let Self { at, networks, instances, table } = self;
+        Observed { at, networks, instances, table, ..Observed::default() }
+    }
+}
+
+/// Why a target could not do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {cause}{}", .hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+pub struct TargetError {
+    /// What was attempted, with the thing's name.
+    pub what: String,
+    /// Why it failed.
+    pub cause: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+    /// Whether trying again is of no use: a rollout that meets it is given up at once.
+    pub permanent: bool,
+}
+
+impl TargetError {
+    /// A failure that may pass.
+    pub fn passing(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self { what: what.into(), cause: cause.to_string(), hint: None, permanent: false }
+    }
+
+    /// A failure that stays until somebody acts on `hint`.
+    pub fn permanent(
+        what: impl Into<String>,
+        cause: impl std::fmt::Display,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            cause: cause.to_string(),
+            hint: Some(hint.into()),
+            permanent: true,
+        }
+    }
+}
