@@ -167,7 +167,7 @@ impl State {
     pub fn apply(&mut self, entry: &Entry) -> Result<(), Illegal> {
         match &entry.event {
             Event::Committed { generation, deadline } => {
-                self.legal(*generation > self.newest, entry, "its number is not a new one")?;
+                legal(*generation > self.newest, entry, "its number is not a new one")?;
                 self.newest = *generation;
                 self.failures.clear();
                 self.rollout = Some(RolloutRecord {
@@ -238,16 +238,16 @@ impl State {
 
     fn under_way(&self, generation: u64, entry: &Entry) -> Result<(), Illegal> {
         let same = self.rollout.as_ref().is_some_and(|r| r.generation == generation);
-        self.legal(same, entry, "that generation is not being rolled out")
+        legal(same, entry, "that generation is not being rolled out")
     }
+}
 
-    fn legal(&self, legal: bool, entry: &Entry, problem: &'static str) -> Result<(), Illegal> {
-        if legal {
-            return Ok(());
-        }
-        let event = serde_json::to_string(&entry.event).unwrap_or_default();
-        Err(Illegal { event, problem })
+fn legal(legal: bool, entry: &Entry, problem: &'static str) -> Result<(), Illegal> {
+    if legal {
+        return Ok(());
     }
+    let event = serde_json::to_string(&entry.event).unwrap_or_default();
+    Err(Illegal { event, problem })
 }
 
 #[cfg(test)]

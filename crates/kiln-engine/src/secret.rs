@@ -5,6 +5,8 @@
 //! generated one's is random. Values are sealed with XChaCha20-Poly1305, the stack, the name
 //! and the version being authenticated with them.
 
+use std::fmt::Write as _;
+
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use kiln_model::digest::Digest;
@@ -57,9 +59,13 @@ impl<'a> Secrets<'a> {
         let mut id = [0; 32];
         random(&mut value)?;
         random(&mut id)?;
-        let value: String = value.iter().map(|b| format!("{b:02x}")).collect();
+        let mut digits = String::with_capacity(value.len() * 2);
+        for byte in &value {
+            // Writing to a string cannot fail.
+            let _ = write!(digits, "{byte:02x}");
+        }
         let version = Digest::from_bytes(id).short(32);
-        self.insert(stack, component, &version, value.as_bytes())?;
+        self.insert(stack, component, &version, digits.as_bytes())?;
         Ok(version)
     }
 

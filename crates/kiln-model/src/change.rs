@@ -248,7 +248,7 @@ fn plain(value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::fixture::{generation, id, image, network, server};
+    use crate::fixture::{generation, id, image, network, server};
     use crate::seal::seal;
 
     #[test]

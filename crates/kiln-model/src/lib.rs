@@ -9,6 +9,8 @@ pub mod address;
 pub mod canonical;
 pub mod change;
 pub mod digest;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod generation;
 pub mod name;
 pub mod observed;

@@ -135,7 +135,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         match report.outcome {
             Outcome::Expired => {
                 let blame = self.blame(&report, &observed.instances).await;
-                self.abandon(AbandonKind::Deadline, blame).await?;
+                self.abandon(AbandonKind::Deadline, blame)?;
                 return Ok(Next::Again);
             }
             Outcome::Ready | Outcome::Converged if self.state.rollout.is_some() => {
@@ -172,9 +172,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
 
     /// Adds to what was measured what the journal knows.
     fn complete(&self, mut observed: Observed) -> Observed {
-        observed.rollout = self.state.rollout.clone();
+        observed.rollout.clone_from(&self.state.rollout);
         observed.pace = self.state.pace(observed.at);
-        observed.wanted = self.state.scale.clone();
+        observed.wanted.clone_from(&self.state.scale);
         observed
     }
 
@@ -206,7 +206,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let permanent = errors.iter().find(|e| e.permanent);
         if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
             let blame: Vec<Blame> = Self::refused(error);
-            self.abandon(AbandonKind::Refused, blame).await?;
+            self.abandon(AbandonKind::Refused, blame)?;
             return Ok(Next::Again);
         }
         if let Some(error) = errors.first() {
@@ -267,7 +267,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 drop(reply.send(self.record(vec![event])));
             }
             Request::Cancel(reply) => {
-                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new()).await));
+                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new())));
             }
             Request::Measure(reply) => {
                 if let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await) {

@@ -103,7 +103,7 @@ pub enum Refusal {
     /// The stack has changed since the proposal was planned.
     #[error(
         "{stack} is at {} now, and this was planned against {}: plan again and confirm anew",
-        generation_name(.found), generation_name(.planned)
+        generation_name(*.found), generation_name(*.planned)
     )]
     ParentChanged {
         /// The stack.
@@ -138,7 +138,7 @@ pub enum Refusal {
     ShuttingDown,
 }
 
-fn generation_name(number: &Option<u64>) -> String {
+fn generation_name(number: Option<u64>) -> String {
     number.map_or_else(|| "no generation".to_owned(), |n| format!("generation {n}"))
 }
 

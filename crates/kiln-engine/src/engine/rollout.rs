@@ -113,7 +113,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     }
 
     /// Gives up the generation under way.
-    pub(super) async fn abandon(
+    pub(super) fn abandon(
         &mut self,
         kind: AbandonKind,
         mut blame: Vec<Blame>,

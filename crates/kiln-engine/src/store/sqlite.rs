@@ -1,4 +1,4 @@
-//! The store as one SQLite file, `store.db`.
+//! The store as one `SQLite` file, `store.db`.
 //!
 //! Every write is a transaction with `synchronous = FULL`, so that it is on the disk when it
 //! returns. Each generation is signed (Ed25519) together with the digest of the one before it:

@@ -19,7 +19,7 @@ mod report;
 mod table;
 
 #[cfg(test)]
-pub(crate) mod fixture;
+mod machine;
 #[cfg(test)]
 mod tests;
 

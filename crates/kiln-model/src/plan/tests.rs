@@ -1,7 +1,8 @@
 //! Planning against a machine that obeys: every plan is checked by the independent checker.
 
-use super::fixture::{Machine, endpoint, generation, id, image, network, server};
+use super::machine::Machine;
 use super::*;
+use crate::fixture::{endpoint, generation, id, image, network, server};
 use crate::observed::{Ending, Phase, RolloutRecord, Verdict};
 use crate::spec::Spec;
 use crate::spec::server::Strategy;

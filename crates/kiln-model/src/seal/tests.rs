@@ -1,7 +1,7 @@
 //! What sealing finds, and how changes cascade.
 
 use super::*;
-use crate::plan::fixture::{endpoint, image, network, server};
+use crate::fixture::{endpoint, image, network, server};
 
 #[test]
 fn a_change_of_a_network_cascades_to_its_servers() {

@@ -1,0 +1,166 @@
+//! Small specs and generations, for tests of this crate and of those above it.
+//!
+//! Behind the feature `fixture`, so that no program carries it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use crate::digest::Digest;
+use crate::generation::{Component, Content, Generation, Origin};
+use crate::name::{ComponentId, Kind};
+use crate::quantity::{Bytes, Millis, Timestamp};
+use crate::route::Protocol;
+use crate::seal::seal;
+use crate::spec::endpoint::{EndpointIdentity, EndpointPolicy};
+use crate::spec::image::{Base, ImageIdentity, Inputs, Recipe};
+use crate::spec::network::NetworkIdentity;
+use crate::spec::server::{
+    Connection, Health, Probe, Rollout, ServerIdentity, ServerPolicy, Stop, Strategy,
+};
+use crate::spec::{Body, Endpoint, Image, Network, Server, Spec};
+
+/// The component `text`.
+pub fn id(text: &str) -> ComponentId {
+    text.parse().expect("a literal that parses")
+}
+
+fn component(kind: Kind, name: &str, body: Body) -> Spec {
+    Spec { id: ComponentId::new(kind, name), body, sensitive: BTreeSet::new() }
+}
+
+/// An image on nothing, locked to `inputs`.
+pub fn image(name: &str, inputs: &str) -> Spec {
+    let recipe = Recipe {
+        base: Base::Scratch,
+        packages: BTreeSet::new(),
+        steps: Vec::new(),
+        env: BTreeMap::new(),
+        workdir: None,
+        user: None,
+        entrypoint: vec!["/serve".to_owned()],
+        writable: BTreeMap::new(),
+        labels: BTreeMap::new(),
+    };
+    let inputs = Inputs::Locked(Digest::of(inputs.as_bytes()));
+    let body = Body::Image(Image { identity: ImageIdentity { recipe, inputs } });
+    component(Kind::Image, name, body)
+}
+
+/// A network without egress.
+pub fn network(name: &str, cidr: &str) -> Spec {
+    let identity =
+        NetworkIdentity { cidr: cidr.parse().expect("a literal that parses"), egress: Vec::new() };
+    component(Kind::Network, name, Body::Network(Network { identity }))
+}
+
+/// An HTTP endpoint at `listen`, to port 8080 of server `to`.
+pub fn endpoint(name: &str, listen: &str, to: &str) -> Spec {
+    let endpoint = Endpoint {
+        identity: EndpointIdentity { listen: listen.parse().expect("a literal that parses") },
+        policy: EndpointPolicy {
+            to: ComponentId::new(Kind::Server, to),
+            port: 8080,
+            protocol: Protocol::Http,
+        },
+    };
+    component(Kind::Endpoint, name, Body::Endpoint(endpoint))
+}
+
+/// A server under construction: image `web`, network `front`, one replica.
+pub struct ServerBuilder {
+    name: String,
+    server: Server,
+}
+
+/// A server of image `web` in network `front`, one replica.
+pub fn server(name: &str) -> ServerBuilder {
+    let identity = ServerIdentity {
+        image: id("image.web").into(),
+        network: id("network.front").into(),
+        command: None,
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        workdir: None,
+        user: None,
+        memory: Bytes::mib(64),
+        cpu: None,
+        pids: 64,
+        writable: BTreeMap::new(),
+        connects: Vec::new(),
+        stop: Stop::default(),
+    };
+    let policy = ServerPolicy {
+        address: Ipv4Addr::new(10, 0, 0, 2),
+        replicas: 1,
+        health: Health {
+            probe: Probe::Tcp { port: 8080 },
+            every: Millis::seconds(1),
+            timeout: Millis(500),
+            failures: 3,
+        },
+        rollout: Rollout {
+            strategy: Strategy::Rolling { surge: 1 },
+            deadline: Millis::seconds(60),
+        },
+    };
+    ServerBuilder { name: name.to_owned(), server: Server { identity, policy } }
+}
+
+impl ServerBuilder {
+    /// So many instances.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.server.policy.replicas = replicas;
+        self
+    }
+
+    /// Given up after so long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Millis) -> Self {
+        self.server.policy.rollout.deadline = deadline;
+        self
+    }
+
+    /// Replaced in this way.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.server.policy.rollout.strategy = strategy;
+        self
+    }
+
+    /// May connect to server `to`.
+    #[must_use]
+    pub fn connects(mut self, to: &str) -> Self {
+        let to = ComponentId::new(Kind::Server, to);
+        self.server.identity.connects.push(Connection { to, address: Ipv4Addr::new(10, 0, 0, 3) });
+        self
+    }
+
+    /// The finished spec.
+    pub fn spec(self) -> Spec {
+        component(Kind::Server, &self.name, Body::Server(Box::new(self.server)))
+    }
+}
+
+/// A generation of `specs`, whose images are all built.
+pub fn generation(number: u64, specs: Vec<Spec>) -> Generation {
+    let sealed = seal(specs).expect("specs that fit together");
+    let components: BTreeMap<ComponentId, Component> = sealed
+        .into_iter()
+        .map(|(id, s)| (id, Component { digest: s.digest.expect("a known digest"), spec: s.spec }))
+        .collect();
+    let images = components
+        .iter()
+        .filter(|(id, _)| id.kind == Kind::Image)
+        .map(|(id, component)| (id.clone(), component.digest))
+        .collect();
+    Generation {
+        stack: "shop".parse().expect("a literal that parses"),
+        number,
+        parent: number.checked_sub(1),
+        origin: Origin::Apply,
+        commit: None,
+        created_at: Timestamp(0),
+        content: Content { components, images, ..Content::default() },
+    }
+}
