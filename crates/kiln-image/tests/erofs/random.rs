@@ -118,13 +118,11 @@ fn trusted_only(mut metadata: Metadata) -> Metadata {
 }
 
 fn content(offset: u64, length: u64, spool: &[u8], stored: Option<&Path>) -> Content {
-    match stored {
-        Some(path) => Content::Stored { path: Arc::from(path), offset, length },
-        None => {
-            let at = usize::try_from(offset).unwrap();
-            Content::from(&spool[at..at + usize::try_from(length).unwrap()])
-        }
+    if let Some(path) = stored {
+        return Content::Stored { path: Arc::from(path), offset, length };
     }
+    let at = usize::try_from(offset).unwrap();
+    Content::from(&spool[at..at + usize::try_from(length).unwrap()])
 }
 
 proptest! {
