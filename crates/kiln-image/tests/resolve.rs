@@ -7,20 +7,21 @@ use kiln_image::debian::universe::Universe;
 /// An archive in shorthand: `name version` and further fields, each on a line of its own, the
 /// packages set apart by empty lines.
 fn universe(packages: &str) -> Universe {
-    let mut text = String::new();
-    for package in packages.split("\n\n") {
-        let (head, fields) = package.trim().split_once('\n').unwrap_or((package.trim(), ""));
-        let (name, version) = head.trim().split_once(' ').unwrap();
-        let fields: Vec<&str> = fields.lines().map(str::trim).collect();
-        text += &format!(
-            "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/{name}.deb\n\
-             Size: 1\nSHA256: {}\n{}\n\n",
-            "0".repeat(64),
-            fields.join("\n")
-        );
-    }
-    Universe::new(parse_index(text.replace("\n\n\n", "\n\n").as_str(), 0).unwrap(), "amd64")
-        .unwrap()
+    let text: Vec<String> = packages.split("\n\n").map(stanza).collect();
+    let packages = parse_index(&text.join("\n"), 0).expect("the shorthand is right");
+    Universe::new(packages, "amd64").expect("the relations are right")
+}
+
+fn stanza(package: &str) -> String {
+    let (head, fields) = package.trim().split_once('\n').unwrap_or((package.trim(), ""));
+    let (name, version) = head.trim().split_once(' ').expect("name and version");
+    let fields: Vec<&str> = fields.lines().map(str::trim).collect();
+    format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/{name}.deb\n\
+         Size: 1\nSHA256: {}\n{}\n",
+        "0".repeat(64),
+        fields.iter().map(|field| format!("{field}\n")).collect::<Vec<_>>().concat()
+    )
 }
 
 fn chosen(universe: &Universe, request: &[&str]) -> Result<Vec<String>, ResolveError> {

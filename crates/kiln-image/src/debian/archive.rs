@@ -41,80 +41,62 @@ pub enum ArchiveError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The suite does not exist on the mirror.
-    #[error(
-        "the mirror {mirror} has no suite `{suite}`; check the name in debian(\"...\") and the mirror"
-    )]
+    #[error("there is no suite {archive}; check the name in debian(\"...\") and the mirror")]
     NoSuite {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// The answer.
         source: FetchError,
     },
     /// The signature does not hold.
-    #[error("the release of {suite} at {mirror} is refused")]
+    #[error("the release of {archive} is refused")]
     Signature {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// Why.
         source: VerifyError,
     },
     /// The release can't be read.
-    #[error("the release of {suite} at {mirror} is refused")]
+    #[error("the release of {archive} is refused")]
     Release {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// Why.
         source: ReleaseError,
     },
     /// The release is another suite's.
-    #[error("{mirror} gives the release of `{found}` where that of `{suite}` was asked for")]
+    #[error("the release of `{found}` was given where that of {archive} was asked for")]
     WrongSuite {
         /// What was asked for.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        archive: Box<ArchiveSource>,
         /// What came.
         found: String,
     },
     /// The release is too old.
     #[error(
-        "the release of {suite} at {mirror}, made {date}, is no longer valid; use a mirror that is up to date, or check this machine's clock"
+        "the release of {archive}, made {date}, is no longer valid; use a mirror that is up to date, or check this machine's clock"
     )]
     Expired {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// When it was made.
         date: String,
     },
     /// The release is from the future.
-    #[error(
-        "the release of {suite} at {mirror} is dated {date}, after now; check this machine's clock"
-    )]
+    #[error("the release of {archive} is dated {date}, after now; check this machine's clock")]
     Future {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// When it was made.
         date: String,
     },
     /// The release lists no index for this architecture.
     #[error(
-        "the release of {suite} at {mirror} has no `{path}`; the archive may not support this architecture"
+        "the release of {archive} has no `{path}`; the archive may not support this architecture"
     )]
     NoIndex {
-        /// The suite.
-        suite: String,
-        /// The mirror.
-        mirror: String,
+        /// The archive.
+        archive: Box<ArchiveSource>,
         /// The index's path.
         path: String,
     },
@@ -156,8 +138,8 @@ impl VerifiedRelease {
         let document = match fetcher.fetch(&url, MAX_RELEASE_BYTES) {
             Ok(document) => document,
             Err(source_error @ FetchError::Absent { .. }) => {
-                let ArchiveSource { suite, mirror } = source.clone();
-                return Err(ArchiveError::NoSuite { suite, mirror, source: source_error });
+                let archive = Box::new(source.clone());
+                return Err(ArchiveError::NoSuite { archive, source: source_error });
             }
             Err(error) => return Err(error.into()),
         };
@@ -171,23 +153,21 @@ impl VerifiedRelease {
         keyring: &Keyring,
         now_seconds: i64,
     ) -> Result<Self, ArchiveError> {
-        let ArchiveSource { suite, mirror } = source.clone();
-        let signed = openpgp::verify(document, keyring, now_seconds).map_err(|source| {
-            ArchiveError::Signature { suite: suite.clone(), mirror: mirror.clone(), source }
-        })?;
-        let release = Release::parse(&signed.text()).map_err(|source| ArchiveError::Release {
-            suite: suite.clone(),
-            mirror: mirror.clone(),
-            source,
-        })?;
-        if release.codename != suite && release.suite != suite {
-            return Err(ArchiveError::WrongSuite { suite, mirror, found: release.codename });
+        let archive = || Box::new(source.clone());
+        let signed = openpgp::verify(document, keyring, now_seconds)
+            .map_err(|source| ArchiveError::Signature { archive: archive(), source })?;
+        let release = Release::parse(&signed.text())
+            .map_err(|source| ArchiveError::Release { archive: archive(), source })?;
+        if release.codename != source.suite && release.suite != source.suite {
+            let found = release.codename;
+            return Err(ArchiveError::WrongSuite { archive: archive(), found });
         }
+        let date = release.date.clone();
         if release.valid_until_seconds.is_some_and(|until| until <= now_seconds) {
-            return Err(ArchiveError::Expired { suite, mirror, date: release.date });
+            return Err(ArchiveError::Expired { archive: archive(), date });
         }
         if release.date_seconds > now_seconds + CLOCK_SKEW_SECONDS {
-            return Err(ArchiveError::Future { suite, mirror, date: release.date });
+            return Err(ArchiveError::Future { archive: archive(), date });
         }
         Ok(Self { source: source.clone(), release, digest: Digest::of(document) })
     }
@@ -206,8 +186,7 @@ impl VerifiedRelease {
     pub fn index(&self, architecture: &str) -> Result<Download, ArchiveError> {
         let path = format!("main/binary-{architecture}/Packages.xz");
         let Some(IndexFile { sha256, size_bytes }) = self.release.files.get(&path).copied() else {
-            let ArchiveSource { suite, mirror } = self.source.clone();
-            return Err(ArchiveError::NoIndex { suite, mirror, path });
+            return Err(ArchiveError::NoIndex { archive: Box::new(self.source.clone()), path });
         };
         let suite = format!("{}/dists/{}", self.source.mirror, self.source.suite);
         let mut urls = vec![format!("{suite}/{path}")];

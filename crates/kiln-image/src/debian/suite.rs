@@ -1,5 +1,7 @@
 //! The suites that images can start from, and the keys that sign them.
 
+use std::fmt;
+
 use crate::openpgp::{Keyring, KeyringError};
 
 /// The official archive's root where nothing else is said.
@@ -61,6 +63,12 @@ pub struct ArchiveSource {
     pub mirror: String,
     /// The suite's code name.
     pub suite: String,
+}
+
+impl fmt::Display for ArchiveSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.suite, self.mirror)
+    }
 }
 
 /// The keys that sign Debian's releases. A release is also signed with its successor's key, so

@@ -71,7 +71,9 @@ pub enum FetchError {
         status: u16,
     },
     /// No connection, or one that broke each time.
-    #[error("can't fetch {url} ({attempts} attempts); check the network, or name a mirror that answers")]
+    #[error(
+        "can't fetch {url} ({attempts} attempts); check the network, or name a mirror that answers"
+    )]
     Unreachable {
         /// The address.
         url: String,
@@ -81,7 +83,9 @@ pub enum FetchError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// What came is not what was asked for.
-    #[error("{url} has the checksum {found}, but {expected} was expected: the file or the mirror was altered; nothing was kept of it")]
+    #[error(
+        "{url} has the checksum {found}, but {expected} was expected: the file or the mirror was altered; nothing was kept of it"
+    )]
     Checksum {
         /// The address.
         url: String,
@@ -107,7 +111,9 @@ pub enum FetchError {
         source: io::Error,
     },
     /// Another process fetches the same file and does not come to an end.
-    #[error("another process has been fetching {path} for {waited_seconds} s; end it and try again")]
+    #[error(
+        "another process has been fetching {path} for {waited_seconds} s; end it and try again"
+    )]
     Busy {
         /// The unfinished file.
         path: PathBuf,

@@ -218,7 +218,7 @@ impl Key {
     }
 }
 
-/// Upper-case hexadecimal digits, as OpenPGP tools write fingerprints.
+/// Upper-case hexadecimal digits, as PGP tools write fingerprints.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string does not fail.

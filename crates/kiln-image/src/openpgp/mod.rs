@@ -1,9 +1,9 @@
-//! Verifying OpenPGP signatures of Debian archives.
+//! Verifying the PGP signatures of Debian archives.
 //!
-//! This is the part of OpenPGP (RFC 4880, and RFC 9580 where it restates it) that archives use:
+//! This is the part of the standard (RFC 4880, and RFC 9580 where it restates it) that archives use:
 //! cleartext-signed documents, version 4 keys and signatures, RSA from 2048 bits and Ed25519 with
 //! SHA-256 or SHA-512. Whatever else is met is passed over as a signature that does not count,
-//! never accepted. The arithmetic is ring's. A whole OpenPGP implementation would bring over a
+//! never accepted. The arithmetic is ring's. A whole PGP implementation would bring over a
 //! hundred crates for algorithms that no archive uses.
 
 mod cleartext;

@@ -1,4 +1,4 @@
-//! OpenPGP packets: their framing, and signatures of version 4.
+//! PGP packets: their framing, and signatures of version 4.
 
 use ring::digest;
 

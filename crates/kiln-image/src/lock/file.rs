@@ -1,0 +1,169 @@
+//! The lock as a file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use kiln_model::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{Lock, LockEntry, LockedPackage, Request};
+use crate::debian::archive::ArchiveRecord;
+
+/// The lock's name in the stack's directory.
+pub const FILE_NAME: &str = "kiln.lock";
+
+/// The version of the format that this program writes, and the only one that it reads.
+const VERSION: u32 = 1;
+
+/// A lock that can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LockFileError {
+    /// The file can't be read or written.
+    #[error("can't read or write {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its text is not a lock.
+    #[error("{path} is damaged; restore it from your version control, or delete it to lock anew")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It is of another version.
+    #[error("{path} has format {found}, this program reads {VERSION}; use the kiln that wrote it")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version that stands there.
+        found: u32,
+    },
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(rename = "version")]
+    _version: u32,
+    debian: Vec<EntryDocument>,
+    copies: Vec<CopyDocument>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryDocument {
+    suite: String,
+    architecture: String,
+    request: std::collections::BTreeSet<String>,
+    archives: Vec<ArchiveRecord>,
+    packages: Vec<LockedPackage>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CopyDocument {
+    from: String,
+    digest: Digest,
+}
+
+impl Lock {
+    /// Reads the lock of the stack in `directory`; an empty one if there is none.
+    pub fn load(directory: &Path) -> Result<Self, LockFileError> {
+        let path = directory.join(FILE_NAME);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(LockFileError::Io { path, source }),
+        };
+        let damaged = |source| LockFileError::Damaged { path: path.clone(), source };
+        let Versioned { version } = serde_json::from_slice(&text).map_err(damaged)?;
+        if version != VERSION {
+            return Err(LockFileError::Version { path, found: version });
+        }
+        let document: Document = serde_json::from_slice(&text).map_err(damaged)?;
+        let entry = |entry: EntryDocument| {
+            let EntryDocument { suite, architecture, request, archives, packages } = entry;
+            let request = Request { suite, architecture, packages: request };
+            (request, LockEntry { archives, packages })
+        };
+        let copies: BTreeMap<String, Digest> =
+            document.copies.into_iter().map(|copy| (copy.from, copy.digest)).collect();
+        Ok(Self { entries: document.debian.into_iter().map(entry).collect(), copies })
+    }
+
+    /// Writes the lock of the stack in `directory`, unless it says the same already. Readers see
+    /// the old text or the new one.
+    pub fn save(&self, directory: &Path) -> Result<(), LockFileError> {
+        let path = directory.join(FILE_NAME);
+        let text = self.to_text();
+        if fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(());
+        }
+        let unfinished = directory.join(format!(".{FILE_NAME}.{}", std::process::id()));
+        let written = write_synced(&unfinished, text.as_bytes())
+            .and_then(|()| fs::rename(&unfinished, &path));
+        written.map_err(|source| {
+            // What could not be finished is of no use; the first error is the one to show.
+            let _ = fs::remove_file(&unfinished);
+            LockFileError::Io { path, source }
+        })
+    }
+
+    /// The text of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{{\n  \"version\": {VERSION},\n  \"debian\": [");
+        let mut separator = "";
+        for (request, entry) in &self.entries {
+            text += separator;
+            separator = ",";
+            // Writing to a string does not fail.
+            let _ = write!(
+                text,
+                "\n    {{\n      \"suite\": {},\n      \"architecture\": {},\n      \
+                 \"request\": {},\n      \"archives\": [{}\n      ],\n      \
+                 \"packages\": [{}\n      ]\n    }}",
+                json(&request.suite),
+                json(&request.architecture),
+                json(&request.packages),
+                lines(&entry.archives, 8),
+                lines(&entry.packages, 8),
+            );
+        }
+        let copy = |(from, digest): (&String, &Digest)| CopyDocument {
+            from: from.clone(),
+            digest: *digest,
+        };
+        let copies: Vec<CopyDocument> = self.copies.iter().map(copy).collect();
+        let _ = write!(text, "\n  ],\n  \"copies\": [{}\n  ]\n}}\n", lines(&copies, 4));
+        text
+    }
+}
+
+/// A value as JSON on one line.
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("strings, numbers and lists of them can be written as JSON")
+}
+
+/// Values one to a line, each after so many spaces.
+fn lines<T: Serialize>(values: &[T], indent: usize) -> String {
+    let line = |value| format!("\n{:indent$}{}", "", json(value));
+    values.iter().map(line).collect::<Vec<_>>().join(",")
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

@@ -1,0 +1,204 @@
+//! `kiln.lock`: what the recipes of a stack were resolved to.
+//!
+//! It stands in the stack's directory and is kept with it. It is JSON with one line for each
+//! package, so that a difference between two versions reads well. An entry belongs to a request
+//! (base, architecture and names of packages), whoever makes it: two images with the same request
+//! share it, and it holds for as long as somebody makes the request.
+
+mod file;
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use kiln_model::canonical::{self, EncodeError};
+use kiln_model::digest::Digest;
+use kiln_model::spec::image::{Base, Inputs, Recipe, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::debian::archive::ArchiveRecord;
+
+pub use file::{FILE_NAME, LockFileError};
+pub use resolve::{ResolveRequestError, Sources};
+
+/// What a recipe asks an archive for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Request {
+    /// The suite's code name.
+    pub suite: String,
+    /// The architecture, as Debian calls it.
+    pub architecture: String,
+    /// The packages that the recipe names.
+    pub packages: BTreeSet<String>,
+}
+
+impl Request {
+    /// What a recipe asks for; nothing if it starts from nothing.
+    pub fn of(recipe: &Recipe, architecture: &str) -> Option<Self> {
+        match &recipe.base {
+            Base::Scratch => None,
+            Base::Debian { suite } => Some(Self {
+                suite: suite.clone(),
+                architecture: architecture.to_owned(),
+                packages: recipe.packages.clone(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let packages: Vec<&str> = self.packages.iter().map(String::as_str).collect();
+        let packages = if packages.is_empty() { "no package".into() } else { packages.join(", ") };
+        write!(f, "{packages} of debian(\"{}\") for {}", self.suite, self.architecture)
+    }
+}
+
+/// One package, pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture, or `all`.
+    pub architecture: String,
+    /// The checksum of its `.deb`.
+    pub sha256: Digest,
+    /// The length of its `.deb` in bytes.
+    pub size: u64,
+    /// The suite that it was found in.
+    pub suite: String,
+    /// Its path below the mirror's root.
+    pub filename: String,
+}
+
+/// What one request was resolved to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockEntry {
+    /// The releases that were read.
+    pub archives: Vec<ArchiveRecord>,
+    /// All packages that the request needs, by name.
+    pub packages: Vec<LockedPackage>,
+}
+
+impl LockEntry {
+    /// The digest that stands for the entry in an image's identity. It covers what is in the
+    /// packages and not where they were found: SHA-256 over the domain `kiln.inputs.v1`, a line
+    /// feed, and the canonical JSON of a list of objects with `architecture`, `name`, `sha256` and
+    /// `version`.
+    pub fn inputs(&self) -> Result<Digest, EncodeError> {
+        #[derive(Serialize)]
+        struct Input<'a> {
+            name: &'a str,
+            version: &'a str,
+            architecture: &'a str,
+            sha256: Digest,
+        }
+        let mut inputs = Vec::with_capacity(self.packages.len());
+        for LockedPackage { name, version, architecture, sha256, .. } in &self.packages {
+            inputs.push(Input { name, version, architecture, sha256: *sha256 });
+        }
+        canonical::digest("kiln.inputs.v1", &inputs, &|_| None)
+    }
+}
+
+/// Why a recipe's inputs are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlocked {
+    /// There is no lock yet.
+    NoLock,
+    /// The lock has no entry for this request.
+    NoEntry(Request),
+}
+
+impl fmt::Display for Unlocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLock => write!(f, "there is no {FILE_NAME} yet; it is written by apply"),
+            Self::NoEntry(request) => {
+                write!(f, "{FILE_NAME} has no entry for {request}; it is added by apply")
+            }
+        }
+    }
+}
+
+/// The content of a stack's lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lock {
+    entries: BTreeMap<Request, LockEntry>,
+    /// The digests of what recipes copy, by path below the stack's directory.
+    copies: BTreeMap<String, Digest>,
+}
+
+impl Lock {
+    /// The entry for a request.
+    pub fn entry(&self, request: &Request) -> Option<&LockEntry> {
+        self.entries.get(request)
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> &BTreeMap<Request, LockEntry> {
+        &self.entries
+    }
+
+    /// Whether nothing is locked.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.copies.is_empty()
+    }
+
+    /// The locked inputs of a recipe, or why they are not known.
+    pub fn inputs(&self, recipe: &Recipe, architecture: &str) -> Result<Digest, Unlocked> {
+        let entry = match Request::of(recipe, architecture) {
+            None => &LockEntry { archives: Vec::new(), packages: Vec::new() },
+            Some(request) => match self.entries.get(&request) {
+                Some(entry) => entry,
+                None if self.entries.is_empty() => return Err(Unlocked::NoLock),
+                None => return Err(Unlocked::NoEntry(request)),
+            },
+        };
+        // Names, versions and digests are strings, which always encode.
+        Ok(entry.inputs().expect("a list of strings has a canonical encoding"))
+    }
+
+    /// The same as a part of an image's identity.
+    pub fn identity_inputs(&self, recipe: &Recipe, architecture: &str) -> Inputs {
+        self.inputs(recipe, architecture).map_or(Inputs::Unlocked, Inputs::Locked)
+    }
+
+    /// Notes what a recipe copies.
+    pub fn record_copies(&mut self, recipe: &Recipe) {
+        for step in &recipe.steps {
+            if let Step::Copy { from, digest, .. } = step {
+                self.copies.insert(from.clone(), *digest);
+            }
+        }
+    }
+
+    /// Drops what none of the recipes of the stack asks for any more.
+    pub fn retain<'a>(
+        &mut self,
+        recipes: impl IntoIterator<Item = &'a Recipe>,
+        architecture: &str,
+    ) {
+        let mut requests = BTreeSet::new();
+        let mut copies = BTreeSet::new();
+        for recipe in recipes {
+            requests.extend(Request::of(recipe, architecture));
+            for step in &recipe.steps {
+                if let Step::Copy { from, .. } = step {
+                    copies.insert(from.clone());
+                }
+            }
+        }
+        // Entries for other architectures belong to other machines that share the stack.
+        self.entries.retain(|request, _| {
+            let anywhere = |wanted: &Request| {
+                wanted.suite == request.suite && wanted.packages == request.packages
+            };
+            requests.iter().any(anywhere)
+        });
+        self.copies.retain(|from, _| copies.contains(from));
+    }
+}
