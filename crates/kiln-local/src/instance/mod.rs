@@ -1,0 +1,9 @@
+//! Instances seen from outside the launcher: asking for them, finding them, ending them.
+
+pub mod client;
+mod destroy;
+mod observe;
+pub mod record;
+
+pub use destroy::{DestroyError, StopPolicy, destroy};
+pub use observe::{Observed, Presence, Process, observe_instances};

@@ -1,0 +1,85 @@
+//! What the program may do: ids, capabilities, limits and the system call filter.
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::protocol::{LaunchError, Stage};
+use super::user::Identity;
+use crate::seccomp::Filter;
+
+/// Becomes `identity`, with the capabilities that its user namespace gives kept for now.
+pub(super) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
+    change_ids(&Identity::default())
+        .map_err(|error| LaunchError::os(Stage::UserNamespace, "become user 0 of it", error))
+}
+
+/// Gives up everything that is not `identity`'s, for good, and enters the system call filter.
+pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(), LaunchError> {
+    let fail = |what: &'static str| move |error| LaunchError::os(Stage::Privileges, what, error);
+    limit_files(open_files).map_err(|error| {
+        let text = format!("limit open files to {}", open_files.unwrap_or_default());
+        LaunchError::os(Stage::Privileges, text, error)
+    })?;
+    // No memory image of a process that may hold secrets is written anywhere.
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(io::Error::from)
+        .map_err(fail("forbid core files"))?;
+    drop_bounding_set().map_err(fail("empty the bounding set"))?;
+    lock_secure_bits().map_err(fail("lock the secure bits"))?;
+    change_ids(identity).map_err(fail("change user and groups"))?;
+    drop_capabilities().map_err(fail("drop capabilities"))?;
+    rustix::thread::set_no_new_privs(true)
+        .map_err(io::Error::from)
+        .map_err(fail("set no_new_privs"))?;
+    Filter::default_profile().install().map_err(fail("install the system call filter"))
+}
+
+fn limit_files(count: Option<u64>) -> io::Result<()> {
+    let Some(count) = count else { return Ok(()) };
+    let limit = Rlimit { current: Some(count), maximum: Some(count) };
+    Ok(rustix::process::setrlimit(Resource::Nofile, limit)?)
+}
+
+fn drop_bounding_set() -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // Beyond the last capability that this kernel knows.
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes user 0 an ordinary user: neither `execve` nor a change of ids gives capabilities back.
+fn lock_secure_bits() -> io::Result<()> {
+    let bits = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP
+        | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    Ok(rustix::thread::set_capabilities_secure_bits(bits)?)
+}
+
+fn change_ids(identity: &Identity) -> io::Result<()> {
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}

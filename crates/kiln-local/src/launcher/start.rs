@@ -1,0 +1,322 @@
+//! The launcher's side of a start, up to the point where the child is on its own.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::base::Base;
+use super::child::{self, Birth, GO_EXEC, GO_MOUNT};
+use super::ids::{COUNT, IdRanges};
+use super::images::{Image, Images};
+use super::mounts::CgroupView;
+use super::pipes::{self, Pipe};
+use super::protocol::{LaunchError, LaunchSpec, Stage};
+use super::sys::{self, Cloned};
+use super::user::{self, Identity};
+use crate::cgroup::{Cgroups, Group};
+use crate::instance::record::{self, Record};
+
+/// What starts have in common.
+pub(super) struct Starter {
+    pub(super) base: Base,
+    /// The root as the launcher reaches it.
+    pub(super) root: PathBuf,
+    pub(super) cgroups: Cgroups,
+    pub(super) ids: IdRanges,
+    images: Images,
+    views: Vec<CgroupView>,
+    null: OwnedFd,
+    boot: String,
+    /// Why user namespaces do not work here, once that is known.
+    no_user_namespace: Option<String>,
+}
+
+/// A child that is on its way to its program.
+pub(super) struct Newborn {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    /// The child reports here and closes it by executing its program.
+    pub(super) socket: OwnedFd,
+    pub(super) output: [OwnedFd; 2],
+    pub(super) group: Group,
+    pub(super) image: Image,
+    pub(super) first_host_id: Option<u32>,
+    pub(super) started_at_ms: u64,
+}
+
+impl Starter {
+    pub(super) fn new(
+        base: Base,
+        root: &Path,
+        cgroups: Cgroups,
+        root_id: &str,
+    ) -> io::Result<Self> {
+        let views = views(&cgroups);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self {
+            root: base.host(root),
+            base,
+            cgroups,
+            ids: IdRanges::new(root_id),
+            images: Images::default(),
+            views,
+            null: rustix::fs::open("/dev/null", flags, Mode::empty())?,
+            boot: record::boot_id()?,
+            no_user_namespace: None,
+        })
+    }
+
+    /// Starts `spec`. Whatever was made is gone again when this fails.
+    pub(super) fn start(&mut self, spec: &LaunchSpec) -> Result<Newborn, LaunchError> {
+        check(spec)?;
+        let path = self.base.host(&spec.image);
+        let image = self.images.open(&path).map_err(|error| {
+            LaunchError::os(Stage::Image, format!("mount {}", spec.image.display()), error)
+        })?;
+        let identity = user::resolve(image.root(), &spec.user)
+            .map_err(|text| LaunchError::new(Stage::User, text))?;
+        let group = self.cgroups.create(&spec.instance, &spec.limits).map_err(|error| {
+            let errno = error.errno();
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            let text = format!("{error}{}", cause.unwrap_or_default());
+            LaunchError { stage: Stage::Cgroup, errno, text }
+        })?;
+        self.start_in(spec, &identity, image, &group).inspect_err(|_| {
+            // The start's own error is the one that explains.
+            let _ = group.remove();
+            let _ = record::remove(&self.root, &spec.instance);
+        })
+    }
+
+    fn start_in(
+        &mut self,
+        spec: &LaunchSpec,
+        identity: &Identity,
+        image: Image,
+        group: &Group,
+    ) -> Result<Newborn, LaunchError> {
+        if self.no_user_namespace.is_none() {
+            let first = self.ids.take().ok_or_else(|| {
+                LaunchError::new(Stage::UserNamespace, "all ranges of user ids are in use")
+            })?;
+            let result = self.attempt(spec, identity, image.clone(), group, Some(first));
+            if result.is_err() {
+                self.ids.give_back(first);
+            }
+            match result {
+                Err(error) if lacks_user_namespaces(&error) => {
+                    self.no_user_namespace = Some(error.to_string());
+                }
+                result => return result,
+            }
+        }
+        self.attempt(spec, identity, image, group, None)
+    }
+
+    fn attempt(
+        &self,
+        spec: &LaunchSpec,
+        identity: &Identity,
+        image: Image,
+        group: &Group,
+        first_host_id: Option<u32>,
+    ) -> Result<Newborn, LaunchError> {
+        let root = image
+            .instance_mount()
+            .map_err(|error| LaunchError::os(Stage::Image, "a mount for the instance", error))?;
+        let dev = Base::dev_mount().map_err(|error| LaunchError::os(Stage::Dev, "clone", error))?;
+        let output = open_output(identity, first_host_id)
+            .map_err(|error| LaunchError::os(Stage::Clone, "pipes for the output", error))?;
+        let (socket, child_socket) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .map_err(|error| LaunchError::os(Stage::Clone, "socket pair", error))?;
+        let cgroup_failed = |error: crate::cgroup::CgroupError| LaunchError {
+            stage: Stage::Cgroup,
+            errno: error.errno(),
+            text: error.to_string(),
+        };
+        let v1_tasks = group.open_v1_tasks().map_err(cgroup_failed)?;
+        let unified = group.open_unified().map_err(cgroup_failed)?;
+        let mut flags = NAMESPACES;
+        if first_host_id.is_some() {
+            flags |= libc::CLONE_NEWUSER as u64;
+        }
+        // SAFETY: the launcher has one thread.
+        let cloned = unsafe { sys::clone3(flags, unified.as_ref().map(AsFd::as_fd)) };
+        let (pid, pidfd) = match cloned
+            .map_err(|error| LaunchError::os(Stage::Clone, "clone into new namespaces", error))?
+        {
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+            Cloned::Child => {
+                drop(socket);
+                child::run(&Birth {
+                    spec,
+                    identity,
+                    socket: &child_socket,
+                    image: &root,
+                    dev: &dev,
+                    v1_tasks: &v1_tasks,
+                    cgroups: &self.views,
+                    stdio: [self.null.as_fd(), output[0].write.as_fd(), output[1].write.as_fd()],
+                    user_namespace: first_host_id.is_some(),
+                })
+            }
+        };
+        let [stdout, stderr] = output;
+        let newborn = Newborn {
+            pid,
+            pidfd,
+            socket,
+            output: [stdout.read, stderr.read],
+            group: group.clone(),
+            image,
+            first_host_id,
+            started_at_ms: now_ms(),
+        };
+        match self.guide(spec, identity, &newborn, [&root, &dev]) {
+            Ok(()) => Ok(newborn),
+            Err(error) => {
+                end(&newborn.pidfd);
+                Err(error)
+            }
+        }
+    }
+
+    /// What the launcher does for the child while that works on its mounts.
+    fn guide(
+        &self,
+        spec: &LaunchSpec,
+        identity: &Identity,
+        newborn: &Newborn,
+        mounts: [&OwnedFd; 2],
+    ) -> Result<(), LaunchError> {
+        if let Some(first) = newborn.first_host_id {
+            map_ids(newborn.pid, first, mounts).map_err(|error| {
+                LaunchError::os(Stage::UserNamespace, "map the ids of files and users", error)
+            })?;
+        }
+        tell(newborn, GO_MOUNT);
+        if let Some(network) = &spec.network {
+            let namespace = self.base.host(&network.namespace);
+            super::attach::attach(network, &namespace, &spec.instance, newborn.pid)?;
+        }
+        let record = self.record(spec, identity, newborn);
+        record::write(&self.root, &record)
+            .map_err(|error| LaunchError::os(Stage::Spec, "write the record", error))?;
+        tell(newborn, GO_EXEC);
+        Ok(())
+    }
+
+    fn record(&self, spec: &LaunchSpec, identity: &Identity, newborn: &Newborn) -> Record {
+        Record {
+            instance: spec.instance.clone(),
+            labels: spec.labels.clone(),
+            image: spec.image.clone(),
+            argv: spec.argv.clone(),
+            user: (identity.uid, identity.gid),
+            limits: spec.limits.clone(),
+            network: spec.network.clone(),
+            user_namespace: newborn.first_host_id.is_some(),
+            no_user_namespace_because: self.no_user_namespace.clone(),
+            first_host_id: newborn.first_host_id,
+            pid: newborn.pid,
+            started_at_ms: newborn.started_at_ms,
+            boot: self.boot.clone(),
+        }
+    }
+}
+
+/// All namespaces but the user's, which not every kernel permits, and the control groups', whose
+/// root would be the launcher's group; the child makes that one itself.
+const NAMESPACES: u64 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS) as u64;
+
+fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
+    let id = spec.instance.as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    let complaint = if id.is_empty() || id.len() > 63 || !id.iter().all(plain) {
+        format!("the instance id `{}` is not 1 to 63 of a-z, 0-9 and -", spec.instance)
+    } else if spec.argv.is_empty() {
+        "there is no program to run; give the image an entrypoint".to_owned()
+    } else if spec.hostname.is_empty() || spec.hostname.len() > 64 {
+        format!("the host name `{}` is not 1 to 64 bytes long", spec.hostname)
+    } else if let Some(name) = bad_variable(&spec.env) {
+        format!("`{name}` cannot be the name of an environment variable")
+    } else {
+        return Ok(());
+    };
+    Err(LaunchError::new(Stage::Spec, complaint))
+}
+
+fn bad_variable(env: &[(String, String)]) -> Option<&str> {
+    let bad = |name: &str| name.is_empty() || name.contains(['=', '\0']);
+    env.iter().map(|(name, _)| name.as_str()).find(|name| bad(name))
+}
+
+/// Whether the failure is the kernel's lack of user namespaces or of translated mounts.
+fn lacks_user_namespaces(error: &LaunchError) -> bool {
+    let denied = [libc::EPERM, libc::EINVAL, libc::ENOSPC, libc::ENOSYS, libc::EOPNOTSUPP];
+    matches!(error.stage, Stage::Clone | Stage::UserNamespace)
+        && error.errno.is_some_and(|errno| denied.contains(&errno))
+}
+
+fn open_output(identity: &Identity, first: Option<u32>) -> io::Result<[Pipe; 2]> {
+    let first = first.unwrap_or(0);
+    let (uid, gid) = (first.saturating_add(identity.uid), first.saturating_add(identity.gid));
+    Ok([pipes::open(uid, gid)?, pipes::open(uid, gid)?])
+}
+
+fn map_ids(pid: i32, first: u32, mounts: [&OwnedFd; 2]) -> io::Result<()> {
+    let map = format!("0 {first} {COUNT}");
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{pid}/{file}"), &map)?;
+    }
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/user"))?;
+    for mount in mounts {
+        sys::mount_idmap(mount.as_fd(), namespace.as_fd())?;
+    }
+    Ok(())
+}
+
+fn tell(newborn: &Newborn, byte: u8) {
+    // A child that has failed has closed the socket and said why; that is read later.
+    let _ = rustix::io::write(&newborn.socket, &[byte]);
+}
+
+/// Kills and reaps a child that nobody waits for.
+fn end(pidfd: &OwnedFd) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
+/// How instances see the control groups.
+fn views(cgroups: &Cgroups) -> Vec<CgroupView> {
+    let hierarchies = cgroups.hierarchies();
+    let name = |top: &Path| {
+        top.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let mut views: Vec<CgroupView> = hierarchies
+        .v1()
+        .map(|v1| CgroupView { name: name(&v1.top), controllers: v1.controllers.clone() })
+        .collect();
+    if let Some(top) = hierarchies.unified() {
+        let name = if views.is_empty() { String::new() } else { name(top) };
+        views.push(CgroupView { name, controllers: Vec::new() });
+    }
+    views
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
