@@ -75,6 +75,7 @@ async fn act<T: Target, C: Clock>(
         }
     };
     tokio::select! {
+            biased;
         result = work => result,
         () = clock.sleep_until(deadline) => {
             Err(TargetError::passing(describe(action), format!("not done within {bound}")))

@@ -111,6 +111,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 Next::Wait(until) => until,
             };
             tokio::select! {
+            biased;
                 request = self.requests.recv() => match request {
                     Some(request) => self.serve(request).await,
                     None => return,
@@ -160,6 +161,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let (clock, bound) = (&self.engine.clock, self.engine.bounds.observe);
         let deadline = clock.now().after(bound);
         tokio::select! {
+            biased;
             measured = self.engine.target.observe(&self.stack, &self.probes) => {
                 measured.map(crate::target::Measured::into_observed)
             }

@@ -1,0 +1,215 @@
+//! The laws, checked at each effect and at the end.
+
+use kiln_engine::journal::{Event, State};
+use kiln_engine::store::Write;
+use kiln_model::generation::Generation;
+use kiln_model::name::{ComponentId, InstanceId, Kind};
+use kiln_model::plan::Creation;
+use kiln_model::quantity::Millis;
+use kiln_model::route::RouteTable;
+
+use crate::world::World;
+
+/// How long a broken instance may go without a new one being made, where nothing holds it up.
+const HEAL_BOUND: Millis = Millis(1_500);
+
+/// How long after its deadline a rollout may still be undecided.
+const DEADLINE_SLACK: Millis = Millis::seconds(8);
+
+/// Intent before effect; nothing is made twice, nothing that nobody declared.
+pub fn creation(world: &mut World, creation: &Creation) {
+    let (id, component, digest, number) = match creation {
+        Creation::Network(n) => (&n.id, &n.component, n.digest, n.generation),
+        Creation::Instance(i) => (&i.id, &i.component, i.digest, i.generation),
+    };
+    if world.bodies.contains_key(id) || world.networks.contains_key(id) {
+        world.violation(format!("{id} is made twice"));
+    }
+    let Some(generation) = durable_generation(world, number) else {
+        // The generation before the first names nothing, so nothing is made for it.
+        return world
+            .violation(format!("{id} is made for generation {number}, which is not on the disk"));
+    };
+    if generation.content.components.get(component).is_none_or(|c| c.digest != digest) {
+        world.violation(format!("{id} is made and generation {number} does not name it"));
+    }
+    if let Creation::Instance(instance) = creation {
+        if !world.networks.contains_key(&instance.network) {
+            world.violation(format!("{id} is made in a network that does not exist"));
+        }
+        let same = |b: &&crate::world::Body| {
+            b.seen.network == instance.network && b.seen.address == instance.address
+        };
+        if world.bodies.values().any(|b| same(&b)) {
+            world.violation(format!("{id} is given an address that is taken"));
+        }
+        let now = world.now();
+        let exact = generation.content.components.get(component).and_then(|c| c.spec.as_server());
+        let pinned = state(world).scale.get(component).copied();
+        let wanted = pinned.or(exact.map(|s| s.policy.replicas)).unwrap_or(0);
+        let alive = world.bodies.values().filter(|b| {
+            b.seen.component == *component
+                && b.seen.digest == digest
+                && b.seen.network == instance.network
+                && b.seen.is_running()
+                && b.seen.draining_since.is_none()
+                && b.broken_at.is_none()
+                && (b.seen.is_ready() || now.since(b.seen.created_at) < Millis::seconds(3))
+        });
+        if alive.count() >= wanted as usize && !world.disturbed {
+            world.violation(format!("{id} is one more than the {wanted} wanted"));
+        }
+    }
+}
+
+/// Only what is ready gets traffic, and it is never taken from all at once.
+pub fn route(world: &mut World, table: &RouteTable) {
+    if world.table.as_ref().is_some_and(|t| t.epoch >= table.epoch) {
+        world.violation(format!("epoch {} is not a newer one", table.epoch));
+    }
+    let rotation: Vec<InstanceId> = table.in_rotation().cloned().collect();
+    for id in rotation {
+        match world.bodies.get(&id) {
+            None => world.violation(format!("{id} is in rotation and does not exist")),
+            Some(body) if !body.seen.is_ready() && body.broken_at.is_none() => {
+                world.violation(format!("{id} is in rotation and is not ready"));
+            }
+            Some(_) => {}
+        }
+    }
+    // A stack that is being retired has nobody to serve, even where that is called off.
+    world.served &= !table.endpoints.is_empty();
+    let before =
+        world.table.as_ref().is_some_and(|t| t.endpoints.iter().any(|e| !e.backends.is_empty()));
+    let after = table.endpoints.iter().all(|e| !e.backends.is_empty());
+    if before && !after && !world.disturbed && !table.endpoints.is_empty() {
+        world.violation("traffic is taken from the last instance");
+    }
+}
+
+/// Nothing is drained or destroyed that still gets new traffic.
+pub fn ending(world: &mut World, id: &InstanceId, what: &str) {
+    let routed = world.table.as_ref().is_some_and(|t| t.in_rotation().any(|i| i == id));
+    if routed {
+        world.violation(format!("{id} is {what} and still in rotation"));
+    }
+}
+
+/// No request is dropped: what is destroyed has answered, or had its time, or was broken.
+pub fn not_answering(world: &mut World, id: &InstanceId) {
+    world.settle();
+    let now = world.now();
+    let answering = world.in_flight.iter().any(|f| f.instance == *id);
+    let Some(body) = world.bodies.get(id) else { return };
+    let had_its_time =
+        body.seen.draining_since.is_some_and(|since| now.since(since) >= Millis::seconds(10));
+    if answering && !had_its_time && body.seen.is_running() {
+        world.violation(format!("{id} is destroyed and drops a request"));
+    }
+    world.in_flight.retain(|f| f.instance != *id);
+}
+
+/// A network is ended when nobody is in it.
+pub fn network_ending(world: &mut World, id: &InstanceId) {
+    if world.bodies.values().any(|b| b.seen.network == *id) {
+        world.violation(format!("{id} is destroyed with instances in it"));
+    }
+    let routed = world.table.as_ref().is_some_and(|t| t.networks.iter().any(|n| n.network == *id));
+    if routed {
+        world.violation(format!("{id} is destroyed and the gateway is in it"));
+    }
+}
+
+/// What must hold at any time.
+pub fn always(world: &mut World) {
+    let (state, now) = (state(world), world.now());
+    if let Some(rollout) = &state.rollout
+        && now.since(rollout.deadline) > DEADLINE_SLACK
+    {
+        world.violation(format!("the rollout of {} stalls", rollout.generation));
+    }
+    let aim = state.aim().and_then(|number| durable_generation(world, number));
+    let named =
+        |id: &ComponentId| aim.as_ref().is_some_and(|g| g.content.components.contains_key(id));
+    let late: Vec<InstanceId> = world
+        .bodies
+        .values()
+        .filter(|b| b.broken_at.is_some_and(|at| now.since(at) > HEAL_BOUND))
+        .filter(|b| b.seen.draining_since.is_none() && named(&b.seen.component))
+        .map(|b| b.seen.id.clone())
+        .collect();
+    for id in late {
+        if !world.crashed && state.rollout.is_none() {
+            world.violation(format!("{id} is broken and nobody noticed"));
+        }
+    }
+}
+
+/// At rest, what is there is the newest active generation, and nothing else.
+pub fn at_rest(world: &mut World) {
+    let state = state(world);
+    let desired = state.active.and_then(|n| durable_generation(world, n));
+    let nothing = Generation::none("shop".parse().unwrap());
+    let desired = desired.unwrap_or(nothing);
+    let mut problems = Vec::new();
+    for (id, component, server) in desired.content.servers() {
+        let wanted = state.scale.get(id).copied().unwrap_or(server.policy.replicas) as usize;
+        let there = world.bodies.values().filter(|b| {
+            b.seen.component == *id && b.seen.digest == component.digest && b.seen.is_ready()
+        });
+        let there = there.count();
+        if there != wanted {
+            problems.push(format!("{id} has {there} instances, not {wanted}"));
+        }
+    }
+    let named = |id: &ComponentId| desired.content.components.get(id).map(|c| c.digest);
+    for body in world.bodies.values() {
+        if named(&body.seen.component) != Some(body.seen.digest) {
+            problems.push(format!("{} is left over", body.seen.id));
+        }
+    }
+    for network in world.networks.values() {
+        if named(&network.component) != Some(network.digest) {
+            problems.push(format!("{} is left over", network.id));
+        }
+    }
+    let endpoints = desired.content.of_kind(Kind::Endpoint).count();
+    let routed = world.table.as_ref().map_or(0, |t| t.endpoints.len());
+    if endpoints != routed {
+        problems.push(format!("{routed} endpoints are routed, not {endpoints}"));
+    }
+    for problem in problems {
+        world.violation(format!("at rest {problem}"));
+    }
+}
+
+/// What the journal on the disk says.
+pub fn state(world: &mut World) -> State {
+    let entries: Vec<_> = world
+        .durable
+        .iter()
+        .chain(&world.promised)
+        .filter_map(|write| match write {
+            Write::Entry(entry) if !matches!(entry.event, Event::Retired { .. }) => {
+                Some(entry.clone())
+            }
+            _ => None,
+        })
+        .collect();
+    match State::derive(&entries) {
+        Ok(state) => state,
+        Err(error) => {
+            world.violation(error);
+            State::default()
+        }
+    }
+}
+
+fn durable_generation(world: &World, number: u64) -> Option<Generation> {
+    world.durable.iter().find_map(|write| match write {
+        Write::Generation(generation) if generation.number == number => {
+            Some((**generation).clone())
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,113 @@
+//! The engine under simulation: a target, a gateway, a clock and a store that obey one seed,
+//! end the engine at any point, and check the laws while it runs and after.
+//!
+//! A failing seed is reproduced by one line, which the failure prints:
+//!
+//! ```text
+//! KILN_SEED=17 cargo test -p kiln-engine --test simulation one_seed -- --nocapture
+//! ```
+
+#![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
+
+mod flaw;
+mod laws;
+mod rng;
+mod run;
+mod scenario;
+mod store;
+mod target;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use flaw::Flaw;
+
+/// Seeds of the normal run.
+const SEEDS: u64 = 10_000;
+
+/// Seeds within which each planted bug must be found.
+const SEEDS_PER_FLAW: u64 = 400;
+
+#[test]
+fn every_seed_keeps_the_laws() {
+    let seeds = std::env::var("KILN_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SEEDS);
+    let failures = search(0..seeds, Flaw::None, 5);
+    assert!(failures.is_empty(), "{}", report(&failures));
+}
+
+#[test]
+fn one_seed() {
+    let Some(seed) = std::env::var("KILN_SEED").ok().and_then(|s| s.parse().ok()) else {
+        println!("skipped: one_seed: KILN_SEED names no seed");
+        return;
+    };
+    let outcome = run::run(seed, Flaw::None);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    assert_eq!(outcome.violations, Vec::<String>::new());
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    for seed in 0..20 {
+        assert_eq!(run::run(seed, Flaw::None).trace, run::run(seed, Flaw::None).trace);
+    }
+}
+
+macro_rules! finds {
+    ($($name:ident: $flaw:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let failures = search(0..SEEDS_PER_FLAW, $flaw, 1);
+            assert!(!failures.is_empty(), "no seed found {:?}", $flaw);
+            println!("{:?} found: {}", $flaw, report(&failures));
+        }
+    )*};
+}
+
+finds! {
+    a_skipped_sync_is_found: Flaw::SkippedSync;
+    a_destroy_before_the_route_is_found: Flaw::DestroyBeforeRoute;
+    a_forgotten_deadline_is_found: Flaw::ForgottenDeadline;
+    a_lost_event_is_found: Flaw::LostEvent;
+    a_doubled_create_is_found: Flaw::DoubledCreate;
+}
+
+/// Runs seeds on all cores until so many have failed.
+fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, Vec<String>)> {
+    let next = Arc::new(AtomicU64::new(seeds.start));
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || failures.lock().unwrap().len() >= enough {
+                        return;
+                    }
+                    let violations = run::run(seed, flaw).violations;
+                    if !violations.is_empty() {
+                        failures.lock().unwrap().push((seed, violations));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.lock().unwrap().clone();
+    failures.sort();
+    failures
+}
+
+fn report(failures: &[(u64, Vec<String>)]) -> String {
+    let mut text = String::new();
+    for (seed, violations) in failures {
+        text += &format!("\nseed {seed}: {}", violations.join("; "));
+        text += &format!(
+            "\n  KILN_SEED={seed} cargo test -p kiln-engine --test simulation one_seed -- --nocapture"
+        );
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! A target in memory: instances that take their time, fail and are killed, and a gateway.
+
+use kiln_engine::target::{Measured, Probes};
+use kiln_engine::{Target, TargetError};
+use kiln_model::name::{InstanceId, StackName};
+use kiln_model::observed::{ObservedInstance, ObservedNetwork, Phase, Verdict};
+use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
+use kiln_model::quantity::Millis;
+use kiln_model::route::RouteTable;
+
+use crate::flaw::Flaw;
+use crate::laws;
+use crate::world::{Body, Shared, World};
+
+/// The simulated target.
+pub struct SimTarget(pub Shared);
+
+impl Target for SimTarget {
+    async fn observe(&self, _: &StackName, _: &Probes) -> Result<Measured, TargetError> {
+        self.0.tick().await;
+        let mut world = self.0.lock();
+        if world.chaos.one_in(400) {
+            return Err(TargetError::passing("look at shop", "a simulated failure"));
+        }
+        world.settle();
+        let mut instances: Vec<ObservedInstance> =
+            world.bodies.values().map(|b| b.seen.clone()).collect();
+        for instance in &mut instances {
+            let busy = world.in_flight.iter().filter(|f| f.instance == instance.id).count();
+            instance.in_flight = u32::try_from(busy).unwrap();
+        }
+        Ok(Measured {
+            at: world.now(),
+            networks: world.networks.values().cloned().collect(),
+            instances,
+            table: world.table.clone(),
+        })
+    }
+
+    async fn create(&self, creation: &Creation) -> Result<(), TargetError> {
+        self.0.tick().await;
+        {
+            let mut world = self.0.lock();
+            laws::creation(&mut world, creation);
+            if world.chaos.one_in(100) {
+                return Err(TargetError::passing("create", "a simulated failure"));
+            }
+            match creation {
+                Creation::Network(network) => world.make_network(network),
+                Creation::Instance(instance) => world.make_instance(instance),
+            }
+        }
+        self.0.changed.notify_one();
+        self.0.tick().await;
+        Ok(())
+    }
+
+    async fn route(&self, table: &RouteTable) -> Result<(), TargetError> {
+        self.0.tick().await;
+        {
+            let mut world = self.0.lock();
+            laws::route(&mut world, table);
+            world.say(format!(
+                "route {} {:?}",
+                table.epoch,
+                table.in_rotation().collect::<Vec<_>>()
+            ));
+            // The gateway ends by itself when there is nothing to do.
+            world.table = (!table.is_empty()).then(|| table.clone());
+        }
+        self.0.tick().await;
+        Ok(())
+    }
+
+    async fn drain(&self, instance: &InstanceId) -> Result<(), TargetError> {
+        self.0.tick().await;
+        let mut world = self.0.lock();
+        laws::ending(&mut world, instance, "drained");
+        let now = world.now();
+        world.say(format!("drain {instance}"));
+        if let Some(body) = world.bodies.get_mut(instance) {
+            body.seen.draining_since.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, doomed: &Doomed) -> Result<(), TargetError> {
+        self.0.tick().await;
+        {
+            let mut world = self.0.lock();
+            world.say(format!("destroy {doomed:?}"));
+            match doomed {
+                Doomed::Network(id) => {
+                    laws::network_ending(&mut world, id);
+                    world.networks.remove(id);
+                }
+                Doomed::Instance(id) => {
+                    laws::ending(&mut world, id, "destroyed");
+                    laws::not_answering(&mut world, id);
+                    world.bodies.remove(id);
+                }
+            }
+        }
+        self.0.tick().await;
+        Ok(())
+    }
+
+    async fn changed(&self, _: &StackName) {
+        if self.0.lock().flaw == Flaw::LostEvent {
+            std::future::pending::<()>().await;
+        }
+        // As a machine would: an event now and then, and one when an instance's state turns.
+        let next = self.0.lock().next_turn();
+        let turn = async {
+            match next {
+                Some(span) => tokio::time::sleep(span.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.0.changed.notified() => {}
+            () = turn => {}
+        }
+    }
+
+    async fn last_words(&self, instance: &InstanceId, _: usize) -> Vec<String> {
+        vec![format!("the last words of {instance}")]
+    }
+}
+
+impl World {
+    fn make_network(&mut self, network: &NetworkCreation) {
+        self.say(format!("create {}", network.id));
+        let observed = ObservedNetwork {
+            id: network.id.clone(),
+            component: network.component.clone(),
+            digest: network.digest,
+            identity: network.identity.clone(),
+            drift: Vec::new(),
+        };
+        self.networks.insert(network.id.clone(), observed);
+    }
+
+    fn make_instance(&mut self, instance: &InstanceCreation) {
+        self.say(format!("create {} for {}", instance.id, instance.generation));
+        let now = self.now();
+        let bad = self.bad.contains(&instance.image);
+        let crashes = bad && self.chaos.one_in(2);
+        let (start, crash) = (self.delays.below(200), self.delays.below(200));
+        let seen = ObservedInstance {
+            id: instance.id.clone(),
+            component: instance.component.clone(),
+            digest: instance.digest,
+            generation: instance.generation,
+            network: instance.network.clone(),
+            address: instance.address,
+            connects: instance.server.identity.connects.clone(),
+            created_at: now,
+            pid: Some(1),
+            phase: Phase::Running,
+            health: Verdict::Starting { last: None },
+            draining_since: None,
+            in_flight: 0,
+            drift: Vec::new(),
+        };
+        let body = Body {
+            seen,
+            ready_at: (!bad).then(|| now.after(Millis(start))),
+            crash_at: crashes.then(|| now.after(Millis(crash))),
+            broken_at: None,
+        };
+        self.bodies.insert(instance.id.clone(), body);
+    }
+
+    /// Lets what is due happen.
+    pub fn settle(&mut self) {
+        let now = self.now();
+        self.in_flight.retain(|f| f.until > now);
+        for body in self.bodies.values_mut() {
+            if body.crash_at.is_some_and(|at| at <= now) && body.seen.is_running() {
+                let cause = kiln_model::observed::Ending::Exited(1);
+                body.seen.phase = Phase::Ended { cause };
+            }
+            if body.seen.health == (Verdict::Starting { last: None })
+                && let Some(at) = body.ready_at.filter(|at| *at <= now)
+            {
+                body.seen.health = Verdict::Ready { since: at };
+            }
+        }
+    }
+
+    /// How long until an instance's state turns, or a drained one has nothing more to do.
+    fn next_turn(&self) -> Option<Millis> {
+        let now = self.now();
+        let turns = self.bodies.values().flat_map(|b| [b.ready_at, b.crash_at]).flatten();
+        let ends = self.in_flight.iter().map(|f| f.until);
+        turns.chain(ends).filter(|at| *at > now).min().map(|at| at.since(now))
+    }
+}

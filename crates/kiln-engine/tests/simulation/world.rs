@@ -1,0 +1,174 @@
+//! What outlives a crash of the engine: instances, networks, the gateway's table, and the disk.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use kiln_engine::Clock;
+use kiln_engine::store::Write;
+use kiln_model::name::{ComponentId, InstanceId};
+use kiln_model::observed::{ObservedInstance, ObservedNetwork};
+use kiln_model::quantity::{Millis, Timestamp};
+use kiln_model::route::RouteTable;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::flaw::Flaw;
+use crate::rng::Rng;
+
+/// Where simulated time begins.
+const EPOCH: Timestamp = Timestamp(1_000_000);
+
+/// An instance and what will become of it.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub seen: ObservedInstance,
+    /// When it gets ready; never, where the release is bad.
+    pub ready_at: Option<Timestamp>,
+    /// When it ends before it was ever ready.
+    pub crash_at: Option<Timestamp>,
+    /// When it was killed or made unready by the scenario.
+    pub broken_at: Option<Timestamp>,
+}
+
+/// A request that an instance is answering.
+#[derive(Debug, Clone)]
+pub struct InFlight {
+    pub instance: InstanceId,
+    pub until: Timestamp,
+}
+
+/// Everything but the engine.
+pub struct World {
+    pub flaw: Flaw,
+    pub start: Instant,
+    pub bodies: BTreeMap<InstanceId, Body>,
+    pub networks: BTreeMap<InstanceId, ObservedNetwork>,
+    pub table: Option<RouteTable>,
+    pub in_flight: Vec<InFlight>,
+    /// Writes that a crash can't take away.
+    pub durable: Vec<Write>,
+    /// Writes that a store with a bug has promised too early.
+    pub promised: Vec<Write>,
+    /// Inputs of images whose instances never get ready.
+    pub bad: Vec<kiln_model::digest::Digest>,
+    pub delays: Rng,
+    pub chaos: Rng,
+    /// Steps until the engine is ended.
+    pub crash_in: Option<u64>,
+    pub crashed: bool,
+    /// Instances are killed or made unready by the scenario.
+    pub disturbed: bool,
+    /// A request has been answered since the stack had an endpoint.
+    pub served: bool,
+    pub violations: Vec<String>,
+    pub trace: Vec<String>,
+}
+
+/// The world, shared, with what wakes those who wait for it.
+#[derive(Clone)]
+pub struct Shared {
+    world: Arc<Mutex<World>>,
+    /// Something that the target would notice.
+    pub changed: Arc<Notify>,
+    /// The engine has been ended.
+    pub crash: Arc<Notify>,
+}
+
+impl Shared {
+    pub fn new(seed: u64, flaw: Flaw) -> Self {
+        let world = World {
+            flaw,
+            start: Instant::now(),
+            bodies: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            table: None,
+            in_flight: Vec::new(),
+            durable: Vec::new(),
+            promised: Vec::new(),
+            bad: Vec::new(),
+            delays: Rng::new(seed, "delays"),
+            chaos: Rng::new(seed, "chaos"),
+            crash_in: None,
+            crashed: false,
+            disturbed: false,
+            served: false,
+            violations: Vec::new(),
+            trace: Vec::new(),
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            changed: Arc::new(Notify::new()),
+            crash: Arc::new(Notify::new()),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// A point at which the engine may be ended. It takes a little time.
+    pub async fn tick(&self) {
+        let delay = {
+            let mut world = self.lock();
+            if let Some(left) = &mut world.crash_in {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    world.crash_now();
+                    self.crash.notify_one();
+                }
+            }
+            if world.crashed { None } else { Some(world.delays.below(4)) }
+        };
+        match delay {
+            Some(0) => tokio::task::yield_now().await,
+            Some(millis) => tokio::time::sleep(std::time::Duration::from_millis(millis)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl World {
+    pub fn now(&self) -> Timestamp {
+        let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        EPOCH.after(Millis(elapsed))
+    }
+
+    pub fn crash_now(&mut self) {
+        self.crashed = true;
+        self.crash_in = None;
+        // What was promised and not yet written is gone.
+        self.promised.clear();
+        self.say("the engine is killed");
+    }
+
+    pub fn say(&mut self, what: impl std::fmt::Display) {
+        let line = format!("{:>8} {what}", self.now().0 - EPOCH.0);
+        self.trace.push(line);
+    }
+
+    pub fn violation(&mut self, what: impl std::fmt::Display) {
+        let text = format!("at {}: {what}", self.now().0 - EPOCH.0);
+        self.say(format!("VIOLATION {text}"));
+        self.violations.push(text);
+    }
+
+    /// The ready instances of a component.
+    pub fn ready(&self, component: &ComponentId) -> usize {
+        self.bodies.values().filter(|b| b.seen.component == *component && b.seen.is_ready()).count()
+    }
+}
+
+/// The simulated clock: it jumps to the next instant at which anything happens.
+#[derive(Clone)]
+pub struct SimClock(pub Shared);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        self.0.lock().now()
+    }
+
+    async fn sleep_until(&self, at: Timestamp) {
+        let span = at.since(self.now());
+        tokio::time::sleep(span.into()).await;
+    }
+}
