@@ -1,0 +1,92 @@
+//! What each path answers.
+//!
+//! | path | answer |
+//! |-|-|
+//! | `/` | the body given, else the host name |
+//! | `/healthz` | `ok`, or 503 when started with `--unhealthy` |
+//! | `/env`, `/mounts`, `/status` | environment, `/proc/self/mounts`, `/proc/self/status` |
+//! | `/id` | the host name |
+//! | `/write?path=P[&bytes=N]` | `ok` or the error's name |
+//! | `/connect?addr=IP:PORT` | `open`, `refused`, `timeout` or the error's name |
+//! | `/resolve?name=N` | addresses, a line each, or why there are none |
+//! | `/get?url=http://HOST[:PORT]/…` | the body, or 502 and why not |
+//! | `/syscall?name=N` | `ok`, the error's name, or `killed by signal S` |
+//! | `/fork?n=N` | how many processes could be there at once, and what refused more |
+//! | `/eat?mb=N` | `ok`, once so much more memory is in use; it stays so |
+//! | `/spin?ms=N` | `ok` at once; one thread then works for so long |
+//! | `/exit?code=N` | nothing: the process exits |
+
+use std::fs;
+
+use crate::arguments::Serve;
+use crate::http::{Answer, Request};
+use crate::{attempts, client, dns, syscalls};
+
+/// Answers a request.
+pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
+    match request.path.as_str() {
+        "/" => Answer::ok(options.body.clone().unwrap_or_else(attempts::host_name)),
+        "/healthz" if options.unhealthy => Answer::failed(503, "unhealthy"),
+        "/healthz" => Answer::ok("ok"),
+        "/env" => Answer::ok(environment()),
+        "/id" => Answer::ok(attempts::host_name()),
+        "/mounts" => file("/proc/self/mounts"),
+        "/status" => file("/proc/self/status"),
+        "/write" => with(request, "path", |path| {
+            Answer::ok(attempts::write(path, number(request, "bytes").unwrap_or(1)))
+        }),
+        "/connect" => with(request, "addr", |address| Answer::ok(client::connect(address))),
+        "/resolve" => with(request, "name", |name| Answer::ok(resolve(name))),
+        "/get" => with(request, "url", |url| match client::get(url) {
+            Ok(body) => Answer::ok(body),
+            Err(error) => Answer::failed(502, error.to_string()),
+        }),
+        "/syscall" => with(request, "name", |name| match syscalls::attempt(name) {
+            Some(outcome) => Answer::ok(outcome),
+            None => Answer::failed(400, format!("unknown system call {name}")),
+        }),
+        "/fork" => Answer::ok(attempts::fork(number(request, "n").unwrap_or(1))),
+        "/eat" => Answer::ok(attempts::eat(number(request, "mb").unwrap_or(1))),
+        "/spin" => Answer::ok(attempts::spin(number(request, "ms").unwrap_or(10_000))),
+        "/exit" => {
+            let code = number(request, "code").and_then(|code| i32::try_from(code).ok());
+            std::process::exit(code.unwrap_or(0))
+        }
+        _ => Answer::failed(404, "no such path"),
+    }
+}
+
+fn with(request: &Request, parameter: &str, answer: impl FnOnce(&str) -> Answer) -> Answer {
+    match request.parameter(parameter) {
+        Some(value) => answer(value),
+        None => Answer::failed(400, format!("the parameter {parameter} is missing")),
+    }
+}
+
+fn number(request: &Request, parameter: &str) -> Option<u64> {
+    request.parameter(parameter)?.parse().ok()
+}
+
+fn environment() -> String {
+    let lines = std::env::vars_os();
+    let mut lines: Vec<_> =
+        lines.map(|(name, value)| format!("{}={}\n", name.display(), value.display())).collect();
+    lines.sort();
+    lines.concat()
+}
+
+fn file(path: &str) -> Answer {
+    match fs::read_to_string(path) {
+        Ok(text) => Answer::ok(text),
+        Err(error) => Answer::failed(502, format!("{path}: {error}")),
+    }
+}
+
+fn resolve(name: &str) -> String {
+    match dns::resolve(name) {
+        Ok(addresses) => {
+            addresses.iter().fold(String::new(), |text, address| text + &format!("{address}\n"))
+        }
+        Err(error) => error.to_string(),
+    }
+}
