@@ -1,0 +1,47 @@
+//! Expressions against Terraform: the tables in `tests/terraform/` hold what `terraform console`
+//! (1.11.4) prints for each.
+//!
+//! `agree.tsv` holds expressions and Terraform's output, or `error`; line breaks are written as
+//! `␤`. `differ.tsv` holds those where Kiln departs on purpose: expression, Terraform's output,
+//! Kiln's, and the reason.
+
+mod support;
+
+use support::Stack;
+
+const AGREE: &str = include_str!("terraform/agree.tsv");
+const DIFFER: &str = include_str!("terraform/differ.tsv");
+
+fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
+    table.lines().filter(|line| !line.is_empty()).map(|line| line.split('\t').collect())
+}
+
+#[test]
+fn expressions_print_what_terraform_prints() {
+    let stack = Stack::new();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for row in rows(AGREE) {
+        let [expression, expected] = row[..] else { panic!("a row of two columns: {row:?}") };
+        let found = stack.print(expression);
+        if found != expected {
+            wrong.push(format!("{expression}\n  terraform: {expected}\n  kiln:      {found}"));
+        }
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(count >= 300, "the table has shrunk to {count} expressions");
+}
+
+#[test]
+fn differences_are_those_that_are_meant() {
+    let stack = Stack::new();
+    for row in rows(DIFFER) {
+        let [expression, terraform, kiln, reason] = row[..] else {
+            panic!("a row of four columns: {row:?}")
+        };
+        assert_eq!(stack.print(expression), kiln, "{expression}");
+        assert_ne!(terraform, kiln, "{expression} no longer differs");
+        assert!(!reason.is_empty(), "{expression}");
+    }
+}
