@@ -1,0 +1,15 @@
+//! The gateway alone: `gateway --root DIR gateway`, the way in which the daemon calls `kiln`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--root", root, "gateway"] => kiln_gateway::run(Path::new(root)),
+        _ => {
+            eprintln!("usage: gateway --root DIR gateway");
+            ExitCode::from(2)
+        }
+    }
+}

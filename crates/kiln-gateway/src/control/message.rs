@@ -1,0 +1,262 @@
+//! The messages on the control socket.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+
+use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::route::RouteTable;
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol. Both sides must have the same one.
+pub const PROTOCOL: u32 = 1;
+
+/// A message with the version of the protocol that it is written in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Envelope<T> {
+    pub(crate) protocol: u32,
+    #[serde(flatten)]
+    pub(crate) message: T,
+}
+
+/// What the daemon asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Replace the table of one stack.
+    SetTable { table: RouteTable },
+    /// Tell everything.
+    Status,
+    /// End all that is in flight to an instance.
+    Sever { instance: InstanceId },
+    /// Send events until the connection is closed.
+    Watch,
+}
+
+/// What the gateway answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub(crate) enum Reply {
+    Applied(Applied),
+    Status(Box<Status>),
+    /// What was in flight to the severed instance has ended, or had `left` units left when the
+    /// wait for that was given up.
+    Severed {
+        left: u32,
+    },
+    Watching,
+    Refused {
+        refusal: Refusal,
+    },
+}
+
+/// A table is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Where each of the stack's endpoints listens, in the order of the table.
+    pub bound: Vec<Bound>,
+    /// Instances of any stack that are in no table and still have something in flight, with
+    /// how much. Each is followed by [`Event::Drained`].
+    pub draining: BTreeMap<InstanceId, u32>,
+}
+
+/// An endpoint's listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The endpoint.
+    pub component: ComponentId,
+    /// The address in the table.
+    pub listen: SocketAddr,
+    /// The address in use; differs where the port in the table is 0.
+    pub address: SocketAddr,
+}
+
+/// Everything that the gateway knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of Kiln.
+    pub version: String,
+    /// The gateway's process.
+    pub pid: u32,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Connections of clients that are open now, idle ones included.
+    pub client_connections: usize,
+    /// The tables in force, in the order of their stacks.
+    pub tables: Vec<RouteTable>,
+    /// Endpoints of all stacks, in the order of stack and component.
+    pub endpoints: Vec<EndpointStatus>,
+    /// Every instance that is in a table or has something in flight, in the order of ids.
+    pub instances: Vec<InstanceTraffic>,
+}
+
+/// One endpoint, its listener and counters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// The stack.
+    pub stack: StackName,
+    /// The endpoint's listener.
+    #[serde(flatten)]
+    pub bound: Bound,
+    /// What it has done.
+    #[serde(flatten)]
+    pub counters: EndpointCounters,
+}
+
+/// What an endpoint has done since the gateway started or the endpoint was made. Each number
+/// only grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointCounters {
+    /// HTTP requests received.
+    pub requests: u64,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Responses by class, 1xx to 5xx, the gateway's own included.
+    pub responses: [u64; 5],
+    /// Requests and TCP connections that no instance answered.
+    pub errors: u64,
+    /// HTTP requests by the time until the response's head: bucket `n` counts those below
+    /// 2^n microseconds and not in a lower bucket; the last one has no upper end.
+    pub latency_us_log2: Vec<u64>,
+}
+
+/// What one instance has in flight, from endpoints and services together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceTraffic {
+    /// The instance.
+    pub instance: InstanceId,
+    /// HTTP requests.
+    pub requests: u32,
+    /// TCP connections and upgraded HTTP connections.
+    pub connections: u32,
+    /// Whether it is in no table any more.
+    pub draining: bool,
+}
+
+/// Something happened. Events start with the subscription: read the status after subscribing
+/// to know what was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// An instance that is in no table has nothing in flight any more.
+    Drained {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// An instance in a table did not take a connection; it is passed over for a short time.
+    ConnectFailed {
+        /// The instance.
+        instance: InstanceId,
+        /// Where it was tried; port 0 stands for a port that the client named.
+        address: SocketAddrV4,
+        /// The reason.
+        error: String,
+    },
+    /// The reader was too slow and has missed this many events; the status tells the truth.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Why the gateway does not do what it was asked. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Somebody else listens there.
+    #[error(
+        "{component} cannot listen on {listen}: taken by {}; stop it or choose another `listen`",
+        holder.as_deref().unwrap_or("a process that cannot be told")
+    )]
+    PortTaken {
+        /// The endpoint.
+        component: ComponentId,
+        /// The address.
+        listen: SocketAddr,
+        /// Who holds it: an endpoint of a stack, or a process with its id.
+        holder: Option<String>,
+    },
+    /// The address is not one of this machine's.
+    #[error(
+        "{component} cannot listen on {listen}: the machine has no such address; \
+         see `ip address` for those that it has"
+    )]
+    AddressNotAvailable {
+        /// The endpoint.
+        component: ComponentId,
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The endpoint's socket could not be made for another reason.
+    #[error("{component} cannot listen on {listen}: {error}")]
+    CannotListen {
+        /// The endpoint.
+        component: ComponentId,
+        /// The address.
+        listen: SocketAddr,
+        /// The kernel's reason.
+        error: String,
+    },
+    /// The stack has a newer table.
+    #[error(
+        "table {offered} of stack {stack} is older than table {present} that is in force; \
+         another daemon has set it"
+    )]
+    EpochTooOld {
+        /// The stack.
+        stack: StackName,
+        /// The epoch in force.
+        present: u64,
+        /// The epoch that was refused.
+        offered: u64,
+    },
+    /// The stack has another table of the same epoch.
+    #[error("stack {stack} has another table with epoch {epoch} in force")]
+    EpochTaken {
+        /// The stack.
+        stack: StackName,
+        /// The epoch.
+        epoch: u64,
+    },
+    /// A network instance's namespace cannot be opened.
+    #[error(
+        "the namespace of network {network} at {} cannot be opened: {error}; \
+         the network has to be replaced", path.display()
+    )]
+    NamespaceMissing {
+        /// The network instance.
+        network: InstanceId,
+        /// Where its namespace should be pinned.
+        path: PathBuf,
+        /// The kernel's reason.
+        error: String,
+    },
+    /// A socket inside a network could not be made.
+    #[error("cannot listen on {address} inside network {network}: {error}")]
+    CannotListenInside {
+        /// The network instance.
+        network: InstanceId,
+        /// The address there.
+        address: SocketAddr,
+        /// The kernel's reason.
+        error: String,
+    },
+    /// The gateway has decided to end; another one is to be started.
+    #[error("the gateway is shutting down; start another one")]
+    Ending,
+    /// The other side speaks another version.
+    #[error("the gateway speaks version {ours} of its protocol, not {theirs}; upgrade the older")]
+    Version {
+        /// The gateway's version.
+        ours: u32,
+        /// The client's version.
+        theirs: u32,
+    },
+    /// The message cannot be understood.
+    #[error("the message cannot be understood: {error}")]
+    Malformed {
+        /// What is wrong with it.
+        error: String,
+    },
+}

@@ -1,0 +1,254 @@
+//! What a proxy has to change in the head of a message (RFC 9110, section 7.6; RFC 7239).
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, Uri, Version};
+
+use crate::http::fault::Fault;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Who the client is, written once for all requests of its connection.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    address: HeaderValue,
+    element: String,
+    /// Whether the client is outside: then what it says about host and protocol of the request
+    /// before it is replaced, else it is kept.
+    edge: bool,
+}
+
+impl Origin {
+    pub(crate) fn new(remote: SocketAddr, edge: bool) -> Self {
+        let ip = remote.ip().to_canonical();
+        let element = match ip {
+            IpAddr::V4(ip) => format!("for={ip}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+        };
+        let address = HeaderValue::from_str(&ip.to_string())
+            .unwrap_or_else(|_not_ascii| HeaderValue::from_static("unknown"));
+        Self { address, element, edge }
+    }
+
+    fn add_to(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+        let before = joined(headers, &X_FORWARDED_FOR, ", ");
+        let chain = before.and_then(|mut list| {
+            list.extend_from_slice(b", ");
+            list.extend_from_slice(self.address.as_bytes());
+            HeaderValue::from_bytes(&list).ok()
+        });
+        headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| self.address.clone()));
+        if self.edge || !headers.contains_key(X_FORWARDED_HOST) {
+            headers.insert(X_FORWARDED_HOST, host.clone());
+        }
+        if self.edge || !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
+        let element = [self.element.as_bytes(), b";host=\"", host.as_bytes(), b"\";proto=http"];
+        if !host.as_bytes().contains(&b'"')
+            && let Ok(element) = HeaderValue::from_bytes(&element.concat())
+        {
+            headers.append(FORWARDED, element);
+        }
+    }
+}
+
+/// All values of a field as one list; `None` where there is none.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Vec<u8>> {
+    let mut values = headers.get_all(name).iter();
+    let mut list = values.next()?.as_bytes().to_vec();
+    for value in values {
+        list.extend_from_slice(separator.as_bytes());
+        list.extend_from_slice(value.as_bytes());
+    }
+    Some(list)
+}
+
+/// Makes a client's request one for an instance. Returns the client's side of the connection
+/// where the request asks for another protocol on it.
+pub(crate) fn prepare_request(
+    request: &mut Request<Incoming>,
+    origin: &Origin,
+) -> Result<Option<OnUpgrade>, Fault> {
+    if request.method() == Method::CONNECT {
+        return Err(Fault::Connect);
+    }
+    let protocol = asked_upgrade(request);
+    let on_upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut *request));
+    let host = host_of(request)?;
+    *request.uri_mut() = origin_form(request.uri())?;
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    let trailers = headers.get(TE).is_some_and(|te| has_token(te, "trailers"));
+    strip_connection_fields(headers);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if let Some(protocol) = protocol {
+        set_upgrade(headers, protocol);
+    }
+    // HTTP/2 may send cookies one by one, HTTP/1.1 may not (RFC 9113, section 8.2.3).
+    if headers.get_all(COOKIE).iter().nth(1).is_some()
+        && let Some(cookies) = joined(headers, &COOKIE, "; ")
+        && let Ok(cookies) = HeaderValue::from_bytes(&cookies)
+    {
+        headers.insert(COOKIE, cookies);
+    }
+    origin.add_to(headers, &host);
+    headers.insert(HOST, host);
+    Ok(on_upgrade)
+}
+
+/// Makes an instance's response one for the client. `upgraded`: it has agreed to switch.
+pub(crate) fn prepare_response<B>(response: &mut Response<B>, upgraded: bool) {
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
+    let protocol = if upgraded { headers.get(UPGRADE).cloned() } else { None };
+    strip_connection_fields(headers);
+    if let Some(protocol) = protocol {
+        set_upgrade(headers, protocol);
+    }
+}
+
+fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// The protocol to which an HTTP/1.1 client wants to switch. The switch to HTTP/2 is not
+/// offered: who speaks it says so with the first bytes.
+fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let asked = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
+    let protocol = headers.get(UPGRADE)?;
+    let offered = request.version() == Version::HTTP_11 && !has_token(protocol, "h2c");
+    (asked && offered).then(|| protocol.clone())
+}
+
+/// The one host that a request is for: its target's, else that of its `Host`.
+fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Fault::BadRequest);
+    }
+    if let Some(authority) = request.uri().authority() {
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        return HeaderValue::from_str(host).map_err(|_| Fault::BadRequest);
+    }
+    match host {
+        Some(host) => Ok(host.clone()),
+        // HTTP/1.0 knows no hosts.
+        None if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+        None => Err(Fault::BadRequest),
+    }
+}
+
+/// The target without scheme and host, as an origin server expects it.
+fn origin_form(uri: &Uri) -> Result<Uri, Fault> {
+    if uri.authority().is_none() {
+        return Ok(uri.clone());
+    }
+    let path = uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| hyper::http::uri::PathAndQuery::from_static("/"));
+    let mut parts = hyper::http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| Fault::BadRequest)
+}
+
+/// Removes what concerns this connection only: the fields known as such and those that
+/// `Connection` names. Nobody may have the length, the host or the client's address removed
+/// that way.
+fn strip_connection_fields(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+        let names = values.iter().filter_map(|value| value.to_str().ok());
+        for name in names.flat_map(|names| names.split(',')) {
+            let Ok(name) = HeaderName::try_from(name.trim()) else { continue };
+            if name != CONTENT_LENGTH && name != HOST && !name.as_str().starts_with("x-forwarded") {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
+        headers.remove(name);
+    }
+}
+
+/// Whether a list contains a word, in any case and with any parameters.
+fn has_token(list: &HeaderValue, token: &str) -> bool {
+    list.to_str().is_ok_and(|list| {
+        list.split(',').any(|item| {
+            let word = item.split(';').next().unwrap_or_default().trim();
+            word.eq_ignore_ascii_case(token)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let parse = |(name, value): &(&str, &str)| {
+            (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        fields.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn connection_fields_end_here_and_others_do_not() {
+        let mut fields = headers(&[
+            ("connection", "close, X-Secret, content-length"),
+            ("x-secret", "1"),
+            ("content-length", "3"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            ("accept", "*/*"),
+        ]);
+        strip_connection_fields(&mut fields);
+        assert_eq!(fields, headers(&[("content-length", "3"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn the_client_is_added_to_the_chain() {
+        let origin = Origin::new("10.0.0.7:5".parse().unwrap(), true);
+        let mut fields = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
+        origin.add_to(&mut fields, &HeaderValue::from_static("shop:8080"));
+        let expected = headers(&[
+            ("x-forwarded-for", "1.1.1.1, 10.0.0.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "shop:8080"),
+            ("forwarded", "for=10.0.0.7;host=\"shop:8080\";proto=http"),
+        ]);
+        assert_eq!(fields, expected);
+        let inside = Origin::new("10.0.0.7:5".parse().unwrap(), false);
+        let mut fields = headers(&[("x-forwarded-proto", "https")]);
+        inside.add_to(&mut fields, &HeaderValue::from_static("api"));
+        assert_eq!(fields["x-forwarded-proto"], "https");
+        assert_eq!(fields["x-forwarded-for"], "10.0.0.7");
+    }
+
+    #[test]
+    fn targets_lose_scheme_and_host() {
+        for (target, expected) in
+            [("http://a/b?c", "/b?c"), ("http://a", "/"), ("/x", "/x"), ("*", "*")]
+        {
+            assert_eq!(origin_form(&target.parse().unwrap()).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! An endpoint's counters.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::control::EndpointCounters;
+
+/// Buckets of the latency histogram: bucket `n` counts times below 2^n microseconds, the last
+/// one everything longer (over half an hour).
+pub(crate) const BUCKETS: usize = 32;
+
+/// Counters since the gateway started or the endpoint was made. Readers may see a request
+/// counted before its response.
+#[derive(Debug)]
+pub(crate) struct EndpointStats {
+    requests: AtomicU64,
+    connections: AtomicU64,
+    classes: [AtomicU64; 5],
+    errors: AtomicU64,
+    latency: [AtomicU64; BUCKETS],
+}
+
+impl Default for EndpointStats {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            classes: array::from_fn(|_| AtomicU64::new(0)),
+            errors: AtomicU64::new(0),
+            latency: array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl EndpointStats {
+    pub(crate) fn request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn connection(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// A response with this status, whose head came after `latency`.
+    pub(crate) fn response(&self, status: u16, latency: Duration) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.classes[class].fetch_add(1, Relaxed);
+        self.latency[bucket(latency)].fetch_add(1, Relaxed);
+    }
+
+    /// A request or connection that no instance answered.
+    pub(crate) fn error(&self) {
+        self.errors.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> EndpointCounters {
+        EndpointCounters {
+            requests: self.requests.load(Relaxed),
+            connections: self.connections.load(Relaxed),
+            responses: array::from_fn(|n| self.classes[n].load(Relaxed)),
+            errors: self.errors.load(Relaxed),
+            latency_us_log2: self.latency.iter().map(|n| n.load(Relaxed)).collect(),
+        }
+    }
+}
+
+fn bucket(latency: Duration) -> usize {
+    let micros = latency.as_micros();
+    let bits = u128::BITS - micros.leading_zeros();
+    usize::try_from(bits).unwrap_or(BUCKETS).min(BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        for (micros, expected) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (1000, 10)] {
+            assert_eq!(bucket(Duration::from_micros(micros)), expected, "{micros}");
+        }
+        assert_eq!(bucket(Duration::from_secs(1_000_000)), BUCKETS - 1);
+    }
+}
