@@ -1,13 +1,14 @@
 //! Where everything goes, decided from names and lengths alone.
 //!
-//! Inodes stand in the order of a walk, directories' blocks behind them, then files' blocks, each
-//! in the same order. An inode with its extended attributes and inline content never crosses a
+//! Inodes stand in the order of a walk, but for those that fill up a block before; directories'
+//! blocks come behind them, then files' blocks, both in the order of the walk. An inode with its extended attributes and inline content never crosses a
 //! block, unless its attributes alone are larger than one: then it starts at a block.
 
 use sha2::{Digest, Sha256};
 
-use super::format::{BLOCK, MAX_BLOCKS, SLOT, SUPERBLOCK_AT, SUPERBLOCK_LEN, align};
+use super::format::{BLOCK, MAX_BLOCKS, SLOT, SUPERBLOCK_AT, SUPERBLOCK_LEN};
 use super::inode::{DataLayout, Form, Place, file_type};
+use super::space::Space;
 use super::superblock::Superblock;
 use super::{Options, WriteError, dirent, inode, xattr};
 use crate::tree::{Inode, Kind, NodeId, ShownPath, Tree};
@@ -57,8 +58,10 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Layout<'a> {
     pub(super) tree: &'a Tree,
-    /// In the order in which they stand.
+    /// In the order of a walk, which is also that of their whole blocks.
     pub(super) records: Vec<Record>,
+    /// Indices into `records` in the order in which the inodes stand.
+    by_offset: Vec<usize>,
     /// The index in `records` of each inode of the tree that has a name.
     index: Vec<Option<usize>>,
     pub(super) superblock: Superblock,
@@ -73,8 +76,13 @@ impl<'a> Layout<'a> {
             blocks: 0,
             uuid: [0; 16],
         };
-        let mut layout =
-            Self { tree, records: Vec::new(), index: vec![None; tree.id_bound()], superblock };
+        let mut layout = Self {
+            tree,
+            records: Vec::new(),
+            by_offset: Vec::new(),
+            index: vec![None; tree.id_bound()],
+            superblock,
+        };
         layout.collect();
         layout.measure();
         let blocks = layout.place()?;
@@ -118,22 +126,18 @@ impl<'a> Layout<'a> {
 
     /// Gives every inode and every content its place; answers with the number of blocks.
     fn place(&mut self) -> Result<u32, WriteError> {
-        let mut at = (SUPERBLOCK_AT + SUPERBLOCK_LEN) as u64;
+        let mut space = Space::new((SUPERBLOCK_AT + SUPERBLOCK_LEN) as u64);
         for record in &mut self.records {
             let inode = self.tree.inode(record.id);
             let head = record.place.form.len() + xattr::size(&inode.metadata().xattrs) as u64;
             let tail = record.place.size % BLOCK;
             let inline = tail > 0 && head + tail <= BLOCK;
             record.place.data = if inline { DataLayout::Inline } else { DataLayout::Plain };
-            let need = head + record.inline();
-            at = align(at, SLOT);
-            if at % BLOCK + need > BLOCK {
-                at = align(at, BLOCK);
-            }
-            record.at = at;
-            at += need;
+            record.at = space.take(head + record.inline());
         }
-        let mut next = at.div_ceil(BLOCK);
+        self.by_offset = (0..self.records.len()).collect();
+        self.by_offset.sort_unstable_by_key(|index| self.records[*index].at);
+        let mut next = space.end().div_ceil(BLOCK);
         for directories in [true, false] {
             for record in &mut self.records {
                 let here = self.tree.inode(record.id).is_directory() == directories;
@@ -145,6 +149,11 @@ impl<'a> Layout<'a> {
             }
         }
         address(next)
+    }
+
+    /// The records in the order in which the inodes stand.
+    pub(super) fn inodes(&self) -> impl Iterator<Item = &Record> {
+        self.by_offset.iter().map(|index| &self.records[*index])
     }
 
     /// The encoded inode with its extended attributes.

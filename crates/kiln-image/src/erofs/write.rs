@@ -38,7 +38,7 @@ impl<W: Write> Writer<'_, '_, W> {
     fn metadata(&mut self) -> Result<(), WriteError> {
         let layout = self.layout;
         let mut sealed = false;
-        for record in &layout.records {
+        for record in layout.inodes() {
             self.output.pad_to(record.at);
             if !sealed && self.output.position() >= BLOCK {
                 layout.superblock.seal(self.output.pending());
