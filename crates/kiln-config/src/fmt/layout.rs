@@ -127,9 +127,8 @@ fn blank_between(before: &[Piece<'_>], piece: &Piece<'_>) -> bool {
         // `1 .0` is the first element of a number, `1.0` is a number.
         (T::Number, T::Dot) => !before.iter().rev().nth(1).is_some_and(|piece| piece.is(T::Dot)),
         (T::OpenBrace, T::CloseBrace)
-        | (T::Dot, _)
-        | (_, T::Dot | T::Comma | T::Ellipsis | T::CloseParen | T::CloseBracket)
-        | (T::OpenParen | T::OpenBracket, _) => false,
+        | (T::Dot | T::OpenParen | T::OpenBracket, _)
+        | (_, T::Dot | T::Comma | T::Ellipsis | T::CloseParen | T::CloseBracket) => false,
         _ => true,
     }
 }

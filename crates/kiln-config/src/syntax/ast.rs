@@ -38,6 +38,8 @@ pub struct Body {
     pub blocks: Vec<Block>,
     /// From behind the opening brace to the closing one, or the whole file.
     pub span: Span,
+    /// Whether an item could not be read, has been reported, and was left out.
+    pub broken: bool,
 }
 
 /// `name = expression`.

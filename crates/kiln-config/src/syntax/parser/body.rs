@@ -37,7 +37,12 @@ impl Parser<'_, '_> {
     }
 
     fn empty_body(&self, start: u32) -> Body {
-        Body { attributes: Vec::new(), blocks: Vec::new(), span: self.span(start, start) }
+        Body {
+            attributes: Vec::new(),
+            blocks: Vec::new(),
+            span: self.span(start, start),
+            broken: false,
+        }
     }
 
     /// Reads items up to a closing brace or the end of the file.
@@ -48,21 +53,23 @@ impl Parser<'_, '_> {
                     self.bump();
                 }
                 TokenKind::CloseBrace | TokenKind::EndOfFile => return,
-                _ => self.recovering(|parser| {
-                    parser.item(body)?;
-                    if parser.at_item_end() { Ok(()) } else { Err(parser.unexpected_after_item()) }
-                }),
+                _ => {
+                    let start = self.item_start(self.token.start);
+                    if self.item(body).and_then(|()| self.item_end()).is_err() {
+                        body.broken = true;
+                        self.recover(start);
+                    }
+                }
             }
         }
     }
 
-    /// Runs `item`; if it fails, goes on behind it.
-    fn recovering(&mut self, item: impl FnOnce(&mut Self) -> Parse<()>) {
-        let start =
-            ItemStart { offset: self.token.start, brackets: self.brackets, nesting: self.nesting };
-        if let Err(Failed) = item(self) {
-            self.recover(start);
-        }
+    fn item_start(&self, offset: u32) -> ItemStart {
+        ItemStart { offset, brackets: self.brackets, nesting: self.nesting }
+    }
+
+    fn item_end(&mut self) -> Parse<()> {
+        if self.at_item_end() { Ok(()) } else { Err(self.unexpected_after_item()) }
     }
 
     /// Whether an item may end here: recovery may already stand at the start of the next line.
@@ -121,8 +128,7 @@ impl Parser<'_, '_> {
     /// `name = value`; a value that cannot be read stays in the tree as an error, so that the
     /// attribute does not count as missing.
     fn attribute(&mut self, name: Ident) -> Attribute {
-        let start =
-            ItemStart { offset: name.span.start, brackets: self.brackets, nesting: self.nesting };
+        let start = self.item_start(name.span.start);
         self.bump_as(Role::Assign);
         let value_start = self.token.start;
         let expr = self.expr().unwrap_or_else(|Failed| {

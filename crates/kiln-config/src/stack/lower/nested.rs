@@ -1,0 +1,152 @@
+//! Blocks inside a component's block, those that `dynamic` makes among them.
+
+use super::Reader;
+use crate::diagnostic::Diagnostic;
+use crate::stack::decode::{Field, Marks};
+use crate::stack::schema::{DYNAMIC, Schema, attribute};
+use crate::stack::scope::Iterator;
+use crate::syntax::ast::{Block, Body, Expr, ExprKind, Name};
+use crate::syntax::span::Span;
+use crate::value::{Data, Key, Value};
+
+/// A block inside a component's block.
+pub(super) struct Nested<'n> {
+    pub(super) kind: &'n str,
+    /// The first label and its place.
+    pub(super) label: Option<(String, Span)>,
+    pub(super) reader: Reader<'n>,
+}
+
+impl Reader<'_> {
+    /// Hands each block inside to `each`, in the order in which they stand. What `dynamic` makes
+    /// stands where it stands. `schema` gives the names that each kind of block knows.
+    pub(super) fn each_block(
+        &self,
+        schema: impl Fn(&str) -> Option<Schema>,
+        mut each: impl FnMut(&Nested<'_>),
+    ) {
+        for block in &self.body.blocks {
+            if &*block.kind.name == "dynamic" {
+                self.dynamic(block, &schema, &mut each);
+            } else if let Some(schema) = schema(&block.kind.name) {
+                self.check_once(&schema, block.span, &block.body);
+                let marks = Marks::default();
+                let reader =
+                    Reader { body: &block.body, header: block.span, marks: &marks, ..*self };
+                let label = block.labels.first();
+                let label = label.map(|label| (label.name.to_string(), label.span));
+                each(&Nested { kind: &block.kind.name, label, reader });
+                self.take_marks(marks);
+            }
+        }
+    }
+
+    /// Checks names for the first of the components that the block makes: they are the same for
+    /// all.
+    fn check_once(&self, schema: &Schema, header: Span, body: &Body) {
+        if self.place.1 == 0 {
+            schema.check(header, body, false, &mut self.world.sink.borrow_mut());
+        }
+    }
+
+    fn dynamic(
+        &self,
+        block: &Block,
+        schema: &impl Fn(&str) -> Option<Schema>,
+        each: &mut impl FnMut(&Nested<'_>),
+    ) {
+        self.check_once(&DYNAMIC, block.span, &block.body);
+        let kind = block.labels.first().map(|label| (&*label.name, schema(&label.name)));
+        let Some((kind, Some(inner))) = kind else {
+            let span = block.labels.first().map_or(block.span, |label| label.span);
+            let diagnostic = Diagnostic::error(span, "there is no such block to make")
+                .with_label("expected `dynamic \"copy\" {` or another block of an image");
+            self.world.report(diagnostic);
+            return;
+        };
+        let mut contents = block.body.blocks.iter().filter(|b| &*b.kind.name == "content");
+        let Some(content) = contents.next() else {
+            let diagnostic = Diagnostic::error(block.span, "`content` is missing")
+                .with_label("a `dynamic` block needs one `content` block");
+            self.world.report(diagnostic);
+            return;
+        };
+        if let Some(second) = contents.next() {
+            let summary = "a `dynamic` block has one `content` block";
+            self.world.report(Diagnostic::error(second.span, summary));
+        }
+        self.check_once(&inner, content.span, &content.body);
+        let name: Name = attribute(&block.body, "iterator")
+            .and_then(|iterator| iterator.expr.as_variable().cloned())
+            .unwrap_or_else(|| kind.into());
+        let Some(items) = attribute(&block.body, "for_each").and_then(|a| self.items(&a.expr))
+        else {
+            return;
+        };
+        let labels = attribute(&block.body, "labels").map(|labels| &labels.expr);
+        for (key, value) in items {
+            let item = [("key", key), ("value", value)].map(|(k, v)| (Key::from(k), v));
+            let iterator = Iterator { name: name.clone(), item: Value::object(item.into()) };
+            let site = self.site.with_iterator(&iterator);
+            let (body, header) = (&content.body, content.span);
+            let marks = Marks::default();
+            let reader = Reader { site, body, header, marks: &marks, ..*self };
+            let label = match labels {
+                None => None,
+                Some(expr) => match reader.label(expr) {
+                    Some(label) => Some(label),
+                    None => continue,
+                },
+            };
+            each(&Nested { kind, label, reader });
+            self.take_marks(marks);
+        }
+    }
+
+    /// What is sensitive in a block inside hides all steps: they have no names of their own.
+    fn take_marks(&self, marks: Marks) {
+        if !marks.into_inner().is_empty() {
+            self.marks.borrow_mut().insert("steps".to_owned());
+        }
+    }
+
+    /// The keys and values of what a `dynamic` block walks.
+    fn items(&self, expr: &Expr) -> Option<Vec<(Value, Value)>> {
+        let value = self.world.evaluate(expr, &self.site)?;
+        let field = Field::new("for_each", &value, expr, self.world.sink);
+        if !field.is_open() {
+            return None;
+        }
+        match value.data() {
+            Data::Map(_, entries) | Data::Object(entries) => {
+                let items = entries.iter().map(|(k, v)| (Value::from(k.clone()), v.clone()));
+                Some(items.collect())
+            }
+            Data::Set(_, elements) => {
+                Some(elements.iter().map(|element| (element.clone(), element.clone())).collect())
+            }
+            Data::List(_, elements) | Data::Tuple(elements) => {
+                let items = elements.iter().enumerate();
+                Some(items.map(|(index, value)| (Value::from(index), value.clone())).collect())
+            }
+            _ => field.refuse("a list, a set, a map or an object"),
+        }
+    }
+
+    /// The one label of a block that `dynamic` makes.
+    fn label(&self, expr: &Expr) -> Option<(String, Span)> {
+        let value = self.world.evaluate(expr, &self.site)?;
+        let field = Field::new("labels", &value, expr, self.world.sink);
+        let mut labels = field.strings()?;
+        match labels.pop() {
+            Some(label) if labels.is_empty() => {
+                let span = match &expr.kind {
+                    ExprKind::Tuple(exprs) if exprs.len() == 1 => exprs[0].span,
+                    _ => expr.span,
+                };
+                Some((label, span))
+            }
+            _ => field.refuse("a list of one string"),
+        }
+    }
+}

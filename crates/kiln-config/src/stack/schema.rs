@@ -1,0 +1,234 @@
+//! What may stand in which block: names only. What the values mean is known where they are read.
+
+use kiln_model::name::Kind;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
+use crate::syntax::ast::{Attribute, Block, Body, Ident};
+
+/// The names that a block knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schema {
+    /// What the block is called in messages.
+    pub(super) what: &'static str,
+    /// Attributes without which it means nothing.
+    pub(super) required: &'static [&'static str],
+    /// Further attributes.
+    pub(super) optional: &'static [&'static str],
+    /// Blocks inside.
+    pub(super) blocks: &'static [&'static str],
+    /// Attributes and blocks of the language that this version has no machinery for, and what to
+    /// do instead.
+    pub(super) later: &'static [(&'static str, &'static str)],
+    /// Names that people bring from elsewhere, and what they are called here.
+    pub(super) foreign: &'static [(&'static str, &'static str)],
+}
+
+const NOTHING: Schema =
+    Schema { what: "", required: &[], optional: &[], blocks: &[], later: &[], foreign: &[] };
+
+/// The blocks that a file may hold.
+pub(super) const TOP_LEVEL: &[&str] = &[
+    "stack", "variable", "locals", "output", "image", "network", "secret", "server", "database",
+    "endpoint",
+];
+
+pub(super) const STACK: Schema = Schema {
+    what: "`stack` block",
+    optional: &["name"],
+    later: &[("trust", "no signatures but those of this root are trusted")],
+    ..NOTHING
+};
+
+pub(super) const VARIABLE: Schema = Schema {
+    what: "`variable` block",
+    optional: &["type", "default", "description", "sensitive", "nullable"],
+    blocks: &["validation"],
+    ..NOTHING
+};
+
+pub(super) const VALIDATION: Schema =
+    Schema { what: "`validation` block", required: &["condition", "error_message"], ..NOTHING };
+
+pub(super) const OUTPUT: Schema = Schema {
+    what: "`output` block",
+    required: &["value"],
+    optional: &["sensitive", "description"],
+    ..NOTHING
+};
+
+const IMAGE: Schema = Schema {
+    what: "`image` block",
+    required: &["base"],
+    optional: &["packages", "env", "workdir", "user", "entrypoint", "writable", "labels"],
+    blocks: &["copy", "file", "directory", "symlink", "user", "dynamic"],
+    later: &[
+        ("test", "check the image from outside, or leave the block out"),
+        ("run", "bring the result with `copy`, or as a package"),
+    ],
+    foreign: &[("from", "base"), ("cmd", "entrypoint"), ("command", "entrypoint")],
+};
+
+pub(super) const COPY: Schema =
+    Schema { what: "`copy` block", required: &["to"], optional: &["owner", "mode"], ..NOTHING };
+
+pub(super) const FILE: Schema = Schema {
+    what: "`file` block",
+    required: &["content"],
+    optional: &["owner", "mode"],
+    ..NOTHING
+};
+
+pub(super) const DIRECTORY: Schema =
+    Schema { what: "`directory` block", optional: &["owner", "mode"], ..NOTHING };
+
+pub(super) const SYMLINK: Schema =
+    Schema { what: "`symlink` block", required: &["target"], ..NOTHING };
+
+pub(super) const USER: Schema =
+    Schema { what: "`user` block", optional: &["uid", "home"], ..NOTHING };
+
+pub(super) const DYNAMIC: Schema = Schema {
+    what: "`dynamic` block",
+    required: &["for_each"],
+    optional: &["iterator", "labels"],
+    blocks: &["content"],
+    ..NOTHING
+};
+
+const NETWORK: Schema =
+    Schema { what: "`network` block", required: &["cidr"], optional: &["egress"], ..NOTHING };
+
+const SECRET: Schema =
+    Schema { what: "`secret` block", optional: &["generate", "value", "file", "env"], ..NOTHING };
+
+const SERVER: Schema = Schema {
+    what: "`server` block",
+    required: &["image", "network"],
+    optional: &[
+        "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
+        "connects", "stop", "replicas", "health", "rollout",
+    ],
+    later: &[("scale", "set `replicas`"), ("volume", "keep data outside of the stack")],
+    foreign: &[
+        ("entrypoint", "command"),
+        ("environment", "env"),
+        ("networks", "network"),
+        ("healthcheck", "health"),
+        ("health_check", "health"),
+        ("count_instances", "replicas"),
+        ("depends_on", "connects"),
+        ("working_dir", "workdir"),
+        ("tmpfs", "writable"),
+    ],
+    ..NOTHING
+};
+
+const ENDPOINT: Schema = Schema {
+    what: "`endpoint` block",
+    required: &["listen", "to", "port"],
+    optional: &["protocol"],
+    later: &[("tls", "end TLS in front of the endpoint")],
+    foreign: &[("target", "to"), ("bind", "listen"), ("address", "listen")],
+    ..NOTHING
+};
+
+impl Schema {
+    /// The schema of a component. Databases have none: they are refused before.
+    pub(super) fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Image => IMAGE,
+            Kind::Network => NETWORK,
+            Kind::Secret => SECRET,
+            Kind::Server => SERVER,
+            Kind::Endpoint => ENDPOINT,
+            Kind::Database => Schema { what: "`database` block", ..NOTHING },
+        }
+    }
+
+    /// Reports what this block does not know and what it lacks. With `repeats`, `count` and
+    /// `for_each` are known.
+    pub(super) fn check(
+        &self,
+        header: crate::syntax::span::Span,
+        body: &Body,
+        repeats: bool,
+        diagnostics: &mut Diagnostics,
+    ) {
+        for attribute in &body.attributes {
+            let name = &*attribute.name.name;
+            let meta = repeats && matches!(name, "count" | "for_each");
+            if !meta && !self.required.contains(&name) && !self.optional.contains(&name) {
+                diagnostics.push(self.unknown_attribute(attribute, repeats));
+            }
+        }
+        for block in &body.blocks {
+            if !self.blocks.contains(&&*block.kind.name) {
+                diagnostics.push(self.unknown_block(block));
+            }
+        }
+        // What could not be read may have been what is missing.
+        for name in self.required.iter().filter(|_| !body.broken) {
+            if !body.attributes.iter().any(|attribute| &*attribute.name.name == *name) {
+                let summary = format!("`{name}` is missing");
+                diagnostics.push(
+                    Diagnostic::error(header, summary)
+                        .with_label(format!("this {} needs `{name}`", self.what)),
+                );
+            }
+        }
+    }
+
+    fn unknown_attribute(&self, attribute: &Attribute, repeats: bool) -> Diagnostic {
+        let name = &attribute.name;
+        if let Some(later) = self.not_yet(name) {
+            return later;
+        }
+        let diagnostic = Diagnostic::error(name.span, format!("unknown attribute `{}`", name.name))
+            .with_label(format!("a {} has no such attribute", self.what));
+        if self.blocks.contains(&&*name.name) {
+            let help = format!("`{0}` is a block: write `{0} … {{ … }}` without `=`", name.name);
+            return diagnostic.with_help(help);
+        }
+        let meta: &[&str] = if repeats { &["count", "for_each"] } else { &[] };
+        let known = self.required.iter().chain(self.optional).chain(meta).copied();
+        self.suggest(diagnostic, &name.name, known)
+    }
+
+    fn unknown_block(&self, block: &Block) -> Diagnostic {
+        let name = &block.kind;
+        if let Some(later) = self.not_yet(name) {
+            return later;
+        }
+        let diagnostic = Diagnostic::error(name.span, format!("unknown block `{}`", name.name))
+            .with_label(format!("a {} has no such block", self.what));
+        if self.required.contains(&&*name.name) || self.optional.contains(&&*name.name) {
+            let help = format!("`{0}` is an attribute: write `{0} = {{ … }}`", name.name);
+            return diagnostic.with_help(help);
+        }
+        self.suggest(diagnostic, &name.name, self.blocks.iter().copied())
+    }
+
+    fn not_yet(&self, name: &Ident) -> Option<Diagnostic> {
+        let (_, instead) = self.later.iter().find(|(later, _)| *later == &*name.name)?;
+        let summary = format!("`{}` is not supported yet by this version of kiln", name.name);
+        Some(Diagnostic::error(name.span, summary).with_help(*instead))
+    }
+
+    fn suggest(
+        &self,
+        diagnostic: Diagnostic,
+        name: &str,
+        known: impl Iterator<Item = &'static str>,
+    ) -> Diagnostic {
+        let foreign = self.foreign.iter().find(|(theirs, _)| *theirs == name);
+        match foreign.map(|(_, ours)| *ours).or_else(|| nearest(name, known)) {
+            Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
+            None => diagnostic,
+        }
+    }
+}
+
+/// The attribute of this name, if the body has it.
+pub(super) fn attribute<'b>(body: &'b Body, name: &str) -> Option<&'b Attribute> {
+    body.attributes.iter().find(|attribute| &*attribute.name.name == name)
+}
