@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--root", root, "gateway"] => kiln_gateway::run(Path::new(root)),
-        _ => {
-            eprintln!("usage: gateway --root DIR gateway");
-            ExitCode::from(2)
-        }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["--root", root, "gateway"] = arguments[..] {
+        return kiln_gateway::run(Path::new(root));
     }
+    eprintln!("usage: gateway --root DIR gateway");
+    ExitCode::from(2)
 }

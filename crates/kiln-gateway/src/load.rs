@@ -101,7 +101,7 @@ impl Load {
     pub(crate) fn restore(&self) {
         self.draining.store(false, SeqCst);
         self.reported.store(false, SeqCst);
-        self.severed.send_if_modified(|severed| std::mem::take(severed));
+        self.severed.send_if_modified(std::mem::take);
     }
 
     /// Ends all that is in flight, now.

@@ -98,7 +98,10 @@ fn limit_ms() -> u64 {
 pub(crate) async fn open(peer: &Peer) -> io::Result<Sender> {
     let stream = peer.connect(0).await?;
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits::BUFFER).max_headers(limits::HEADERS);
+    builder
+        .max_buf_size(limits::BUFFER)
+        .max_header_size(limits::BUFFER)
+        .max_headers(limits::HEADERS);
     let (sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let mut severance = peer.load().severance();

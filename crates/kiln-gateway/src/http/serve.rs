@@ -69,6 +69,7 @@ pub(crate) async fn serve(connection: Connection, stream: TcpStream, version: Ve
             let mut builder = http1::Builder::new();
             builder
                 .max_buf_size(limits::BUFFER)
+                .max_header_size(limits::BUFFER)
                 .max_headers(limits::HEADERS)
                 .header_read_timeout(None)
                 .auto_date_header(false);

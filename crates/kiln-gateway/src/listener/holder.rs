@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// The state of a listening socket in `/proc/net/tcp` (`TCP_LISTEN`, net/tcp_states.h).
+/// The state of a listening socket in `/proc/net/tcp` (`TCP_LISTEN`, `net/tcp_states.h`).
 const LISTEN: &str = "0A";
 
 /// The process that listens on `wanted` or on all addresses at its port, such as
@@ -20,7 +20,7 @@ pub(crate) fn holder_of(wanted: SocketAddr) -> Option<String> {
 }
 
 /// The socket's inode, if the line is that of a listener that conflicts with `wanted`. The
-/// format is that of Documentation/networking/proc_net_tcp.rst.
+/// format is that of the kernel's `Documentation/networking/proc_net_tcp.rst`.
 fn listening_inode(line: &str, wanted: SocketAddr) -> Option<String> {
     let mut fields = line.split_ascii_whitespace();
     let local = parse_address(fields.nth(1)?)?;

@@ -27,6 +27,9 @@ const DATAGRAM: usize = 4096;
 /// Questions that may be waiting for the host's resolvers, per network.
 const FORWARDS: usize = 256;
 
+/// A pause after the socket has reported an error.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a TCP connection may be silent.
 const TCP_IDLE: Duration = Duration::from_secs(5);
 
@@ -71,11 +74,10 @@ async fn serve_datagrams(
     // Ends with the task: an answer that is still out is not waited for.
     let mut waiting = tokio::task::JoinSet::new();
     loop {
-        let (length, client) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            // An earlier answer was refused by its client; nothing is wrong with the socket.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(error) => return Err(error),
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+            // An earlier answer did not arrive, or memory is short; the socket stays good.
+            tokio::time::sleep(ERROR_PAUSE).await;
+            continue;
         };
         while waiting.try_join_next().is_some() {}
         let Some(network) = shared.current.load().network(&id).cloned() else { continue };

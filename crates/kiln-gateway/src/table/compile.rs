@@ -31,7 +31,7 @@ pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<Stac
     let networks = table.networks.iter().map(|route| compiler.network(route).map(Arc::new));
     let networks = networks.collect::<Result<_, _>>()?;
     let peers = compiler.peers;
-    Ok(StackView { endpoints, networks, peers, table })
+    Ok(StackView { table, endpoints, networks, peers })
 }
 
 struct Compiler<'a> {

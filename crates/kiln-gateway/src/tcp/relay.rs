@@ -134,13 +134,13 @@ mod tests {
             server.read_to_end(&mut all).await.unwrap();
             server.write_all(&all).await.unwrap();
         });
-        let (mut read, mut write) = tokio::io::split(&mut client);
+        let (mut reader, mut writer) = tokio::io::split(&mut client);
         let mut back = Vec::new();
-        let send = async {
-            write.write_all(&sent).await.unwrap();
-            write.shutdown().await.unwrap();
+        let write_all = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
         };
-        let (_, received) = tokio::join!(send, read.read_to_end(&mut back));
+        let ((), received) = tokio::join!(write_all, reader.read_to_end(&mut back));
         assert_eq!(received.unwrap(), 300_000);
         assert_eq!(back, expected);
         echo.await.unwrap();

@@ -151,11 +151,11 @@ async fn respond(
     match verb {
         "slow" => tokio::time::sleep(Duration::from_millis(number)).await,
         "headers" => {
-            let mut lines = format!("{} {}\n", request.method(), request.uri());
+            let mut lines = vec![format!("{} {}", request.method(), request.uri())];
             for (name, value) in request.headers() {
-                lines += &format!("{name}: {}\n", value.to_str().unwrap());
+                lines.push(format!("{name}: {}", value.to_str().unwrap()));
             }
-            *response.body_mut() = text(lines);
+            *response.body_mut() = text(lines.join("\n") + "\n");
         }
         "upload" => {
             let mut count = 0;

@@ -138,10 +138,12 @@ fn an_upgraded_connection_is_a_tunnel_until_it_is_severed() {
     assert!(echo(b"later").is_err());
 }
 
+/// A hundred megabytes.
+const SIZE: usize = 100_000_000;
+
 #[test]
 fn bodies_of_a_hundred_megabytes_are_streamed() {
     let Some((world, _network, _backend, address)) = served("bodies_are_streamed") else { return };
-    const SIZE: usize = 100_000_000;
     get(address, "/").unwrap();
     let before = world.memory();
     let mut client = Http1::connect(address).unwrap();
