@@ -1,1 +1,9 @@
-//! The daemon: one per root, owns the store, runs the engine, serves the API.
+//! The daemon: one per root, owns the store, runs the engine, serves the API; and what its
+//! clients share: the requests, and what is prepared before a generation is committed.
+
+pub mod api;
+pub mod client;
+pub mod ledger;
+pub mod prepare;
+pub mod root;
+pub mod server;

@@ -1,0 +1,142 @@
+//! Documents that the daemon gives and the command line prints with `--json`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The state of a stack, measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// The stack's name.
+    pub stack: String,
+    /// The active generation; null before the first is active.
+    pub generation: Option<u64>,
+    /// The commit that the active generation came from.
+    pub commit: Option<String>,
+    /// Whether all that is wanted is ready and is what it should be.
+    pub healthy: bool,
+    /// When it was measured, RFC 3339 in UTC.
+    pub measured_at: String,
+    /// The rollout under way.
+    pub rollout: Option<Rollout>,
+    /// The generation that the stack is pinned to: what follows a repository leaves it alone.
+    pub pinned: Option<u64>,
+    /// What keeps the daemon from looking or acting at present.
+    pub trouble: Option<String>,
+    /// The components, in the order of kind and name.
+    pub components: Vec<Component>,
+}
+
+/// A rollout under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rollout {
+    /// The generation that is being rolled out.
+    pub generation: u64,
+    /// When it was committed.
+    pub started_at: String,
+    /// When it is given up.
+    pub deadline: String,
+}
+
+/// One component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Component {
+    /// `image`, `network`, `secret`, `server` or `endpoint`.
+    pub kind: String,
+    /// Its name, unique within its kind.
+    pub name: String,
+    /// The digest of its identity.
+    pub digest: String,
+    /// A server's stable address; where an endpoint listens; a network's range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What an endpoint's traffic goes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// How many instances there are, of a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// What is not as it should be about it, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Its instances, of servers and networks.
+    pub instances: Vec<Instance>,
+}
+
+/// How many instances a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Replicas {
+    /// How many there should be.
+    pub wanted: u32,
+    /// How many can serve.
+    pub ready: u32,
+    /// Whether the wanted number was pinned by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// The digest that it was made from.
+    pub digest: String,
+    /// The generation that it was made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// `starting`, `ready`, `unready` or `draining`.
+    pub state: String,
+    /// Its own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The main process as the host sees it.
+    pub pid: Option<u32>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Requests (connections, where they are not HTTP) that it is answering.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
+    /// What is known of why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// In what it differs from what its digest says.
+    pub drift: Vec<Difference>,
+}
+
+/// One difference between what something is and what its digest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Difference {
+    /// What differs, such as `cgroup.memory`.
+    pub what: String,
+    /// What the digest says.
+    pub expected: String,
+    /// What was measured.
+    pub found: String,
+}
+
+/// What was measured to differ in a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drift {
+    /// The stack's name.
+    pub stack: String,
+    /// The generation that it was compared with.
+    pub generation: Option<u64>,
+    /// When it was measured.
+    pub measured_at: String,
+    /// The instances that differ; empty where there is no drift.
+    pub drift: Vec<Drifted>,
+}
+
+/// One instance that is not what its digest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drifted {
+    /// The component's kind.
+    pub kind: String,
+    /// The component's name.
+    pub name: String,
+    /// The instance.
+    pub instance: String,
+    /// What differs.
+    pub differences: Vec<Difference>,
+}

@@ -1,0 +1,192 @@
+//! What happens before a generation is committed, in the process of whoever asks for it:
+//! evaluating the stack, locking and building its images, keeping its secrets, sealing.
+//!
+//! A [`Draft`] is a stack against what it would replace. It is all that `plan` needs, and comes
+//! from reading alone. [`Draft::lock`], [`Draft::build`] and [`Draft::keep_secrets`] touch the
+//! stack's `kiln.lock`, the image store and the secrets of the root, never a generation.
+
+mod home;
+mod images;
+mod secrets;
+mod surroundings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_config::diagnostic::Report;
+use kiln_config::stack::{self, Inputs, SecretValue};
+use kiln_engine::journal::State;
+use kiln_image::build::BuildError;
+use kiln_image::lock::{Lock, LockFileError, ResolveRequestError};
+use kiln_image::store::StoreError as ImageStoreError;
+use kiln_model::address::Offsets;
+use kiln_model::change::{Change, changes};
+use kiln_model::generation::{Component, Content, Generation, Output};
+use kiln_model::name::{ComponentId, StackName};
+use kiln_model::seal::{SealError, Sealed, seal};
+use kiln_model::spec::Spec;
+
+use crate::ledger::{Ledger, LedgerError};
+
+pub use home::{Home, HomeError};
+pub use images::ImageProgress;
+
+/// Which stack, and what is said about it from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The stack's directory.
+    pub directory: PathBuf,
+    /// Where `var_files` are relative to.
+    pub caller: PathBuf,
+    /// `--var name=value`, in order.
+    pub vars: Vec<String>,
+    /// `--var-file`, in order.
+    pub var_files: Vec<PathBuf>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Why nothing can be committed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The configuration.
+    #[error("the configuration of the stack has errors")]
+    Configuration(Box<Report>),
+    /// What is declared does not fit together.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Seal(Vec<SealError>),
+    /// The store.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The lock's file.
+    #[error(transparent)]
+    LockFile(#[from] LockFileError),
+    /// What an image asks for can't be resolved.
+    #[error("the images cannot be locked")]
+    Lock(#[from] ResolveRequestError),
+    /// An image can't be built.
+    #[error(transparent)]
+    Build(#[from] Box<BuildError>),
+    /// The image store.
+    #[error("the image store cannot be used")]
+    Images(#[from] ImageStoreError),
+    /// A component's digest is not known although everything was made that could be.
+    #[error("{0}")]
+    Unknown(kiln_model::seal::Unknown),
+    /// Where the stack lives.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+/// A stack against what it would replace.
+pub struct Draft {
+    /// The stack's name.
+    pub stack: StackName,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// What the journal says; that of nothing where the stack was never applied.
+    pub state: State,
+    /// The generation that serves, against which this is compared.
+    pub parent: Option<Arc<Generation>>,
+    /// Warnings of the configuration.
+    pub warnings: Report,
+    /// The outputs.
+    pub outputs: BTreeMap<String, Output>,
+    specs: Vec<Spec>,
+    offsets: Offsets,
+    secrets: BTreeMap<ComponentId, SecretValue>,
+    lock: Lock,
+    locked: Lock,
+}
+
+impl Draft {
+    /// Evaluates a stack. `ledger` is the store of the root, where there is one.
+    pub fn new(source: &Source, ledger: Option<&Ledger>) -> Result<Self, PrepareError> {
+        let lock = Lock::load(&source.directory)?;
+        // The name decides on the parent, and the parent on addresses: the first look has none.
+        let first = load(source, ledger, &lock, Offsets::new())?;
+        let (state, parent) = match ledger {
+            Some(ledger) => (ledger.state(&first.name)?, ledger.active(&first.name)?),
+            None => (State::default(), None),
+        };
+        let carried = parent.as_ref().map(|p| p.content.offsets.clone()).unwrap_or_default();
+        let stack =
+            if carried.is_empty() { first } else { load(source, ledger, &lock, carried)? };
+        let mut draft = Self {
+            stack: stack.name,
+            directory: source.directory.clone(),
+            state,
+            parent,
+            warnings: stack.report,
+            outputs: stack.outputs,
+            specs: stack.specs,
+            offsets: stack.offsets,
+            secrets: stack.secrets,
+            locked: lock.clone(),
+            lock,
+        };
+        draft.carry_generated_secrets();
+        Ok(draft)
+    }
+
+    /// The number that the next generation would get.
+    pub fn next_number(&self) -> u64 {
+        self.state.newest + 1
+    }
+
+    /// The specs with what is known of their digests.
+    pub fn seal(&self) -> Result<BTreeMap<ComponentId, Sealed>, PrepareError> {
+        seal(self.specs.clone()).map_err(PrepareError::Seal)
+    }
+
+    /// What it changes.
+    pub fn changes(&self) -> Result<Vec<Change>, PrepareError> {
+        let nothing = Content::default();
+        let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
+        Ok(changes(before, &self.seal()?))
+    }
+
+    /// Whether `other` holds the same.
+    pub fn is_content_of(&self, other: &Generation) -> Result<bool, PrepareError> {
+        let same = changes(&other.content, &self.seal()?).iter().all(|c| !c.is_difference());
+        Ok(same && other.content.outputs == self.outputs && other.content.offsets == self.offsets)
+    }
+
+    /// The content, with what was built of each image. Locks and secrets must have been settled.
+    pub fn content(
+        &self,
+        images: BTreeMap<ComponentId, kiln_model::digest::Digest>,
+    ) -> Result<Content, PrepareError> {
+        let mut components = BTreeMap::new();
+        for (id, sealed) in self.seal()? {
+            let digest = sealed.digest.map_err(PrepareError::Unknown)?;
+            components.insert(id, Component { digest, spec: sealed.spec });
+        }
+        let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
+        Ok(Content { components, images, offsets, outputs })
+    }
+}
+
+fn load(
+    source: &Source,
+    ledger: Option<&Ledger>,
+    lock: &Lock,
+    carried: Offsets,
+) -> Result<stack::Stack, PrepareError> {
+    let inputs = Inputs {
+        directory: source.directory.clone(),
+        directory_of_caller: source.caller.clone(),
+        vars: source.vars.clone(),
+        var_files: source.var_files.clone(),
+        env: source.env.clone(),
+        carried,
+    };
+    let around = surroundings::Around::new(&source.directory, lock, ledger);
+    stack::load(&inputs, &around).map_err(|report| PrepareError::Configuration(Box::new(report)))
+}
+
+/// The commit that `directory` is at, where it is in a git repository.
+pub fn commit_of(directory: &Path) -> Option<String> {
+    home::git(directory, &["rev-parse", "HEAD"])
+}

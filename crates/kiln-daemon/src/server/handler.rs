@@ -1,0 +1,212 @@
+//! From HTTP requests to keepers and back.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode, header};
+use kiln_engine::engine::{Committed, Handle, Refusal};
+use kiln_engine::{Clock, Store, Target};
+use kiln_model::name::StackName;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::{self, Decision, Fault, FaultKind, MAX_BODY_BYTES};
+
+use super::Daemon;
+use super::follow::{Goal, follow};
+use super::status;
+
+/// What is answered: one document, or lines.
+pub(super) type Body = Either<Full<Bytes>, Channel<Bytes>>;
+
+type Answer = Result<Response<Body>, Fault>;
+
+/// How long a status waits for a new look.
+const LOOK_BOUND: Duration = Duration::from_secs(1);
+
+/// How many lines may wait for a slow client.
+const LINES_AHEAD: usize = 256;
+
+/// Answers one request.
+pub(super) async fn answer<T: Target, C: Clock, S: Store>(
+    daemon: Arc<Daemon<T, C, S>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let answer = route(&daemon, request).await.unwrap_or_else(|fault| refuse(&fault));
+    Ok(answer)
+}
+
+async fn route<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    request: Request<Incoming>,
+) -> Answer {
+    let path = request.uri().path().to_owned();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (get, post) = (request.method() == Method::GET, request.method() == Method::POST);
+    match segments.as_slice() {
+        ["v1", "version"] if get => document(&api::Version {
+            version: api::VERSION.to_owned(),
+            pid: std::process::id(),
+        }),
+        ["v1", "stacks"] if get => document(&daemon.stacks()),
+        ["v1", "stacks", stack, verb] if get || post => {
+            let stack: StackName = stack.parse().map_err(|e| fault(FaultKind::BadRequest, &e))?;
+            match (*verb, get) {
+                ("apply", false) => apply(daemon, &stack, request).await,
+                ("scale", false) => scale(daemon, &stack, request).await,
+                ("resume", false) => {
+                    daemon.known(&stack)?.pin(None).await?;
+                    document(&())
+                }
+                ("cancel", false) => document(&daemon.known(&stack)?.cancel().await?),
+                ("measure", false) => {
+                    let snapshot = daemon.known(&stack)?.measure().await?;
+                    document(&status::drift(&snapshot))
+                }
+                ("status", true) => show_status(daemon, &stack).await,
+                _ => Err(unknown(&path)),
+            }
+        }
+        _ => Err(unknown(&path)),
+    }
+}
+
+async fn apply<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    stack: &StackName,
+    request: Request<Incoming>,
+) -> Answer {
+    let wanted: api::Apply = read(request).await?;
+    let handle = daemon.known_or_new(stack)?;
+    let heard = handle.watch();
+    let decision = match handle.commit(wanted.into()).await? {
+        Committed::Started(number) => Decision::Started(number),
+        Committed::Joined(number) => Decision::Joined(number),
+        Committed::Unchanged(number) => Decision::Unchanged(number),
+    };
+    Ok(stream(handle, heard, Goal { decision, scaled: None }))
+}
+
+async fn scale<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    stack: &StackName,
+    request: Request<Incoming>,
+) -> Answer {
+    let wanted: api::Scale = read(request).await?;
+    let handle = daemon.known(stack)?;
+    let heard = handle.watch();
+    handle.scale(wanted.component.clone(), wanted.count).await?;
+    // Only what is seen from now on tells whether the count is there.
+    let snapshot = handle.measure().await?;
+    let decision = Decision::Scaled(snapshot.desired.number);
+    Ok(stream(handle, heard, Goal { decision, scaled: Some((wanted.component, wanted.count)) }))
+}
+
+async fn show_status<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    stack: &StackName,
+) -> Answer {
+    let handle = daemon.known(stack)?;
+    // A keeper in the middle of its steps does not look: what it saw before them is shown then.
+    let snapshot = match tokio::time::timeout(LOOK_BOUND, handle.measure()).await {
+        Ok(snapshot) => snapshot?,
+        Err(_) => match handle.snapshot() {
+            Some(snapshot) => snapshot,
+            None => handle.measure().await?,
+        },
+    };
+    let active = match snapshot.state.active {
+        Some(number) if number == snapshot.desired.number => Some(snapshot.desired.clone()),
+        Some(number) => daemon.engine.store.generation(stack, number).map_err(Refusal::from)?,
+        None => None,
+    };
+    document(&status::status(&snapshot, active.as_deref()))
+}
+
+/// A stream that goes on as long as its client does.
+fn stream(
+    handle: Handle,
+    heard: tokio::sync::broadcast::Receiver<kiln_engine::progress::Progress>,
+    goal: Goal,
+) -> Response<Body> {
+    let (out, body) = Channel::new(LINES_AHEAD);
+    tokio::spawn(follow(handle, heard, goal, out));
+    let mut response = Response::new(Either::Right(body));
+    let kind = header::HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+async fn read<D: DeserializeOwned>(request: Request<Incoming>) -> Result<D, Fault> {
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await;
+    let body = body.map_err(|error| {
+        let most = MAX_BODY_BYTES >> 20;
+        if error.is::<LengthLimitError>() {
+            bad(format!("the request is longer than {most} MiB"))
+        } else {
+            bad(format!("the request ended early: {error}"))
+        }
+    })?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| bad(format!("the request cannot be understood: {error}")))
+}
+
+fn document<D: Serialize>(document: &D) -> Answer {
+    let text = serde_json::to_vec(document).map_err(|e| fault(FaultKind::Internal, &e))?;
+    Ok(json(StatusCode::OK, text))
+}
+
+fn refuse(fault: &Fault) -> Response<Body> {
+    let status = match fault.kind {
+        FaultKind::BadRequest => StatusCode::BAD_REQUEST,
+        FaultKind::NotFound => StatusCode::NOT_FOUND,
+        FaultKind::Conflict => StatusCode::CONFLICT,
+        FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    json(status, serde_json::to_vec(fault).unwrap_or_default())
+}
+
+fn json(status: StatusCode, text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(text)));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn unknown(path: &str) -> Fault {
+    let message = format!("this daemon knows no {path}");
+    Fault { kind: FaultKind::NotFound, message, causes: Vec::new(), help: None }
+}
+
+fn bad(message: String) -> Fault {
+    Fault { kind: FaultKind::BadRequest, message, causes: Vec::new(), help: None }
+}
+
+/// An error as a fault, its sources as causes.
+pub(super) fn fault(kind: FaultKind, error: &dyn std::error::Error) -> Fault {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    Fault { kind, message: error.to_string(), causes, help: None }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match &refusal {
+            Refusal::ParentChanged { .. } | Refusal::NoRollout(_) => FaultKind::Conflict,
+            Refusal::NoSuchServer { .. } => FaultKind::NotFound,
+            Refusal::Encode(_) => FaultKind::BadRequest,
+            Refusal::Store(_) | Refusal::Journal(_) | Refusal::ShuttingDown => FaultKind::Internal,
+        };
+        fault(kind, &refusal)
+    }
+}

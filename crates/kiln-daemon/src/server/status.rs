@@ -1,0 +1,253 @@
+//! What a keeper last saw, as documents.
+
+use std::collections::BTreeSet;
+
+use kiln_engine::engine::Snapshot;
+use kiln_model::generation::Generation;
+use kiln_model::name::ComponentId;
+use kiln_model::observed::{Drift, ObservedInstance, ObservedNetwork, Verdict};
+use kiln_model::plan::Outcome;
+use kiln_model::spec::{Body, Spec};
+
+use crate::api::document;
+
+/// The state of a stack. `active` is the generation that serves.
+pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> document::Status {
+    let Snapshot { desired, observed, report, state, trouble } = snapshot;
+    let ids: BTreeSet<&ComponentId> = desired
+        .content
+        .components
+        .keys()
+        .chain(observed.instances.iter().map(|i| &i.component))
+        .chain(observed.networks.iter().map(|n| &n.component))
+        .collect();
+    let components: Vec<document::Component> =
+        ids.into_iter().map(|id| component(id, snapshot)).collect();
+    let sound = components.iter().all(is_sound);
+    let going = !matches!(report.outcome, Outcome::Expired) && trouble.is_none();
+    document::Status {
+        stack: desired.stack.to_string(),
+        generation: state.active,
+        commit: active.and_then(|g| g.commit.clone()),
+        healthy: state.active.is_some() && sound && going,
+        measured_at: observed.at.to_string(),
+        rollout: state.rollout.as_ref().map(|rollout| document::Rollout {
+            generation: rollout.generation,
+            started_at: rollout.started.to_string(),
+            deadline: rollout.deadline.to_string(),
+        }),
+        pinned: state.pin,
+        trouble: trouble.clone(),
+        components,
+    }
+}
+
+/// Whether a component has what it wants and nothing differs.
+fn is_sound(component: &document::Component) -> bool {
+    component.replicas.as_ref().is_none_or(|r| r.ready >= r.wanted)
+        && component.instances.iter().all(|i| i.drift.is_empty())
+}
+
+/// What differs in a stack.
+pub(super) fn drift(snapshot: &Snapshot) -> document::Drift {
+    let observed = &snapshot.observed;
+    let networks = observed.networks.iter().map(|n| (&n.component, &n.id, &n.drift));
+    let instances = observed.instances.iter().map(|i| (&i.component, &i.id, &i.drift));
+    let drifted = networks.chain(instances).filter(|(_, _, drift)| !drift.is_empty());
+    document::Drift {
+        stack: snapshot.desired.stack.to_string(),
+        generation: snapshot.state.aim(),
+        measured_at: observed.at.to_string(),
+        drift: drifted
+            .map(|(component, id, drift)| document::Drifted {
+                kind: component.kind.to_string(),
+                name: component.name.clone(),
+                instance: id.to_string(),
+                differences: differences(drift),
+            })
+            .collect(),
+    }
+}
+
+fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
+    let (desired, observed) = (&snapshot.desired, &snapshot.observed);
+    let declared = desired.content.components.get(id);
+    let of_servers = observed.instances.iter().filter(|i| i.component == *id);
+    let of_networks = observed.networks.iter().filter(|n| n.component == *id);
+    let digest = declared
+        .map(|c| c.digest)
+        .or_else(|| observed.instances.iter().find(|i| i.component == *id).map(|i| i.digest))
+        .or_else(|| observed.networks.iter().find(|n| n.component == *id).map(|n| n.digest));
+    let ready = of_servers.clone().filter(|i| i.is_ready() && i.draining_since.is_none()).count();
+    let replicas = is_server(id).then(|| {
+        let pinned = observed.wanted.get(id).copied();
+        let policy = declared.and_then(|c| c.spec.as_server()).map(|s| s.policy.replicas);
+        document::Replicas {
+            wanted: declared.map_or(0, |_| pinned.or(policy).unwrap_or(0)),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            pinned: pinned.is_some(),
+        }
+    });
+    let waiting = snapshot.report.waiting.iter().find(|w| w.component == *id);
+    let mut instances: Vec<document::Instance> = of_networks.map(network_instance).collect();
+    instances.extend(of_servers.map(server_instance));
+    document::Component {
+        kind: id.kind.to_string(),
+        name: id.name.clone(),
+        digest: digest.map(|d| d.to_string()).unwrap_or_default(),
+        address: declared.and_then(|c| address(&c.spec)),
+        to: declared.and_then(|c| Some(c.spec.as_endpoint()?.policy.to.to_string())),
+        replicas,
+        problem: waiting.and_then(|w| w.why.as_ref()).map(ToString::to_string),
+        instances,
+    }
+}
+
+fn is_server(id: &ComponentId) -> bool {
+    id.kind == kiln_model::name::Kind::Server
+}
+
+fn address(spec: &Spec) -> Option<String> {
+    match &spec.body {
+        Body::Server(server) => Some(server.policy.address.to_string()),
+        Body::Endpoint(endpoint) => Some(endpoint.identity.listen.to_string()),
+        Body::Network(network) => Some(network.identity.cidr.to_string()),
+        Body::Image(_) | Body::Secret(_) => None,
+    }
+}
+
+fn network_instance(network: &ObservedNetwork) -> document::Instance {
+    document::Instance {
+        id: network.id.to_string(),
+        digest: network.digest.to_string(),
+        generation: None,
+        state: if network.drift.is_empty() { "ready" } else { "unready" }.to_owned(),
+        address: None,
+        pid: None,
+        started_at: None,
+        in_flight: None,
+        reason: None,
+        drift: differences(&network.drift),
+    }
+}
+
+fn server_instance(instance: &ObservedInstance) -> document::Instance {
+    let (state, reason) = state(instance);
+    document::Instance {
+        id: instance.id.to_string(),
+        digest: instance.digest.to_string(),
+        generation: Some(instance.generation),
+        state: state.to_owned(),
+        address: Some(instance.address.to_string()),
+        pid: instance.pid,
+        started_at: Some(instance.created_at.to_string()),
+        in_flight: Some(instance.in_flight),
+        reason,
+        drift: differences(&instance.drift),
+    }
+}
+
+/// The state of an instance, and what is known of why it is not ready.
+fn state(instance: &ObservedInstance) -> (&'static str, Option<String>) {
+    use kiln_model::observed::Phase;
+
+    match (&instance.phase, &instance.health) {
+        _ if instance.draining_since.is_some() => ("draining", None),
+        (Phase::Ended { cause }, _) => ("unready", Some(cause.to_string())),
+        (Phase::Running, Verdict::Ready { .. }) => ("ready", None),
+        (Phase::Running, Verdict::Starting { last }) => ("starting", last.clone()),
+        (Phase::Running, Verdict::Unready { reason, .. }) => ("unready", Some(reason.clone())),
+    }
+}
+
+fn differences(drift: &[Drift]) -> Vec<document::Difference> {
+    let difference = |d: &Drift| document::Difference {
+        what: d.what.clone(),
+        expected: d.expected.clone(),
+        found: d.found.clone(),
+    };
+    drift.iter().map(difference).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kiln_engine::journal::State;
+    use kiln_model::fixture::{endpoint, generation, image, network, server};
+    use kiln_model::observed::{Observed, Phase};
+    use kiln_model::plan::plan;
+    use kiln_model::quantity::Timestamp;
+
+    use super::*;
+
+    fn snapshot(instances: Vec<ObservedInstance>) -> Snapshot {
+        let desired = generation(
+            1,
+            vec![
+                image("web", "v1"),
+                network("front", "10.0.0.0/24"),
+                server("web").replicas(2).spec(),
+                endpoint("shop", "127.0.0.1:8080", "web"),
+            ],
+        );
+        let observed = Observed { instances, ..Observed::default() };
+        let (_, report) = plan(&desired, &observed);
+        let mut state = State::default();
+        (state.active, state.newest) = (Some(1), 1);
+        Snapshot { desired: Arc::new(desired), observed, report, state, trouble: None }
+    }
+
+    fn instance(n: u8, health: Verdict) -> ObservedInstance {
+        ObservedInstance {
+            id: format!("web-{n}").parse().unwrap(),
+            component: "server.web".parse().unwrap(),
+            digest: kiln_model::digest::Digest::of(b"x"),
+            generation: 1,
+            network: "front-1".parse().unwrap(),
+            address: [10, 0, 0, 128 + n].into(),
+            connects: Vec::new(),
+            created_at: Timestamp(0),
+            pid: Some(4711),
+            phase: Phase::Running,
+            health,
+            draining_since: None,
+            in_flight: 0,
+            drift: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_stack_is_healthy_when_all_that_is_wanted_is_ready() {
+        let ready = || Verdict::Ready { since: Timestamp(0) };
+        let status_of = |instances| status(&snapshot(instances), None);
+        let whole = status_of(vec![instance(1, ready()), instance(2, ready())]);
+        assert!(whole.healthy);
+        let web = whole.components.iter().find(|c| c.kind == "server").unwrap();
+        let replicas = web.replicas.as_ref().unwrap();
+        assert_eq!((replicas.wanted, replicas.ready), (2, 2));
+        assert_eq!(web.address.as_deref(), Some("10.0.0.2"));
+        let refused = Verdict::Starting { last: Some("connection refused".to_owned()) };
+        let half = status_of(vec![instance(1, ready()), instance(2, refused)]);
+        assert!(!half.healthy);
+        let web = half.components.iter().find(|c| c.kind == "server").unwrap();
+        assert_eq!(web.instances[1].state, "starting");
+        assert_eq!(web.instances[1].reason.as_deref(), Some("connection refused"));
+    }
+
+    #[test]
+    fn drift_is_not_healthy_and_is_listed() {
+        let ready = || Verdict::Ready { since: Timestamp(0) };
+        let mut odd = instance(2, ready());
+        odd.drift.push(Drift {
+            what: "cgroup.memory".to_owned(),
+            expected: "64MiB".to_owned(),
+            found: "1GiB".to_owned(),
+        });
+        let snapshot = snapshot(vec![instance(1, ready()), odd]);
+        assert!(!status(&snapshot, None).healthy);
+        let drift = drift(&snapshot);
+        assert_eq!(drift.drift.len(), 1);
+        assert_eq!(drift.drift[0].instance, "web-2");
+    }
+}
