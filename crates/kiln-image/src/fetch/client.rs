@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 
 use super::cache::Partial;
+use super::resolver::OnceResolver;
 use super::{Cache, Download, FetchError, Patience};
 use crate::checksum;
 
@@ -49,7 +51,7 @@ impl Fetcher {
             let found: Vec<Certificate<'static>> =
                 found.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
             let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&found)).build();
-            Agent::config_builder()
+            let config = Agent::config_builder()
                 .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
                 .http_status_as_error(false)
                 .tls_config(tls)
@@ -57,8 +59,8 @@ impl Fetcher {
                 .timeout_recv_response(Some(self.patience.stall))
                 .timeout_per_read(Some(self.patience.stall))
                 .timeout_global(Some(self.patience.whole))
-                .build()
-                .new_agent()
+                .build();
+            Agent::with_parts(config, DefaultConnector::default(), OnceResolver::default())
         })
     }
 
@@ -179,6 +181,12 @@ impl Fetcher {
             }
             arrived(-signed(have));
             have = 0;
+        }
+        if let Some(found_bytes) = response.body().content_length().map(|more| have + more)
+            && found_bytes != size_bytes
+        {
+            let (url, expected_bytes) = (url.to_owned(), size_bytes);
+            return Outcome::Failed(FetchError::Length { url, expected_bytes, found_bytes });
         }
         let mut reader = response.into_body().into_reader();
         let mut buffer = vec![0; 64 * 1024];

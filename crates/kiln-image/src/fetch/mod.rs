@@ -3,6 +3,7 @@
 mod batch;
 mod cache;
 mod client;
+mod resolver;
 
 use std::io;
 use std::path::PathBuf;
@@ -93,6 +94,18 @@ pub enum FetchError {
         expected: Digest,
         /// What it sums to.
         found: Digest,
+    },
+    /// What the server offers has another length.
+    #[error(
+        "{url} has {found_bytes} bytes, but {expected_bytes} were expected: the file or the mirror was altered; nothing was kept of it"
+    )]
+    Length {
+        /// The address.
+        url: String,
+        /// The length that it must have.
+        expected_bytes: u64,
+        /// The length that it has.
+        found_bytes: u64,
     },
     /// What came is longer than it may be.
     #[error("{url} is longer than the {limit_bytes} bytes that were expected")]

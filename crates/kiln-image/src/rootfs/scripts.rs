@@ -4,7 +4,7 @@ use crate::deb::Deb;
 
 /// Packages whose scripts were read: what they do is done here, or serves only a running system
 /// (services, upgrades, debconf).
-const COVERED: [&str; 26] = [
+const COVERED: [&str; 38] = [
     // Directories and files: `layout::base_files`.
     "base-files",
     "base-passwd",
@@ -13,36 +13,52 @@ const COVERED: [&str; 26] = [
     // Links to themselves on systems that come from before merged /usr.
     "bash",
     "dash",
+    // Lists of shells, shadowed passwords, information pages.
+    "coreutils",
+    "debianutils",
+    "passwd",
     // File capabilities that debconf may ask for.
     "iproute2",
-    // The cache of the dynamic loader, and upgrades of a running system.
+    // Caches, and upgrades of a running system.
     "libc6",
     "libc-bin",
-    // Services, log files; the link: `finish::known_links`.
-    "nginx",
-    "nginx-common",
+    "libgcrypt20",
+    "libgssapi-krb5-2",
     "libpam0g",
+    "libpam-modules",
     "libpam-runtime",
     "libssl3",
     "libssl3t64",
     "openssl",
+    "zlib1g",
+    // Host names, which an instance is given; keys of an interactive shell.
+    "netbase",
+    "readline-common",
+    // Services, log files; the link: `finish::known_links`.
+    "nginx",
+    "nginx-common",
+    // Clusters of a running system; the user is read from the script.
+    "postgresql-15",
+    "postgresql-17",
+    "postgresql-client-15",
+    "postgresql-client-17",
+    "postgresql-common",
     // Byte code, which Python makes for itself or does without.
-    "libpython3-stdlib",
+    "libpython3.11-minimal",
+    "libpython3.13-minimal",
     "python3",
     "python3-minimal",
-    "python3.11",
     "python3.11-minimal",
-    "python3.13",
     "python3.13-minimal",
     // Ownership of files below /etc/redis and /var/lib/redis, which instances mount.
     "redis-server",
     "redis-tools",
+    // The zone of a host.
     "tzdata",
-    "zlib1g",
 ];
 
 /// Words with which a line begins that does nothing to an image's files.
-const HARMLESS: [&str; 24] = [
+const HARMLESS: [&str; 25] = [
     "set",
     "exit",
     "case",
@@ -62,6 +78,7 @@ const HARMLESS: [&str; 24] = [
     "done",
     "#",
     "ldconfig",
+    "dpkg-maintscript-helper",
     "deb-systemd-helper",
     "deb-systemd-invoke",
     "invoke-rc.d",
@@ -121,7 +138,7 @@ fn does_nothing(script: &str) -> bool {
         let first = line.split([' ', '\t', ';']).next().unwrap_or_default();
         // The patterns of a `case`: `configure)`, `abort-upgrade|abort-remove)`.
         let pattern = line.trim_end_matches(";;").trim_end().ends_with(')') && !line.contains('$');
-        pattern || HARMLESS.contains(&first) || READ_ELSEWHERE.contains(&first)
+        pattern || first.is_empty() || HARMLESS.contains(&first) || READ_ELSEWHERE.contains(&first)
     })
 }
 
