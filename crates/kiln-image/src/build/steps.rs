@@ -208,3 +208,6 @@ fn copied_inode(
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ pub(crate) fn deb(control: &str, data: &[u8]) -> Vec<u8> {
         ("control.tar.xz", xz(&control)),
         ("data.tar.xz", xz(data)),
     ] {
-        write!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len())
+        writeln!(bytes, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len())
             .expect("memory takes all");
         bytes.extend(&content);
         if content.len() % 2 == 1 {

@@ -130,7 +130,7 @@ fn a_build_needs_the_lock_and_no_index() {
     let built = world.build(&["app"], &lock).unwrap();
     assert!(!built.cached && built.warnings.is_empty());
     let store = ImageStore::open(world.root.path()).unwrap();
-    assert_eq!(store.list().unwrap(), [built.record.clone()]);
+    assert_eq!(store.list().unwrap(), std::slice::from_ref(&built.record));
     assert!(store.verify().unwrap().is_empty());
     // The packages are in the cache now: nothing of the mirror is needed.
     world.server.remove("/");

@@ -1,0 +1,138 @@
+//! Steps on an image that starts from nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use kiln_model::quantity::Bytes;
+use kiln_model::spec::image::Base;
+use tempfile::TempDir;
+
+use super::*;
+use crate::tree::Kind;
+
+fn recipe(steps: Vec<Step>) -> Recipe {
+    Recipe {
+        base: Base::Scratch,
+        packages: BTreeSet::new(),
+        steps,
+        env: BTreeMap::new(),
+        workdir: Some("/app".into()),
+        user: None,
+        entrypoint: Vec::new(),
+        writable: BTreeMap::from([("/var/cache/app".to_owned(), Bytes::mib(1))]),
+        labels: BTreeMap::new(),
+    }
+}
+
+fn copy_step(stack: &TempDir, from: &str, to: &str) -> Step {
+    let digest = copy::digest(stack.path(), from).unwrap();
+    Step::Copy { from: from.into(), to: to.into(), digest, owner: None, mode: None }
+}
+
+fn applied(stack: &TempDir, steps: Vec<Step>) -> Result<Rootfs, StepError> {
+    let workspace = tempfile::tempdir().unwrap();
+    let mut root = Rootfs::scratch().unwrap();
+    apply(&mut root, &recipe(steps), stack.path(), workspace.path())?;
+    Ok(root)
+}
+
+fn text(root: &Rootfs, path: &str) -> String {
+    let content = root.tree.get(path).and_then(Inode::content).unwrap();
+    String::from_utf8(content.read().unwrap()).unwrap()
+}
+
+#[test]
+fn a_directory_s_entries_go_into_the_target() {
+    let stack = tempfile::tempdir().unwrap();
+    fs::create_dir_all(stack.path().join("site/deep")).unwrap();
+    fs::write(stack.path().join("site/index.html"), "one").unwrap();
+    fs::write(stack.path().join("site/deep/page"), "two").unwrap();
+    std::os::unix::fs::symlink("deep/page", stack.path().join("site/link")).unwrap();
+    let root = applied(&stack, vec![copy_step(&stack, "site/", "/srv/www")]).unwrap();
+    assert_eq!(text(&root, "srv/www/index.html"), "one");
+    assert_eq!(text(&root, "srv/www/deep/page"), "two");
+    let link = root.tree.get("srv/www/link").unwrap();
+    assert!(matches!(link.kind(), Kind::Symlink(target) if **target == *b"deep/page"));
+}
+
+#[test]
+fn a_file_goes_to_or_into_the_target() {
+    let stack = tempfile::tempdir().unwrap();
+    fs::write(stack.path().join("a.conf"), "a").unwrap();
+    let steps = vec![
+        copy_step(&stack, "a.conf", "/etc/b.conf"),
+        copy_step(&stack, "a.conf", "/opt/"),
+        copy_step(&stack, "a.conf", "/etc"),
+        copy_step(&stack, "a.conf", "/"),
+    ];
+    let root = applied(&stack, steps).unwrap();
+    for path in ["etc/b.conf", "opt/a.conf", "etc/a.conf", "a.conf"] {
+        assert_eq!(text(&root, path), "a", "{path}");
+    }
+}
+
+#[test]
+fn owners_modes_and_places_are_as_declared() {
+    let stack = tempfile::tempdir().unwrap();
+    let owner = Some("app:33".to_owned());
+    let path = "/etc/app/key".to_owned();
+    let steps = vec![
+        Step::File { path, content: "k".into(), owner: owner.clone(), mode: Some(0o640) },
+        Step::Directory { path: "/data".into(), owner, mode: None },
+        Step::Symlink { path: "/usr/bin/x".into(), target: "/app/x".into() },
+        Step::User { name: "app".into(), uid: Some(4242), home: Some("/data".into()) },
+    ];
+    let root = applied(&stack, steps).unwrap();
+    let key = root.tree.get("etc/app/key").unwrap().metadata();
+    assert_eq!((key.mode, key.uid, key.gid), (0o640, 4242, 33));
+    assert_eq!(root.tree.get("data").unwrap().metadata().mode, 0o755);
+    assert!(text(&root, "etc/passwd").contains("app:x:4242:4242:app:/data:"));
+    for path in ["app", "var/cache/app", "proc", "tmp"] {
+        assert!(root.tree.get(path).unwrap().is_directory(), "{path}");
+    }
+}
+
+#[test]
+fn another_content_has_another_time() {
+    let stack = tempfile::tempdir().unwrap();
+    let time = |content: &str| {
+        let step = Step::File {
+            path: "/index.html".into(),
+            content: content.into(),
+            owner: None,
+            mode: None,
+        };
+        let root = applied(&stack, vec![step]).unwrap();
+        root.tree.get("index.html").unwrap().metadata().mtime
+    };
+    assert_eq!(time("v1"), time("v1"));
+    assert_ne!(time("v1"), time("v2"));
+}
+
+#[test]
+fn wrong_steps_say_what_is_wrong() {
+    let stack = tempfile::tempdir().unwrap();
+    let file = |path: &str, owner: Option<&str>, mode| Step::File {
+        path: path.into(),
+        content: String::new(),
+        owner: owner.map(str::to_owned),
+        mode,
+    };
+    let fails = |step| applied(&stack, vec![step]).unwrap_err();
+    assert!(matches!(fails(file("/a", Some("who"), None)), StepError::Account { .. }));
+    assert!(matches!(fails(file("/a", None, Some(0o4755))), StepError::Mode { .. }));
+    assert!(matches!(fails(file("/../a", None, None)), StepError::Place { .. }));
+    assert!(matches!(fails(file("/etc/passwd/a", None, None)), StepError::Place { .. }));
+    let user = Step::User { name: "a:b".into(), uid: None, home: None };
+    assert!(matches!(fails(user), StepError::Account { .. }));
+}
+
+#[test]
+fn files_that_changed_since_they_were_measured_are_refused() {
+    let stack = tempfile::tempdir().unwrap();
+    fs::write(stack.path().join("a"), "one").unwrap();
+    let step = copy_step(&stack, "a", "/a");
+    fs::write(stack.path().join("a"), "two").unwrap();
+    let error = applied(&stack, vec![step]).unwrap_err();
+    assert!(matches!(error, StepError::Copy(CopyError::Changed { .. })), "{error}");
+}
