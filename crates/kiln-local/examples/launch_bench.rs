@@ -46,7 +46,10 @@ fn bench(count: usize) -> Result {
     let image = image(root.path())?;
     let mut client = ensure_running(root.path(), &std::env::current_exe()?)?;
     client.subscribe()?;
+    let before = processor_time(root.path())?;
     one_after_the_other(&mut client, &image, count)?;
+    let used = processor_time(root.path())?.saturating_sub(before);
+    println!("processor time of launcher and child {:>8.3} ms each", millis(used) / count as f64);
     all_at_once(&mut client, &image, 100)?;
     client.shutdown()?;
     Ok(())
@@ -116,6 +119,16 @@ fn spec(instance: &str, image: &Path, program: &str) -> LaunchSpec {
         },
         network: None,
     }
+}
+
+/// User and system time of the launcher and of the children it has reaped.
+fn processor_time(root: &Path) -> Result<Duration> {
+    let pid = fs::read_to_string(root.join("run/launcher.pid"))?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim()))?;
+    let (_, fields) = stat.rsplit_once(") ").ok_or("unexpected /proc/PID/stat")?;
+    // utime, stime, cutime, cstime are fields 14 to 17, in ticks of 10 ms.
+    let ticks = fields.split(' ').skip(11).take(4).map(str::parse::<u64>);
+    Ok(Duration::from_millis(10 * ticks.sum::<std::result::Result<u64, _>>()?))
 }
 
 fn summary(times: &mut [Duration]) -> String {

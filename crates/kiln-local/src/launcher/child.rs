@@ -108,7 +108,8 @@ fn detach(spec: &LaunchSpec) -> Result<(), LaunchError> {
     rustix::process::setsid()
         .map_err(|error| LaunchError::os(Stage::Privileges, "new session", error))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    sys::reset_signals();
+    // The launcher has set the others to their defaults already.
+    sys::reset_sigpipe();
     match sys::join_new_session_keyring() {
         // A kernel without keyrings has none to inherit.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),

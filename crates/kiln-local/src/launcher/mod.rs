@@ -84,8 +84,9 @@ fn serve(root: &Path, idle_limit: Duration) -> io::Result<()> {
     let root_id = root_id(&root)?;
     let hierarchies = Hierarchies::detect().map_err(io::Error::other)?;
     let listener = listen(&root)?;
-    // SIGPIPE is ignored by the Rust runtime; a terminal's hangup must not reach instances' parent.
-    let _ = rustix::process::setsid();
+    // Instances inherit what is ignored, but for SIGPIPE, which they take back.
+    sys::reset_signals();
+    sys::ignore_sigpipe();
     let base = Base::enter()?;
     let through = hierarchies.seen_through(&base.host(Path::new("/")));
     let cgroups = Cgroups::new(through, &root_id);

@@ -267,7 +267,8 @@ impl Server {
         let Some(instance) = self.table.live.get(&key) else { return Ok(()) };
         self.watch(instance.pidfd.as_fd(), Source::Death(key))?;
         if let Phase::Starting { socket, .. } = &instance.phase {
-            self.watch(socket.as_fd(), Source::Birth(key))?;
+            // Only its closing matters: what was said is read then.
+            epoll::add(&self.epoll, socket, Source::Birth(key).pack(), EventFlags::RDHUP)?;
         }
         for (index, pipe) in instance.output.iter().enumerate() {
             if let Some(pipe) = pipe {

@@ -157,16 +157,32 @@ pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::E
     io::Error::last_os_error()
 }
 
-/// Resets signal dispositions and the mask to their defaults, as a program expects them.
+/// Sets every signal to its default, as a program expects to find them: what is ignored stays so
+/// through an exec.
 pub(super) fn reset_signals() {
-    // SAFETY: SIG_DFL is valid for each number; numbers that cannot be changed are refused
-    // without effect, and the empty set is initialised before it is used.
+    for signal in 1..=64 {
+        set_default(signal);
+    }
+    // SAFETY: the set is initialised before it is used; an empty mask is always valid.
     unsafe {
-        for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
-        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
     }
+}
+
+/// Takes back that SIGPIPE is ignored.
+pub(super) fn reset_sigpipe() {
+    set_default(libc::SIGPIPE);
+}
+
+/// Lets writes to closed pipes fail instead of ending the process.
+pub(super) fn ignore_sigpipe() {
+    // SAFETY: installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+fn set_default(signal: libc::c_int) {
+    // SAFETY: installs no handler; signals that cannot be changed are refused without effect.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
