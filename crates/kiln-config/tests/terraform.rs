@@ -5,9 +5,9 @@
 //! `␤`. `differ.tsv` holds those where Kiln departs on purpose: expression, Terraform's output,
 //! Kiln's, and the reason.
 
-mod support;
+mod console;
 
-use support::Stack;
+use console::Console;
 
 const AGREE: &str = include_str!("terraform/agree.tsv");
 const DIFFER: &str = include_str!("terraform/differ.tsv");
@@ -18,12 +18,12 @@ fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
 
 #[test]
 fn expressions_print_what_terraform_prints() {
-    let stack = Stack::new();
+    let console = Console::new();
     let mut wrong = Vec::new();
     let mut count = 0;
     for row in rows(AGREE) {
         let [expression, expected] = row[..] else { panic!("a row of two columns: {row:?}") };
-        let found = stack.print(expression);
+        let found = console.print(expression);
         if found != expected {
             wrong.push(format!("{expression}\n  terraform: {expected}\n  kiln:      {found}"));
         }
@@ -35,12 +35,12 @@ fn expressions_print_what_terraform_prints() {
 
 #[test]
 fn differences_are_those_that_are_meant() {
-    let stack = Stack::new();
+    let console = Console::new();
     for row in rows(DIFFER) {
         let [expression, terraform, kiln, reason] = row[..] else {
             panic!("a row of four columns: {row:?}")
         };
-        assert_eq!(stack.print(expression), kiln, "{expression}");
+        assert_eq!(console.print(expression), kiln, "{expression}");
         assert_ne!(terraform, kiln, "{expression} no longer differs");
         assert!(!reason.is_empty(), "{expression}");
     }

@@ -5,7 +5,7 @@ use crate::diagnostic::Diagnostic;
 use crate::syntax::ast::{Expr, ExprKind, Ident, Index, Splat};
 use crate::syntax::span::Span;
 use crate::value::convert::convert;
-use crate::value::{Component, Data, Reason, Type, Value};
+use crate::value::{Component, Data, Key, Reason, Type, Value};
 
 impl Evaluator<'_> {
     /// A name, or a chain of attributes: what it begins with is resolved by the scope as far as
@@ -37,17 +37,13 @@ impl Evaluator<'_> {
     /// `value.name`.
     fn attribute(&self, value: &Value, name: &Ident) -> Evaluated {
         let found = match value.data() {
-            Data::Object(entries) | Data::Map(_, entries) => match entries.get(&name.name) {
+            Data::Object(entries) => match entries.get(&name.name) {
                 Some(found) => found.clone(),
-                None => {
-                    let what = if matches!(value.data(), Data::Map(..)) { "map" } else { "object" };
-                    let missing = Diagnostic::error(
-                        name.span,
-                        format!("this {what} has no attribute \"{}\"", name.name),
-                    );
-                    let names = entries.keys().map(|key| &**key);
-                    return Err(suggest(missing, &name.name, names).into());
-                }
+                None => return no_attribute("object", name, entries.keys()),
+            },
+            Data::Map(_, entries) => match entries.get(&name.name) {
+                Some(found) => found.clone(),
+                None => return no_attribute("map", name, entries.keys()),
             },
             Data::Component(component) => self.scope.attribute(component, name)?,
             Data::Unknown(ty, reason) => unknown_attribute(ty, reason, name)?,
@@ -148,18 +144,23 @@ impl Evaluator<'_> {
     }
 }
 
+fn no_attribute<'k>(
+    what: &str,
+    name: &Ident,
+    names: impl IntoIterator<Item = &'k Key>,
+) -> Evaluated {
+    let missing =
+        Diagnostic::error(name.span, format!("this {what} has no attribute \"{}\"", name.name));
+    Err(suggest(missing, &name.name, names.into_iter().map(|key| &**key)).into())
+}
+
 fn unknown_attribute(ty: &Type, reason: &Reason, name: &Ident) -> Evaluated {
     let ty = match ty {
         Type::Any => Type::Any,
         Type::Map(element) => (**element).clone(),
         Type::Object(attributes) => match attributes.get(&name.name) {
             Some(ty) => ty.clone(),
-            None => {
-                let missing = format!("this object has no attribute \"{}\"", name.name);
-                let names = attributes.keys().map(|key| &**key);
-                let diagnostic = Diagnostic::error(name.span, missing);
-                return Err(suggest(diagnostic, &name.name, names).into());
-            }
+            None => return no_attribute("object", name, attributes.keys()),
         },
         ty => return error(name.span, format!("{} has no attributes", ty.describe())),
     };

@@ -3,16 +3,33 @@
 
 use std::sync::Arc;
 
-use super::{Evaluated, Evaluator, Variables, error, help, suggest};
+use super::{Evaluated, Evaluator, Reference, Resolved, Scope, Variables, error, help, suggest};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::function::{Failure, Function, why_absent};
-use crate::syntax::ast::{Call, Expr};
+use crate::syntax::ast::{Call, Expr, Ident};
 use crate::syntax::span::Span;
 use crate::value::convert::convert;
-use crate::value::{Data, Reason, Type, Value};
+use crate::value::{Component, Data, Reason, Type, Value};
 
 /// Functions that are no rows of the table.
 const LAZY: [&str; 3] = ["can", "templatefile", "try"];
+
+/// The names in a template file: the variables that were handed in. Components among them keep
+/// their attributes.
+struct TemplateScope<'a> {
+    variables: Variables<'a>,
+    outer: &'a dyn Scope,
+}
+
+impl Scope for TemplateScope<'_> {
+    fn resolve(&self, reference: &Reference<'_>) -> Evaluated<Resolved> {
+        self.variables.resolve(reference)
+    }
+
+    fn attribute(&self, component: &Component, name: &Ident) -> Evaluated {
+        self.outer.attribute(component, name)
+    }
+}
 
 /// The arguments of a call, spread out; or why they are not known.
 struct Arguments {
@@ -133,7 +150,7 @@ impl Evaluator<'_> {
             return Err(blame(call, span, Failure::of(1, message)).into());
         };
         let template = self.template_file(call, path, span)?;
-        let scope = Variables(entries);
+        let scope = TemplateScope { variables: Variables(entries), outer: self.scope };
         let inner = Evaluator {
             scope: &scope,
             locals: None,

@@ -242,7 +242,7 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// A scope in which only the entries of a map are known, such as that of a template file.
+/// A scope in which only the entries of a map are known.
 #[derive(Clone, Copy, Debug)]
 pub struct Variables<'a>(pub &'a BTreeMap<Key, Value>);
 

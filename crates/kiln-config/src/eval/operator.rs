@@ -198,6 +198,7 @@ fn compute(op: BinaryOp, left: &Number, right: &Number) -> Result<Value, NumberE
 fn taken(chosen: Evaluated, other: Evaluated, swapped: bool, span: Span) -> Evaluated {
     let chosen = chosen?;
     let Ok(other) = other else { return Ok(chosen) };
+    let chosen = chosen.with_sensitive(other.is_sensitive());
     // The rule: both are of one primitive type.
     let ty = match (chosen.data(), other.data()) {
         (Data::Bool(_), Data::Bool(_))

@@ -128,7 +128,8 @@ impl<'a> Args<'a> {
     pub fn whole(&self, index: usize) -> Result<i64, Failure> {
         let number = self.number(index)?;
         number.to_i64().ok_or_else(|| {
-            Failure::of(index, format!("a whole number below 2^63 is required, not {number}"))
+            let bound = if number.is_whole() { " below 2^63" } else { "" };
+            Failure::of(index, format!("a whole number{bound} is required, not {number}"))
         })
     }
 

@@ -165,6 +165,7 @@ fn merge(args: &Args<'_>) -> Result<Value, Failure> {
     let mut uniform = true;
     for (index, value) in args.all().iter().enumerate() {
         if value.is_null() {
+            uniform = false;
             continue;
         }
         let entries = args.entries(index)?;

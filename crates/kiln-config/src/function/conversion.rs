@@ -72,21 +72,20 @@ fn outline(ty: &Type, indent: usize) -> String {
         Type::Tuple(_) if is_empty(ty) => "tuple([])".into(),
         Type::Object(_) if is_empty(ty) => "object({})".into(),
         Type::Tuple(elements) => {
-            let lines: String = elements
-                .iter()
-                .map(|element| format!("{:inner$}{},\n", "", outline(element, inner)))
-                .collect();
-            format!("tuple([\n{lines}{:indent$}])", "")
+            let lines = elements.iter().map(|element| outline(element, inner));
+            format!("tuple([\n{}{:indent$}])", block(lines, inner), "")
         }
         Type::Object(attributes) => {
-            let lines: String = attributes
-                .iter()
-                .map(|(key, ty)| format!("{:inner$}{key}: {},\n", "", outline(ty, inner)))
-                .collect();
-            format!("object({{\n{lines}{:indent$}}})", "")
+            let lines = attributes.iter().map(|(key, ty)| format!("{key}: {}", outline(ty, inner)));
+            format!("object({{\n{}{:indent$}}})", block(lines, inner), "")
         }
         plain => plain.to_string(),
     }
+}
+
+fn block(lines: impl Iterator<Item = String>, indent: usize) -> String {
+    let indented: Vec<String> = lines.map(|line| format!("{:indent$}{line},\n", "")).collect();
+    indented.concat()
 }
 
 fn is_empty(ty: &Type) -> bool {

@@ -12,7 +12,11 @@ pub(super) const FUNCTIONS: &[Function] =
 /// One object per line, whose attributes are called as the first line says.
 fn csvdecode(args: &Args<'_>) -> Result<Value, Failure> {
     let mut reader = ::csv::Reader::from_reader(args.text(0)?.as_bytes());
-    let malformed = |error: ::csv::Error| Failure::of(0, format!("it is not CSV: {error}"));
+    let malformed = |error: ::csv::Error| {
+        let reason = error.to_string();
+        let reason = reason.strip_prefix("CSV error: ").unwrap_or(&reason);
+        Failure::of(0, format!("it is not CSV: {reason}"))
+    };
     let header = reader.headers().map_err(malformed)?.clone();
     if header.is_empty() {
         return Err(Failure::of(0, "the line that names the columns is missing"));

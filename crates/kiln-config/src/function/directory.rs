@@ -176,7 +176,7 @@ impl Directory {
     fn kind(&self, path: &str, found: FileType) -> Result<FileType, FileError> {
         match found {
             FileType::Symlink => {
-                let file = matches!(self.open_regular(path), Ok(_));
+                let file = self.open_regular(path).is_ok();
                 Ok(if file { FileType::RegularFile } else { FileType::Symlink })
             }
             FileType::Unknown => match self.open_beneath(path, OFlags::NOFOLLOW) {

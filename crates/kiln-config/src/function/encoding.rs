@@ -37,9 +37,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 fn decode(text: &str) -> Result<Vec<u8>, Failure> {
-    STANDARD
-        .decode(text)
-        .map_err(|error| Failure::of(0, format!("it is not base 64: {error}").to_lowercase()))
+    STANDARD.decode(text).map_err(|error| {
+        let reason = error.to_string().to_lowercase();
+        Failure::of(0, format!("it is not base 64: {}", reason.trim_end_matches('.')))
+    })
 }
 
 /// The same bytes each time: no name and no time in the header.
@@ -79,11 +80,13 @@ fn url_decode(text: &str) -> Result<Value, Failure> {
         bytes.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let mut nibble =
-                    || rest.next().and_then(|byte| char::from(byte).to_digit(16)).map(|n| n as u8);
-                match (nibble(), nibble()) {
-                    (Some(high), Some(low)) => high << 4 | low,
-                    _ => return Err(Failure::of(0, "% is not followed by two hexadecimal digits")),
+                let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
+                let byte = digit().and_then(|high| Some(high << 4 | digit()?));
+                match byte.and_then(|byte| u8::try_from(byte).ok()) {
+                    Some(byte) => byte,
+                    None => {
+                        return Err(Failure::of(0, "% is not followed by two hexadecimal digits"));
+                    }
                 }
             }
             byte => byte,

@@ -27,11 +27,7 @@ const MAX_TEXT: usize = 64 << 20;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directive {
-    pub(super) plus: bool,
-    pub(super) space: bool,
-    pub(super) minus: bool,
-    pub(super) sharp: bool,
-    pub(super) zero: bool,
+    flags: String,
     pub(super) width: usize,
     pub(super) precision: Option<usize>,
     index: Option<usize>,
@@ -40,6 +36,11 @@ pub(super) struct Directive {
 }
 
 impl Directive {
+    /// Whether a flag is set.
+    pub(super) fn has(&self, flag: char) -> bool {
+        self.flags.contains(flag)
+    }
+
     fn unsuitable(&self, wanted: &str) -> Failure {
         Failure::new(format!("\"{}\" needs {wanted}", self.source))
     }
@@ -47,10 +48,10 @@ impl Directive {
     /// Pads text to the width, as characters are counted.
     pub(super) fn pad(&self, text: &str) -> String {
         let missing = self.width.saturating_sub(text.chars().count());
-        if self.minus {
+        if self.has('-') {
             return format!("{text}{:missing$}", "");
         }
-        let fill = if self.zero { "0" } else { " " };
+        let fill = if self.has('0') { "0" } else { " " };
         fill.repeat(missing) + text
     }
 }
@@ -97,13 +98,7 @@ fn parse(text: &str) -> Result<(Directive, &str), Failure> {
     let mut directive = Directive::default();
     let mut chars = text[1..].char_indices().map(|(at, char)| (at + 1, char)).peekable();
     while let Some((_, flag)) = chars.next_if(|(_, char)| "+- #0".contains(*char)) {
-        match flag {
-            '+' => directive.plus = true,
-            '-' => directive.minus = true,
-            ' ' => directive.space = true,
-            '#' => directive.sharp = true,
-            _ => directive.zero = true,
-        }
+        directive.flags.push(flag);
     }
     directive.width = digits(&mut chars)?.unwrap_or_default();
     if chars.next_if(|(_, char)| *char == '.').is_some() {
@@ -149,13 +144,7 @@ fn digits(
 fn write(text: &mut TextBuilder, directive: &Directive, value: &Value) -> Result<(), Failure> {
     match (value.data(), directive.verb) {
         (Data::Secret(secret), 's' | 'v') => push_secret(text, directive, secret),
-        (_, 'v') if directive.sharp => {
-            let BuiltText::Plain(json) = super::json::encode(value)? else {
-                return Err(directive.unsuitable("a value without secrets"));
-            };
-            text.push_str(&directive.pad(&json));
-            Ok(())
-        }
+        (_, 'v') if directive.has('#') => push_json(text, directive, value),
         (Data::Null(_), 'v') => {
             text.push_str(&directive.pad("null"));
             Ok(())
@@ -166,9 +155,12 @@ fn write(text: &mut TextBuilder, directive: &Directive, value: &Value) -> Result
                 Data::Bool(_) => 't',
                 Data::Number(_) => 'g',
                 Data::String(_) => 's',
-                _ => return write(text, &Directive { sharp: true, ..directive.clone() }, value),
+                _ => return push_json(text, directive, value),
             };
-            write(text, &Directive { verb, ..directive.clone() }, value)
+            // Of what else a directive says, only the width counts for this verb.
+            let flags = directive.flags.replace(['+', ' '], "");
+            let plain = Directive { verb, flags, precision: None, ..directive.clone() };
+            write(text, &plain, value)
         }
         (_, 's' | 'q') => push_text(text, directive, value),
         (_, 't') => {
@@ -182,12 +174,20 @@ fn write(text: &mut TextBuilder, directive: &Directive, value: &Value) -> Result
     }
 }
 
+fn push_json(text: &mut TextBuilder, directive: &Directive, value: &Value) -> Result<(), Failure> {
+    match super::json::encode(value)? {
+        BuiltText::Plain(json) => text.push_str(&directive.pad(&json)),
+        BuiltText::Secret(json) => push_secret(text, directive, &json)?,
+    }
+    Ok(())
+}
+
 fn push_secret(
     text: &mut TextBuilder,
     directive: &Directive,
     secret: &SecretText,
 ) -> Result<(), Failure> {
-    if directive.width > 0 || directive.precision.is_some() || directive.sharp {
+    if directive.width > 0 || directive.precision.is_some() {
         return Err(directive.unsuitable("a value without secrets, whose length can be known"));
     }
     text.push_secret(secret);

@@ -54,7 +54,7 @@ fn translate(pattern: &str) -> Option<String> {
                 let class = rest[..end].replace('\\', "\\\\").replace('[', "\\[");
                 let class =
                     class.strip_prefix('!').map_or(class.clone(), |rest| format!("^{rest}"));
-                regex.push_str(&format!("[{class}]"));
+                regex.extend(["[", &class, "]"]);
                 rest = &rest[end + 1..];
             }
             '{' => {

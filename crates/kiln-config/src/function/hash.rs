@@ -49,7 +49,9 @@ fn base64(digest: &[u8]) -> String {
 }
 
 fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 0xf].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    digest.iter().flat_map(digits).map(char::from).collect()
 }
 
 /// A UUID of version 5 (RFC 9562, 5.5): the SHA-1 of a namespace and a name.

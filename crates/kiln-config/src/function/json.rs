@@ -106,7 +106,7 @@ pub fn decode(text: &str) -> Result<Value, Failure> {
 }
 
 fn malformed(error: &serde_json::Error) -> Failure {
-    Failure::of(0, format!("it is not JSON: {error}").to_lowercase())
+    Failure::of(0, format!("it is not JSON: {error}"))
 }
 
 enum ReadError {

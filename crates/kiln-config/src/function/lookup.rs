@@ -140,8 +140,9 @@ fn lookup(args: &Args<'_>) -> Result<Value, Failure> {
             .with_help("give a default as the third argument"));
     };
     match args.value(0)?.data() {
-        Data::Map(element, _) => convert(default, element)
-            .map_err(|error| Failure::of(2, format!("the default: {error}"))),
+        Data::Map(element, _) => {
+            convert(default, element).map_err(|error| Failure::of(2, error.to_string()))
+        }
         _ => Ok(default.clone()),
     }
 }

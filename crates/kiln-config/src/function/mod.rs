@@ -203,7 +203,8 @@ impl Function {
         if let Some(reason) = unknown {
             return Ok(Value::unknown(self.returns.ty(), reason).with_sensitive(sensitive));
         }
-        let result = (self.body)(&Args::new(&converted, files))?;
+        let result = (self.body)(&Args::new(&converted, files))
+            .map_err(|failure| self.name_argument(failure))?;
         Ok(result.with_sensitive(sensitive))
     }
 
@@ -217,7 +218,7 @@ impl Function {
         if self.variadic.is_none() && count > self.params.len() {
             let takes = self.params.len();
             let noun = if takes == 1 { "argument" } else { "arguments" };
-            return Err(Failure::of(takes, format!("it takes {takes} {noun}, not {count}"))
+            return Err(Failure::of(takes, format!("takes {takes} {noun}, not {count}"))
                 .with_help(format!("it is called as {}", self.signature())));
         }
         Ok(())
@@ -227,14 +228,22 @@ impl Function {
         self.params.get(index).or(self.variadic.as_ref())
     }
 
+    /// Names the parameter that is to blame.
+    fn name_argument(&self, failure: Failure) -> Failure {
+        let Some(param) = failure.argument.and_then(|index| self.param(index)) else {
+            return failure;
+        };
+        let message = format!("argument \"{}\": {}", param.name, failure.message);
+        Failure { message, ..failure }
+    }
+
     fn convert_argument(&self, index: usize, argument: &Value) -> Result<Value, Failure> {
         let Some(param) = self.param(index) else { return Ok(argument.clone()) };
         if argument.is_null() && !param.nullable {
-            let message = format!("argument \"{}\" must not be null", param.name);
-            return Err(Failure::of(index, message));
+            return Err(self.name_argument(Failure::of(index, "it must not be null")));
         }
         convert(argument, &param.shape.ty()).map_err(|error| {
-            let failure = Failure::of(index, format!("argument \"{}\": {error}", param.name));
+            let failure = self.name_argument(Failure::of(index, error.to_string()));
             error.help.into_iter().fold(failure, Failure::with_help)
         })
     }

@@ -35,7 +35,7 @@ pub(super) fn integer(directive: &Directive, verb: char, number: &BigInt) -> Str
     if let Some(least) = directive.precision {
         digits = format!("{digits:0>least$}");
     }
-    if directive.sharp {
+    if directive.has('#') {
         digits.insert_str(0, prefix);
     }
     if verb == 'X' {
@@ -69,13 +69,13 @@ pub(super) fn float(directive: &Directive, how: Float, number: &Number) -> Strin
 
 /// Puts the sign in front; zeros go between it and the digits, spaces outside of both.
 fn signed(directive: &Directive, negative: bool, digits: &str) -> String {
-    let sign = match (negative, directive.plus, directive.space) {
+    let sign = match (negative, directive.has('+'), directive.has(' ')) {
         (true, ..) => "-",
         (false, true, _) => "+",
         (false, false, true) => " ",
         (false, false, false) => "",
     };
-    if directive.zero && !directive.minus {
+    if directive.has('0') && !directive.has('-') {
         let width = directive.width.saturating_sub(sign.len());
         return format!("{sign}{digits:0>width$}");
     }

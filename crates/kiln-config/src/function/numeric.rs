@@ -56,7 +56,7 @@ fn power(base: f64, exponent: f64) -> f64 {
     if special || (base < 0.0 && fraction != 0.0) {
         return libm::pow(base, exponent);
     }
-    if whole == 0.0 && fraction == 0.5 {
+    if exponent.abs().to_bits() == 0.5_f64.to_bits() {
         let root = base.sqrt();
         return if exponent < 0.0 { 1.0 / root } else { root };
     }
@@ -133,10 +133,9 @@ fn sum(args: &Args<'_>) -> Result<Value, Failure> {
     let mut total = Number::ZERO;
     for element in elements {
         let number = crate::value::convert::convert(element, &crate::value::Type::Number)
-            .map_err(|error| Failure::of(0, format!("argument \"list\": {error}")))?;
-        let number = number
-            .as_number()
-            .ok_or_else(|| Failure::of(0, "argument \"list\" must not contain null"))?;
+            .map_err(|error| Failure::of(0, error.to_string()))?;
+        let number =
+            number.as_number().ok_or_else(|| Failure::of(0, "it must not contain null"))?;
         total = total.add(number)?;
     }
     Ok(total.into())

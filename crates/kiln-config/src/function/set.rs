@@ -48,7 +48,7 @@ fn combine(args: &Args<'_>, keep: fn(usize, bool, usize) -> bool) -> Result<Valu
 /// The most tuples that a product has.
 const MAX_PRODUCT: usize = 100_000;
 
-/// Every way to take one element of each: a set if all are sets, else a list.
+/// Every way to take one element of each: a list if all are lists, else a set.
 fn product(args: &Args<'_>) -> Result<Value, Failure> {
     if args.len() < 2 {
         return Err(Failure::new("it needs at least two sets or lists"));
@@ -79,8 +79,8 @@ fn product(args: &Args<'_>) -> Result<Value, Failure> {
         Value::tuple(picked)
     };
     let tuples = (0..size).map(tuple).collect();
-    let all_sets = args.all().iter().all(|value| matches!(value.data(), Data::Set(..)));
-    Ok(if all_sets { Value::set(element, tuples) } else { Value::list(element, tuples) })
+    let any_set = args.all().iter().any(|value| matches!(value.data(), Data::Set(..)));
+    Ok(if any_set { Value::set(element, tuples) } else { Value::list(element, tuples) })
 }
 
 /// The distinct values among `values`, in the order of their first appearance.

@@ -116,7 +116,7 @@ fn write_text(text: &str, indent: usize, out: &mut TextBuilder) {
     }
     out.push_str(match body {
         None => "-",
-        Some(body) if body.ends_with('\n') => "+",
+        Some(body) if body.is_empty() || body.ends_with('\n') => "+",
         Some(_) => "",
     });
     // At the top a block still has to be indented.
@@ -156,11 +156,13 @@ fn quote(text: &str) -> String {
             '\u{2028}' => quoted.push_str("\\L"),
             '\u{2029}' => quoted.push_str("\\P"),
             char if is_printable(char) => quoted.push(char),
-            char => quoted.push_str(&match u32::from(char) {
-                code @ ..=0xff => format!("\\x{code:02X}"),
-                code @ ..=0xffff => format!("\\u{code:04X}"),
-                code => format!("\\U{code:08X}"),
-            }),
+            char => {
+                quoted += &match u32::from(char) {
+                    code @ ..=0xff => format!("\\x{code:02X}"),
+                    code @ ..=0xffff => format!("\\u{code:04X}"),
+                    code => format!("\\U{code:08X}"),
+                }
+            }
         }
     }
     quoted.push('"');

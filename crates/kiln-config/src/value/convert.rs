@@ -12,7 +12,7 @@ use super::{Data, Key, Number, NumberError, Type, Value};
 
 /// Why a value cannot be brought to a type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
+#[error("{}{message}", if path.is_empty() { String::new() } else { format!("at {path}: ") })]
 pub struct ConvertError {
     /// Where inside the value: `.ports[0]`; empty for the value itself.
     pub path: String,
@@ -43,7 +43,11 @@ type Result<T = Value> = std::result::Result<T, ConvertError>;
 /// `value` as a value of type `ty`.
 pub fn convert(value: &Value, ty: &Type) -> Result {
     let data = match (value.data(), ty) {
-        (_, Type::Any) => return Ok(value.clone()),
+        (_, Type::Any)
+        | (Data::Bool(_), Type::Bool)
+        | (Data::Number(_), Type::Number)
+        | (Data::String(_) | Data::Secret(_), Type::String)
+        | (Data::Component(_), Type::Component) => return Ok(value.clone()),
         (Data::Null(_), ty) => Data::Null(ty.clone()),
         (Data::Unknown(from, reason), ty) => {
             if !possible(from, ty) {
@@ -51,10 +55,6 @@ pub fn convert(value: &Value, ty: &Type) -> Result {
             }
             Data::Unknown(ty.clone(), reason.clone())
         }
-        (Data::Bool(_), Type::Bool)
-        | (Data::Number(_), Type::Number)
-        | (Data::String(_) | Data::Secret(_), Type::String)
-        | (Data::Component(_), Type::Component) => return Ok(value.clone()),
         (_, Type::Bool) => Data::Bool(to_bool(value)?),
         (_, Type::Number) => Data::Number(to_number(value)?),
         (_, Type::String) => Data::String(to_text(value)?),
@@ -86,10 +86,11 @@ pub struct UnifyError;
 /// Whether some value of one type can be converted to the other.
 fn possible(from: &Type, to: &Type) -> bool {
     match (from, to) {
-        (Type::Any, _) | (_, Type::Any) => true,
-        (Type::String, to) => to.is_primitive(),
-        (from, Type::String) => from.is_primitive(),
-        (Type::List(_) | Type::Set(_) | Type::Tuple(_), Type::List(_) | Type::Set(_))
+        (Type::String, to) if *to != Type::Any => to.is_primitive(),
+        (from, Type::String) if *from != Type::Any => from.is_primitive(),
+        (Type::Any, _)
+        | (_, Type::Any)
+        | (Type::List(_) | Type::Set(_) | Type::Tuple(_), Type::List(_) | Type::Set(_))
         | (Type::Map(_) | Type::Object(_), Type::Map(_) | Type::Object(_))
         | (Type::Tuple(_), Type::Tuple(_)) => true,
         (from, to) => from == to,

@@ -79,7 +79,6 @@ impl Value {
     pub fn equals(&self, other: &Self) -> Result<bool, SecretVersion> {
         if same(self, other) {
             return Ok(match (self.data(), other.data()) {
-                (Data::Null(_), Data::Null(_)) => true,
                 (Data::List(a, x) | Data::Set(a, x), Data::List(b, _) | Data::Set(b, _)) => {
                     !x.is_empty() || a == b
                 }

@@ -164,26 +164,28 @@ impl Type {
             Self::Number => "a number".into(),
             Self::String => "a string".into(),
             Self::Component => "a component".into(),
-            Self::List(element) => format!("a list of {}", element.describe_plural()),
-            Self::Set(element) => format!("a set of {}", element.describe_plural()),
-            Self::Map(element) => format!("a map of {}", element.describe_plural()),
+            Self::List(element) => format!("a list{}", element.describe_elements()),
+            Self::Set(element) => format!("a set{}", element.describe_elements()),
+            Self::Map(element) => format!("a map{}", element.describe_elements()),
             Self::Tuple(_) => "a tuple".into(),
             Self::Object(_) => "an object".into(),
         }
     }
 
-    fn describe_plural(&self) -> String {
-        match self {
-            Self::Any => "any type".into(),
+    /// ` of strings`, or nothing where elements may be anything.
+    fn describe_elements(&self) -> String {
+        let plural = match self {
+            Self::Any => return String::new(),
             Self::Bool => "bools".into(),
             Self::Number => "numbers".into(),
             Self::String => "strings".into(),
             Self::Component => "components".into(),
-            Self::List(element) => format!("lists of {}", element.describe_plural()),
-            Self::Set(element) => format!("sets of {}", element.describe_plural()),
-            Self::Map(element) => format!("maps of {}", element.describe_plural()),
+            Self::List(element) => format!("lists{}", element.describe_elements()),
+            Self::Set(element) => format!("sets{}", element.describe_elements()),
+            Self::Map(element) => format!("maps{}", element.describe_elements()),
             Self::Tuple(_) => "tuples".into(),
             Self::Object(_) => "objects".into(),
-        }
+        };
+        format!(" of {plural}")
     }
 }
