@@ -312,16 +312,16 @@ fn image_config(order: Order<'_>, root: &Rootfs) -> Result<ImageConfig, BuildErr
             format!("{uid}:{gid}")
         }
     };
-    let mut labels = recipe.labels.clone();
-    for (path, size) in &recipe.writable {
-        labels.insert(format!("kiln.writable.{path}"), size.0.to_string());
-    }
-    Ok(ImageConfig {
+    let mut config = ImageConfig {
         user,
         env: recipe.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         entrypoint: recipe.entrypoint.clone(),
         cmd: Vec::new(),
         working_dir: recipe.workdir.clone().unwrap_or_default(),
-        labels,
-    })
+        labels: recipe.labels.clone(),
+    };
+    for (path, size) in &recipe.writable {
+        config.set_writable(path, *size);
+    }
+    Ok(config)
 }

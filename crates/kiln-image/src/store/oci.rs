@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use kiln_model::digest::Digest;
+use kiln_model::quantity::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a whole root filesystem as EROFS.
@@ -84,6 +85,39 @@ pub struct ImageConfig {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Labels that say how much writable space servers get at a path.
+const WRITABLE_LABEL: &str = "kiln.writable.";
+
+impl ImageConfig {
+    /// The program with all arguments.
+    pub fn argv(&self) -> Vec<String> {
+        [&self.entrypoint[..], &self.cmd].concat()
+    }
+
+    /// The environment by name. What has no `=` is an empty variable.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let split = |entry: &String| {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        self.env.iter().map(split).collect()
+    }
+
+    /// The writable space that servers get unless they say otherwise: path and size.
+    pub fn writable(&self) -> BTreeMap<String, Bytes> {
+        let read = |(label, value): (&String, &String)| {
+            let path = label.strip_prefix(WRITABLE_LABEL)?;
+            Some((path.to_owned(), Bytes(value.parse().ok()?)))
+        };
+        self.labels.iter().filter_map(read).collect()
+    }
+
+    /// Notes writable space among the labels.
+    pub(crate) fn set_writable(&mut self, path: &str, size: Bytes) {
+        self.labels.insert(format!("{WRITABLE_LABEL}{path}"), size.0.to_string());
+    }
+}
+
 impl Manifest {
     /// The manifest of an image with one filesystem.
     pub fn new(config: (Digest, u64), filesystem: (Digest, u64)) -> Self {
@@ -106,5 +140,28 @@ impl Manifest {
             [layer] if layer.media_type == EROFS_MEDIA_TYPE => Some(layer),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_says_how_to_start() {
+        let mut config = ImageConfig {
+            entrypoint: vec!["/bin/app".into()],
+            cmd: vec!["-v".into()],
+            env: vec!["A=1=2".into(), "B=".into()],
+            labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+            ..ImageConfig::default()
+        };
+        config.set_writable("/tmp", Bytes::mib(1));
+        assert_eq!(config.argv(), ["/bin/app", "-v"]);
+        assert_eq!(config.environment()["A"], "1=2");
+        assert_eq!(config.writable(), BTreeMap::from([("/tmp".to_owned(), Bytes::mib(1))]));
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains("\"Entrypoint\":[\"/bin/app\"]") && !text.contains("User"));
+        assert_eq!(serde_json::from_str::<ImageConfig>(&text).unwrap(), config);
     }
 }
