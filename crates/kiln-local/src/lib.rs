@@ -3,5 +3,7 @@
 pub mod cgroup;
 pub mod instance;
 pub mod launcher;
+pub mod local;
 pub mod logs;
+pub mod network;
 pub mod seccomp;

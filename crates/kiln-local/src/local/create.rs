@@ -1,0 +1,181 @@
+//! Making networks and instances.
+
+use std::collections::BTreeMap;
+
+use kiln_engine::TargetError;
+use kiln_model::plan::{InstanceCreation, NetworkCreation};
+use kiln_model::quantity::Bytes;
+use kiln_model::text::{Part, Text};
+
+use super::Machine;
+use super::labels::{InstanceLabels, NetworkLabels};
+use super::seams::ImageFiles;
+use crate::instance::client::ClientError;
+use crate::launcher::ensure_running;
+use crate::launcher::protocol::{
+    FileMount, LaunchSpec, Limits, NetworkAttachment, Refusal, Stage, WritableMount,
+};
+use crate::network;
+
+/// Where programs are looked for when neither image nor server says so.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Open files of one process.
+const OPEN_FILES: u64 = 16_384;
+
+impl Machine {
+    pub(super) fn create_network(&self, creation: &NetworkCreation) -> Result<(), TargetError> {
+        let what = format!("create {}", creation.component);
+        let labels = NetworkLabels::of(creation);
+        // The record first: what is half made is then found as such.
+        labels.write(&self.root).map_err(|e| TargetError::passing(&what, e))?;
+        let Err(error) = self.networks.create(&labels.spec()) else { return Ok(()) };
+        let permanent =
+            matches!(error, network::Error::Overlap { .. } | network::Error::Spec { .. });
+        // A record that can't be removed now is found to have no network at the next look.
+        let _ = NetworkLabels::remove(&self.root, &creation.id);
+        let cause = chain(&error);
+        Err(TargetError { what, cause, hint: None, permanent })
+    }
+
+    pub(super) fn create_instance(&self, creation: &InstanceCreation) -> Result<(), TargetError> {
+        let what = format!("start {}", creation.component);
+        let image = self.images.get(&creation.image).map_err(|cause| {
+            TargetError::permanent(&what, cause, "`kiln image build` makes it anew")
+        })?;
+        let spec = self.launch_spec(creation, image)?;
+        let mut launcher = ensure_running(&self.root, &self.exe)
+            .map_err(|error| TargetError::passing(&what, chain(&error)))?;
+        match launcher.launch(spec) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(TargetError {
+                what,
+                cause: chain(&error),
+                hint: None,
+                permanent: is_permanent(&error),
+            }),
+        }
+    }
+
+    fn launch_spec(
+        &self,
+        creation: &InstanceCreation,
+        image: ImageFiles,
+    ) -> Result<LaunchSpec, TargetError> {
+        let identity = &creation.server.identity;
+        let what = || format!("start {}", creation.component);
+        let labels = InstanceLabels::of(creation)
+            .to_labels()
+            .map_err(|error| TargetError::passing(what(), error))?;
+        let mut argv = match &identity.command {
+            Some(command) => self.reveal_all(creation, command)?,
+            None => image.argv,
+        };
+        argv.extend(self.reveal_all(creation, &identity.args)?);
+        if argv.is_empty() {
+            let cause = "neither its image nor it says what to run";
+            let hint = "give the image an `entrypoint` or the server a `command`";
+            return Err(TargetError::permanent(what(), cause, hint));
+        }
+        let mut env: BTreeMap<String, String> = [("PATH".to_owned(), PATH.to_owned())].into();
+        env.extend(image.env);
+        for (name, text) in &identity.env {
+            env.insert(name.clone(), self.reveal(creation, text)?);
+        }
+        let mut writable = image.writable;
+        writable.extend(identity.writable.iter().map(|(path, size)| (path.clone(), *size)));
+        let workdir = identity.workdir.clone().unwrap_or(image.workdir);
+        Ok(LaunchSpec {
+            instance: creation.id.to_string(),
+            labels,
+            image: image.rootfs,
+            argv,
+            env: env.into_iter().collect(),
+            workdir: if workdir.is_empty() { "/".to_owned() } else { workdir },
+            user: identity.user.clone().unwrap_or(image.user),
+            hostname: creation.id.as_str().chars().take(63).collect(),
+            writable: writable.iter().map(|(path, size)| writable_mount(path, *size)).collect(),
+            files: files(creation),
+            limits: Limits {
+                memory_bytes: Some(identity.memory.0),
+                cpu_millis: identity.cpu.map(|cpu| u64::from(cpu.0)),
+                pids: Some(u64::from(identity.pids)),
+                open_files: Some(OPEN_FILES),
+                oom_score_adjust: 0,
+            },
+            network: Some(NetworkAttachment {
+                namespace: self.networks.path(creation.network.as_str()),
+                address: creation.address,
+                prefix_bits: creation.network_identity.cidr.prefix_len(),
+                gateway: creation.network_identity.resolver(),
+            }),
+        })
+    }
+
+    fn reveal_all(
+        &self,
+        creation: &InstanceCreation,
+        texts: &[Text],
+    ) -> Result<Vec<String>, TargetError> {
+        texts.iter().map(|text| self.reveal(creation, text)).collect()
+    }
+
+    /// A text with the values of its secrets.
+    fn reveal(&self, creation: &InstanceCreation, text: &Text) -> Result<String, TargetError> {
+        let parts = match text {
+            Text::Plain(text) => return Ok(text.clone()),
+            Text::Template(parts) => parts,
+        };
+        let mut whole = String::new();
+        for part in parts {
+            match part {
+                Part::Literal(text) => whole.push_str(text),
+                Part::Secret(secret) => {
+                    let (stack, generation) = (&creation.stack, creation.generation);
+                    let value = self.secrets.reveal(stack, generation, &secret.id);
+                    let what = format!("start {} with {}", creation.component, secret.id);
+                    whole.push_str(&value.map_err(|cause| TargetError::passing(what, cause))?);
+                }
+            }
+        }
+        Ok(whole)
+    }
+}
+
+fn writable_mount(path: &str, size: Bytes) -> WritableMount {
+    WritableMount { path: path.to_owned(), size_bytes: size.0, mode: 0o1777, exec: false }
+}
+
+/// The files by which an instance knows its name and its resolver.
+fn files(creation: &InstanceCreation) -> Vec<FileMount> {
+    let file =
+        |path: &str, content: String| FileMount { path: path.to_owned(), content, mode: 0o644 };
+    let (name, address) = (&creation.id, creation.address);
+    let resolver = creation.network_identity.resolver();
+    vec![
+        file("/etc/hostname", format!("{name}\n")),
+        file("/etc/hosts", format!("127.0.0.1 localhost\n{address} {name}\n")),
+        file("/etc/resolv.conf", format!("nameserver {resolver}\noptions timeout:1 attempts:3\n")),
+    ]
+}
+
+/// Whether a failed start would fail again: the specification, not the machine, is at fault.
+fn is_permanent(error: &ClientError) -> bool {
+    let ClientError::Refused(Refusal::Launch(error)) = error else { return false };
+    matches!(
+        error.stage,
+        Stage::Spec | Stage::User | Stage::Writable | Stage::Files | Stage::Workdir | Stage::Exec
+    )
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,99 @@
+//! Draining and ending, completely.
+
+use kiln_engine::TargetError;
+use kiln_gateway::GatewayError;
+use kiln_model::name::InstanceId;
+use kiln_netns::Namespace;
+
+use super::create::chain;
+use super::labels::{InstanceLabels, NetworkLabels, mark_draining};
+use super::{Machine, now};
+use crate::instance::{self, StopPolicy, record};
+use crate::launcher::protocol::NetworkAttachment;
+use crate::logs;
+use crate::network::{self, AttachSpec};
+
+/// Logs of ended instances that are kept for each component.
+const ENDED_LOGS: usize = 3;
+
+impl Machine {
+    pub(super) fn mark_draining(&self, instance: &InstanceId) -> Result<(), TargetError> {
+        mark_draining(&self.root, instance.as_str(), now())
+            .map_err(|error| TargetError::passing(format!("drain {instance}"), error))
+    }
+
+    pub(super) fn destroy_instance(&self, id: &InstanceId) -> Result<(), TargetError> {
+        let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
+        self.prober.forget(id);
+        let record = record::read(&self.root, id.as_str()).unwrap_or_default();
+        let labels = record.as_ref().and_then(|r| InstanceLabels::from_labels(&r.labels));
+        // What its drain has left at the bound must not meet a closed door half way.
+        match self.gateway.sever(id.clone()) {
+            Ok(_) | Err(GatewayError::NotRunning { .. }) => {}
+            Err(error) => return Err(fail(chain(&error))),
+        }
+        let policy = labels.as_ref().map_or_else(StopPolicy::default, |labels| StopPolicy {
+            signal: labels.stop.signal,
+            grace: labels.stop.grace.into(),
+        });
+        instance::destroy(&self.root, &self.cgroups, id.as_str(), policy)
+            .map_err(|error| fail(chain(&error)))?;
+        let attached = record.as_ref().and_then(|r| r.network.as_ref());
+        self.detach(id, attached).map_err(|error| fail(chain(&error)))?;
+        self.prune_logs(id);
+        Ok(())
+    }
+
+    /// Takes what is left of an instance off its network, where that still exists.
+    fn detach(
+        &self,
+        id: &InstanceId,
+        attached: Option<&NetworkAttachment>,
+    ) -> Result<(), network::Error> {
+        let Some(attached) = attached else { return Ok(()) };
+        let Ok(namespace) = Namespace::open(&attached.namespace) else { return Ok(()) };
+        let spec = AttachSpec {
+            instance: id.to_string(),
+            address: attached.address,
+            prefix_bits: attached.prefix_bits,
+            gateway: attached.gateway,
+        };
+        network::detach(&namespace, &spec)
+    }
+
+    pub(super) fn destroy_network(&self, id: &InstanceId) -> Result<(), TargetError> {
+        let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
+        self.networks.destroy(id.as_str()).map_err(|error| fail(chain(&error)))?;
+        NetworkLabels::remove(&self.root, id).map_err(|error| fail(error.to_string()))
+    }
+
+    /// Keeps the logs of the last few ended instances of a component; of none, once the
+    /// component has no instance left.
+    fn prune_logs(&self, ended: &InstanceId) {
+        let name = |id: &str| id.rsplit_once('-').map(|(name, _)| name.to_owned());
+        let Some(component) = name(ended.as_str()) else { return };
+        let alive = record::list(&self.root).unwrap_or_default();
+        let keep = if alive.iter().any(|id| name(id).as_ref() == Some(&component)) {
+            ENDED_LOGS
+        } else {
+            0
+        };
+        let Ok(entries) = std::fs::read_dir(self.root.join("logs")) else { return };
+        let mut dead: Vec<_> = entries
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|e| {
+                let id = e.file_name().into_string().ok()?;
+                let ended = name(&id).as_ref() == Some(&component) && !alive.contains(&id);
+                let modified = e.metadata().and_then(|m| m.modified()).ok()?;
+                ended.then_some((modified, id))
+            })
+            .collect();
+        dead.sort();
+        let surplus = dead.len().saturating_sub(keep);
+        for (_, id) in &dead[..surplus] {
+            // A log that stays is met again at the next end.
+            let _ = logs::remove(&self.root, id);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What tells the engine that something has changed: the launcher, the gateway, health checks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use kiln_model::name::StackName;
+use tokio::sync::Notify;
+
+use super::Machine;
+use crate::instance::client::Client;
+
+/// The pause before a process that is not there is tried again.
+const ABSENT: Duration = Duration::from_millis(250);
+
+/// How long one wait for an event lasts: so often a listener sees whether it is still needed.
+const TURN: Duration = Duration::from_secs(2);
+
+/// One alarm per stack. An alarm that nobody waits for is kept until somebody does.
+#[derive(Default)]
+pub(super) struct Changes {
+    stacks: Mutex<BTreeMap<StackName, Arc<Notify>>>,
+}
+
+impl Changes {
+    pub(super) fn of(&self, stack: &StackName) -> Arc<Notify> {
+        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        stacks.entry(stack.clone()).or_default().clone()
+    }
+
+    pub(super) fn all(&self) {
+        let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        stacks.values().for_each(|alarm| alarm.notify_one());
+    }
+}
+
+/// Starts the listeners; they end when the machine is dropped.
+pub(super) fn listen(machine: &Arc<Machine>) {
+    let listeners: [(&str, fn(&Weak<Machine>)); 2] =
+        [("launcher-events", exits), ("gateway-events", drains)];
+    for (name, listener) in listeners {
+        let machine = Arc::downgrade(machine);
+        let run = move || {
+            while machine.strong_count() > 0 {
+                listener(&machine);
+                std::thread::sleep(ABSENT);
+            }
+        };
+        // Without a listener the engine still sweeps.
+        if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(run) {
+            eprintln!("kiln: cannot start the thread {name}: {error}");
+        }
+    }
+}
+
+/// Hears of instances that have ended, for as long as the launcher answers.
+fn exits(machine: &Weak<Machine>) {
+    let Some(root) = machine.upgrade().map(|m| m.root.clone()) else { return };
+    let Ok(mut client) = Client::connect(&root) else { return };
+    if client.subscribe().is_err() {
+        return;
+    }
+    alarm(machine);
+    loop {
+        match client.next_event(Some(TURN)) {
+            Ok(Some(_)) => alarm(machine),
+            Ok(None) if machine.strong_count() > 0 => {}
+            _ => break,
+        }
+    }
+    // The launcher is gone, and with it the parent of the instances.
+    alarm(machine);
+}
+
+/// Hears of instances that have finished draining, for as long as the gateway answers.
+fn drains(machine: &Weak<Machine>) {
+    let Some(gateway) = machine.upgrade().map(|m| m.gateway.clone()) else { return };
+    let Ok(mut watch) = gateway.watch() else { return };
+    alarm(machine);
+    loop {
+        match watch.next(TURN) {
+            Ok(Some(_)) => alarm(machine),
+            Ok(None) if machine.strong_count() > 0 => {}
+            _ => break,
+        }
+    }
+    alarm(machine);
+}
+
+fn alarm(machine: &Weak<Machine>) {
+    if let Some(machine) = machine.upgrade() {
+        machine.changes.all();
+    }
+}

@@ -1,0 +1,172 @@
+//! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
+
+mod create;
+mod destroy;
+mod events;
+mod health;
+mod labels;
+mod observe;
+mod route;
+mod seams;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_engine::target::{Measured, Probes};
+use kiln_engine::{Target, TargetError};
+use kiln_gateway::Gateway;
+use kiln_model::name::{InstanceId, StackName};
+use kiln_model::plan::{Creation, Doomed};
+use kiln_model::quantity::Timestamp;
+use kiln_model::route::RouteTable;
+
+use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
+use crate::network::Networks;
+use crate::{launcher, logs};
+
+pub use seams::{ImageFiles, Images, SecretValues};
+
+use events::Changes;
+use health::Prober;
+
+/// This machine, as seen by one root.
+#[derive(Clone)]
+pub struct Local {
+    machine: Arc<Machine>,
+}
+
+/// What all parts of the target share.
+struct Machine {
+    root: PathBuf,
+    /// This program, which is also launcher and gateway.
+    exe: PathBuf,
+    cgroups: Cgroups,
+    networks: Networks,
+    gateway: Gateway,
+    images: Box<dyn Images>,
+    secrets: Box<dyn SecretValues>,
+    changes: Arc<Changes>,
+    prober: Prober,
+    /// What had no record at the last look: removed when it still has none at the next.
+    strays: Mutex<BTreeSet<String>>,
+}
+
+/// Why the machine can't be a target.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The root has no id, or can't be read.
+    #[error("the root at {} cannot be used", .path.display())]
+    Root {
+        /// The root.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine's network namespace can't be used.
+    #[error(transparent)]
+    Network(#[from] crate::network::Error),
+    /// The kernel has no control groups that would do.
+    #[error("this kernel's control groups cannot be used")]
+    Cgroups(#[from] CgroupError),
+}
+
+impl Local {
+    /// The machine for the root at `root`, whose `id` exists. `exe` is this program. Must be
+    /// called inside a tokio runtime: instances are probed on it.
+    pub fn open(
+        root: &Path,
+        exe: &Path,
+        images: Box<dyn Images>,
+        secrets: Box<dyn SecretValues>,
+    ) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Root { path: root.to_owned(), source };
+        let root_id = launcher::root_id(root).map_err(unusable)?;
+        for directory in ["run/instances", "run/networks", "logs"] {
+            fs::create_dir_all(root.join(directory)).map_err(unusable)?;
+        }
+        let cgroups = Cgroups::new(Hierarchies::detect()?, &root_id);
+        let changes = Arc::new(Changes::default());
+        let machine = Arc::new(Machine {
+            root: root.to_owned(),
+            exe: exe.to_owned(),
+            cgroups,
+            networks: Networks::new(root.join("run/net"), root_id)?,
+            gateway: Gateway::of(root),
+            images,
+            secrets,
+            prober: Prober::new(root, changes.clone()),
+            changes,
+            strays: Mutex::new(BTreeSet::new()),
+        });
+        events::listen(&machine);
+        Ok(Self { machine })
+    }
+
+    /// Does blocking work on a thread that may block.
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Machine) -> Result<R, TargetError> + Send + 'static,
+    ) -> Result<R, TargetError> {
+        let machine = self.machine.clone();
+        tokio::task::spawn_blocking(move || work(&machine))
+            .await
+            .map_err(|error| TargetError::passing("work on this machine", error))?
+    }
+}
+
+impl Target for Local {
+    async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
+        let (name, probes) = (stack.clone(), probes.clone());
+        let mut measured = self.blocking(move |machine| machine.look(&name)).await?;
+        self.machine.prober.judge(stack, &mut measured, &probes);
+        Ok(measured)
+    }
+
+    async fn create(&self, creation: &Creation) -> Result<(), TargetError> {
+        let creation = creation.clone();
+        self.blocking(move |machine| match &creation {
+            Creation::Network(network) => machine.create_network(network),
+            Creation::Instance(instance) => machine.create_instance(instance),
+        })
+        .await
+    }
+
+    async fn route(&self, table: &RouteTable) -> Result<(), TargetError> {
+        let table = table.clone();
+        self.blocking(move |machine| machine.route(table)).await
+    }
+
+    async fn drain(&self, instance: &InstanceId) -> Result<(), TargetError> {
+        let instance = instance.clone();
+        self.blocking(move |machine| machine.mark_draining(&instance)).await
+    }
+
+    async fn destroy(&self, doomed: &Doomed) -> Result<(), TargetError> {
+        let target = doomed.clone();
+        self.blocking(move |machine| match &target {
+            Doomed::Network(id) => machine.destroy_network(id),
+            Doomed::Instance(id) => machine.destroy_instance(id),
+        })
+        .await
+    }
+
+    async fn changed(&self, stack: &StackName) {
+        self.machine.changes.of(stack).notified().await;
+    }
+
+    async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {
+        let directory = logs::directory(&self.machine.root, instance.as_str());
+        let read = tokio::task::spawn_blocking(move || logs::tail(&directory, lines)).await;
+        let lines = read.ok().and_then(Result::ok).unwrap_or_default();
+        lines.into_iter().map(|line| line.text).collect()
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

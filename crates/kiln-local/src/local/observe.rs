@@ -1,0 +1,158 @@
+//! Looking at what there is, from the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_engine::TargetError;
+use kiln_engine::target::Measured;
+use kiln_gateway::GatewayError;
+use kiln_gateway::control::Status;
+use kiln_model::name::{InstanceId, StackName};
+use kiln_model::observed::{Drift, Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
+use kiln_model::quantity::Timestamp;
+
+use super::create::chain;
+use super::labels::{InstanceLabels, NetworkLabels, draining_since};
+use super::{Machine, now};
+use crate::instance::{self, Observed, Presence, StopPolicy, observe_instances};
+use crate::launcher::protocol::Exit;
+use crate::network::{self, Difference};
+
+impl Machine {
+    /// Everything of `stack`. What has no record is not of any stack, and is removed.
+    pub(super) fn look(&self, stack: &StackName) -> Result<Measured, TargetError> {
+        let what = format!("look at {stack}");
+        let at = now();
+        let instances = observe_instances(&self.root, &self.cgroups)
+            .map_err(|error| TargetError::passing(&what, error))?;
+        let networks =
+            self.networks.observe().map_err(|error| TargetError::passing(&what, chain(&error)))?;
+        let labelled =
+            NetworkLabels::list(&self.root).map_err(|error| TargetError::passing(&what, error))?;
+        self.remove_strays(&instances, &networks, &labelled);
+        let status = match self.gateway.status() {
+            Ok(status) => Some(status),
+            Err(GatewayError::NotRunning { .. }) => None,
+            Err(error) => return Err(TargetError::passing(&what, chain(&error))),
+        };
+        let traffic = status.as_ref().map(in_flight).unwrap_or_default();
+        let mut measured = Measured {
+            at,
+            networks: networks_of(stack, &labelled, &networks),
+            instances: instances
+                .iter()
+                .filter_map(|seen| self.instance(stack, seen, &traffic))
+                .collect(),
+            table: status.and_then(|s| s.tables.into_iter().find(|t| t.stack == *stack)),
+        };
+        measured.instances.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(measured)
+    }
+
+    fn instance(
+        &self,
+        stack: &StackName,
+        seen: &Observed,
+        traffic: &BTreeMap<InstanceId, u32>,
+    ) -> Option<ObservedInstance> {
+        let record = seen.record.as_ref()?;
+        let labels = InstanceLabels::from_labels(&record.labels)?;
+        if labels.stack != *stack {
+            return None;
+        }
+        let id: InstanceId = seen.instance.parse().ok()?;
+        let phase = match seen.presence {
+            Presence::Running => Phase::Running,
+            Presence::Ended | Presence::Orphaned => {
+                Phase::Ended { cause: ending(seen.exit.as_ref()) }
+            }
+        };
+        Some(ObservedInstance {
+            in_flight: traffic.get(&id).copied().unwrap_or(0),
+            component: labels.component,
+            digest: labels.digest,
+            generation: labels.generation,
+            network: labels.network,
+            address: record.network.as_ref()?.address,
+            connects: labels.connects,
+            created_at: Timestamp(record.started_at_ms),
+            pid: seen.main.as_ref().and_then(|p| u32::try_from(p.pid).ok()),
+            phase,
+            health: Verdict::Starting { last: None },
+            draining_since: draining_since(&self.root, &seen.instance),
+            drift: Vec::new(),
+            id,
+        })
+    }
+
+    /// Removes what has no record. Only what had none at the last look either: what is being
+    /// made has its record in a moment.
+    fn remove_strays(
+        &self,
+        instances: &[Observed],
+        networks: &[network::ObservedNetwork],
+        labelled: &[NetworkLabels],
+    ) {
+        let known: BTreeSet<&str> = labelled.iter().map(|l| l.id.as_str()).collect();
+        let orphans = instances.iter().filter(|i| i.presence == Presence::Orphaned);
+        let orphans: BTreeSet<String> = orphans.map(|i| i.instance.clone()).collect();
+        let strange = networks.iter().filter(|n| !known.contains(n.id.as_str()));
+        let strange: BTreeSet<String> = strange.map(|n| n.id.clone()).collect();
+        let now: BTreeSet<String> = orphans.union(&strange).cloned().collect();
+        let before = {
+            let mut strays = self.strays.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::replace(&mut *strays, now)
+        };
+        // What can't be removed now is met again at the next look.
+        for id in orphans.intersection(&before) {
+            let _ = instance::destroy(&self.root, &self.cgroups, id, StopPolicy::default());
+        }
+        for id in strange.intersection(&before) {
+            let _ = self.networks.destroy(id);
+        }
+    }
+}
+
+fn networks_of(
+    stack: &StackName,
+    labelled: &[NetworkLabels],
+    seen: &[network::ObservedNetwork],
+) -> Vec<ObservedNetwork> {
+    let by_id: BTreeMap<&str, &network::ObservedNetwork> =
+        seen.iter().map(|n| (n.id.as_str(), n)).collect();
+    labelled
+        .iter()
+        .filter(|labels| labels.stack == *stack)
+        .map(|labels| ObservedNetwork {
+            id: labels.id.clone(),
+            component: labels.component.clone(),
+            digest: labels.digest,
+            identity: labels.identity.clone(),
+            drift: match by_id.get(labels.id.as_str()) {
+                Some(network) => network.differences(&labels.spec()).iter().map(drift).collect(),
+                None => vec![drift(&Difference::NotPinned)],
+            },
+        })
+        .collect()
+}
+
+fn drift(difference: &Difference) -> Drift {
+    Drift {
+        what: "network".to_owned(),
+        expected: "as it was made".to_owned(),
+        found: difference.to_string(),
+    }
+}
+
+fn in_flight(status: &Status) -> BTreeMap<InstanceId, u32> {
+    let count = |i: &kiln_gateway::control::InstanceTraffic| i.requests + i.connections;
+    status.instances.iter().map(|i| (i.instance.clone(), count(i))).collect()
+}
+
+fn ending(exit: Option<&Exit>) -> Ending {
+    match exit {
+        Some(exit) if exit.out_of_memory => Ending::OutOfMemory,
+        Some(Exit { code: Some(code), .. }) => Ending::Exited(*code),
+        Some(Exit { signal: Some(signal), .. }) => Ending::Killed(*signal),
+        _ => Ending::Incomplete,
+    }
+}

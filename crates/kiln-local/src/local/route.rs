@@ -1,0 +1,80 @@
+//! Handing the gateway its table, and the networks the rules that go with it.
+
+use std::collections::BTreeMap;
+
+use kiln_engine::TargetError;
+use kiln_gateway::control::Refusal;
+use kiln_gateway::{GatewayError, ensure_running};
+use kiln_model::name::InstanceId;
+use kiln_model::route::{NetworkRoute, RouteTable, SERVICE_PORT};
+
+use kiln_netns::Namespace;
+
+use super::Machine;
+use super::create::chain;
+use crate::network::{self, Service};
+
+impl Machine {
+    /// The gateway first, so that it listens when the rules send connections to it.
+    pub(super) fn route(&self, table: RouteTable) -> Result<(), TargetError> {
+        let what = format!("route {}", table.stack);
+        let before = self.table_of(&table.stack)?;
+        if table.is_empty() && before.is_none() {
+            return Ok(());
+        }
+        let gateway = ensure_running(&self.root, &self.exe)
+            .map_err(|error| TargetError::passing(&what, chain(&error)))?;
+        let networks = table.networks.clone();
+        gateway.set_table(table).map_err(|error| refused(what, &error))?;
+        let before: BTreeMap<InstanceId, NetworkRoute> = before
+            .into_iter()
+            .flat_map(|t| t.networks)
+            .map(|network| (network.network.clone(), network))
+            .collect();
+        for network in &networks {
+            let known = before.get(&network.network).map(rules).unwrap_or_default();
+            let wanted = rules(network);
+            if wanted != known {
+                let fail = |cause| TargetError::passing(format!("open {}", network.network), cause);
+                let namespace = Namespace::open(self.networks.path(network.network.as_str()))
+                    .map_err(|error| fail(chain(&error)))?;
+                network::set_services(&namespace, &wanted).map_err(|error| fail(chain(&error)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the gateway routes for a stack; `None` where none runs or it has nothing.
+    fn table_of(
+        &self,
+        stack: &kiln_model::name::StackName,
+    ) -> Result<Option<RouteTable>, TargetError> {
+        match self.gateway.status() {
+            Ok(status) => Ok(status.tables.into_iter().find(|t| t.stack == *stack)),
+            Err(GatewayError::NotRunning { .. }) => Ok(None),
+            Err(error) => Err(TargetError::passing("ask the gateway", chain(&error))),
+        }
+    }
+}
+
+/// The network's rules that go with its part of the table.
+fn rules(network: &NetworkRoute) -> Vec<Service> {
+    let service = |service: &kiln_model::route::Service| Service {
+        address: service.address,
+        clients: service.clients.clone(),
+        port: SERVICE_PORT,
+    };
+    network.services.iter().map(service).collect()
+}
+
+fn refused(what: String, error: &GatewayError) -> TargetError {
+    let permanent = matches!(
+        error,
+        GatewayError::Refused(
+            Refusal::PortTaken { .. }
+                | Refusal::AddressNotAvailable { .. }
+                | Refusal::CannotListen { .. }
+        )
+    );
+    TargetError { what, cause: chain(error), hint: None, permanent }
+}
