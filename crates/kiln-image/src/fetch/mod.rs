@@ -43,9 +43,9 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            attempts: 5,
+            attempts: 4,
             first_pause: Duration::from_millis(250),
-            connect: Duration::from_secs(10),
+            connect: Duration::from_secs(5),
             stall: Duration::from_secs(20),
             whole: Duration::from_secs(30 * 60),
         }
@@ -73,7 +73,8 @@ pub enum FetchError {
     },
     /// No connection, or one that broke each time.
     #[error(
-        "can't fetch {url} ({attempts} attempts); check the network, or name a mirror that answers"
+        "can't fetch {url} ({attempts} attempts); check the network, or name another mirror in \
+         KILN_DEBIAN_MIRROR or KILN_DEBIAN_SECURITY_MIRROR"
     )]
     Unreachable {
         /// The address.
