@@ -138,11 +138,14 @@ fn expr() -> impl Strategy<Value = String> {
             list.clone().prop_map(|items| {
                 format!(
                     "[{}]",
-                    items.iter().map(|(i, g)| format!("{g}{i}{g},")).collect::<String>()
+                    items.iter().map(|(i, g)| format!("{g}{i}{g},")).collect::<Vec<_>>().concat()
                 )
             }),
             list.prop_map(|items| {
-                format!("f ({})", items.iter().map(|(i, g)| format!("{i}{g},")).collect::<String>())
+                format!(
+                    "f ({})",
+                    items.iter().map(|(i, g)| format!("{i}{g},")).collect::<Vec<_>>().concat()
+                )
             }),
             (inner.clone(), gap).prop_map(|(i, g)| format!("{{ a={i},{g}\"b\" : {i}\n(c)={i}}}")),
             inner.clone().prop_map(|i| format!("{{for k,v in {i}:k=>v...if {i}}}")),

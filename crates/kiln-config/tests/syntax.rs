@@ -162,7 +162,7 @@ fn every_mistake_is_reported_once_and_reading_goes_on() {
                 \x20 g = \"${1 +}\"\n}\nh = 1\nh = 2\ni : 3\nj = \"x\nk = 'y'\nl = 1 m = 2\n}\nz = 9\n";
     let (body, errors) = body(text);
     let expected = [
-        "unexpected the end of the line",
+        "unexpected end of the line",
         "unexpected `2`",
         "unexpected `=`",
         "unexpected `=`",
@@ -189,7 +189,7 @@ fn what_is_not_closed_is_told_where_it_opens() {
         ("a = /* x", "this comment is not closed"),
         ("a = \"%{ if x }y\"", "this directive is not closed"),
         ("a = \"%{ endif }\"", "unexpected `endif`"),
-        ("a = \"${x", "unexpected the end of the file"),
+        ("a = \"${x", "unexpected end of the file"),
     ] {
         assert_eq!(body(text).1, [summary], "{text}");
     }

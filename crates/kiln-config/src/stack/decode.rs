@@ -15,7 +15,7 @@ use crate::syntax::ast::{Expr, ExprKind};
 use crate::syntax::span::Span;
 use crate::value::convert::convert;
 use crate::value::secret::{SecretPart, SecretText};
-use crate::value::{Component, Data, Type, Value};
+use crate::value::{Component, Data, Number, Type, Value};
 
 /// Where errors go while a stack is evaluated.
 pub(super) type Sink = RefCell<Diagnostics>;
@@ -26,7 +26,7 @@ pub(super) type Sink = RefCell<Diagnostics>;
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
     owner: Option<&'a Field<'a>>,
-    name: &'a str,
+    step: Step<'a>,
     value: &'a Value,
     /// The expression, as long as it is a constructor whose parts have places of their own.
     expr: Option<&'a Expr>,
@@ -38,6 +38,13 @@ pub(super) struct Field<'a> {
     marks: Option<&'a Marks>,
 }
 
+/// What leads to a setting.
+#[derive(Clone, Copy, Debug)]
+enum Step<'a> {
+    Name(&'a str),
+    Position(usize),
+}
+
 /// Where in a spec values stand that are not to be shown: an attribute, or an entry of `env` or
 /// `labels`, as in `env.TOKEN`.
 pub(super) type Marks = RefCell<BTreeSet<String>>;
@@ -46,7 +53,8 @@ impl<'a> Field<'a> {
     /// The value of the attribute `name`, which `expr` yielded.
     pub(super) fn new(name: &'a str, value: &'a Value, expr: &'a Expr, sink: &'a Sink) -> Self {
         let (span, hidden) = (expr.span, value.is_sensitive());
-        Self { owner: None, name, value, expr: Some(expr), span, hidden, sink, marks: None }
+        let step = Step::Name(name);
+        Self { owner: None, step, value, expr: Some(expr), span, hidden, sink, marks: None }
     }
 
     /// The same for a setting that may be sensitive: `marks` takes note of it.
@@ -58,9 +66,9 @@ impl<'a> Field<'a> {
     fn mark(&self) -> String {
         match self.owner {
             Some(owner) if owner.owner.is_some() => owner.mark(),
-            Some(owner) if matches!(owner.name, "env" | "labels") => self.path(),
-            Some(owner) => owner.name.to_owned(),
-            None => self.name.to_owned(),
+            Some(owner) if matches!(owner.name(), "env" | "labels") => self.path(),
+            Some(owner) => owner.name().to_owned(),
+            None => self.name().to_owned(),
         }
     }
 
@@ -74,10 +82,18 @@ impl<'a> Field<'a> {
 
     /// The setting as it is written: `health.http.port`.
     pub(super) fn path(&self) -> String {
-        match self.owner {
-            Some(owner) if self.name.starts_with('[') => format!("{}{}", owner.path(), self.name),
-            Some(owner) => format!("{}.{}", owner.path(), self.name),
-            None => self.name.to_owned(),
+        match (self.owner, self.step) {
+            (None, _) => self.name().to_owned(),
+            (Some(owner), Step::Name(name)) => format!("{}.{name}", owner.path()),
+            (Some(owner), Step::Position(index)) => format!("{}[{index}]", owner.path()),
+        }
+    }
+
+    /// The last name of the setting; an element of a list has none.
+    fn name(&self) -> &'a str {
+        match self.step {
+            Step::Name(name) => name,
+            Step::Position(_) => "",
         }
     }
 
@@ -206,7 +222,7 @@ impl<'a> Field<'a> {
     {
         let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         let value = self.primitive(&Type::Number, &expected)?;
-        let number = value.as_number().and_then(crate::value::Number::to_i64);
+        let number = value.as_number().and_then(Number::to_i64);
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) if bounds.contains(&number) => Some(number),
             _ => self.refuse(&expected),
@@ -245,16 +261,15 @@ impl<'a> Field<'a> {
     pub(super) fn cpu(&self) -> Option<MilliCpu> {
         const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
         let value = self.primitive(&Type::Number, EXPECTED)?;
-        let thousandths = (value.as_number()?.to_f64() * 1000.0).round();
-        if !(10.0..=1_024_000.0).contains(&thousandths) {
-            return self.refuse(EXPECTED);
+        let thousandths = value.as_number().and_then(|number| {
+            let half = Number::from(1_i64).div(&Number::from(2_i64)).ok()?;
+            let scaled = number.mul(&Number::from(1000_i64)).ok()?;
+            u32::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
+        });
+        match thousandths {
+            Some(thousandths @ 10..=1_024_000) => Some(MilliCpu(thousandths)),
+            _ => self.refuse(EXPECTED),
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "checked to lie between 10 and 1,024,000"
-        )]
-        Some(MilliCpu(thousandths as u32))
     }
 
     /// Text that may hold secrets.
@@ -296,7 +311,7 @@ impl<'a> Field<'a> {
         };
         let fields = elements.iter().enumerate().map(|(index, value)| {
             let expr = exprs.map(|exprs| &exprs[index]);
-            self.part("[…]", value, expr)
+            self.part(Step::Position(index), value, expr)
         });
         Some(fields.collect())
     }
@@ -306,15 +321,17 @@ impl<'a> Field<'a> {
         let Some(entries) = self.value.as_entries() else {
             return self.refuse("an object, such as { name = value }");
         };
-        let fields = entries.iter().map(|(key, value)| self.part(key, value, self.item_expr(key)));
+        let fields = entries
+            .iter()
+            .map(|(key, value)| self.part(Step::Name(key), value, self.item_expr(key)));
         Some(fields.collect())
     }
 
-    fn part<'s>(&'s self, name: &'s str, value: &'s Value, expr: Option<&'s Expr>) -> Field<'s> {
+    fn part<'s>(&'s self, step: Step<'s>, value: &'s Value, expr: Option<&'s Expr>) -> Field<'s> {
         let span = expr.map_or(self.span, |expr| expr.span);
         let hidden = self.hidden || value.is_sensitive();
         let (sink, marks) = (self.sink, self.marks);
-        Field { owner: Some(self), name, value, expr, span, hidden, sink, marks }
+        Field { owner: Some(self), step, value, expr, span, hidden, sink, marks }
     }
 
     fn item_expr(&self, key: &str) -> Option<&'a Expr> {
@@ -330,7 +347,7 @@ impl<'a> Field<'a> {
         let fields = self.entries()?;
         let mut settings = Vec::with_capacity(fields.len());
         for field in fields {
-            if known.contains(&field.name) {
+            if known.contains(&field.name()) {
                 if !field.value.is_null() {
                     settings.push(field);
                 }
@@ -338,7 +355,7 @@ impl<'a> Field<'a> {
             }
             let summary = format!("unknown setting `{}`", field.path());
             let diagnostic = Diagnostic::error(field.span, summary);
-            self.report(match nearest(field.name, known.iter().copied()) {
+            self.report(match nearest(field.name(), known.iter().copied()) {
                 Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
                 None => diagnostic.with_help(format!("the settings are {}", known.join(", "))),
             });
@@ -371,7 +388,7 @@ impl<'a> Field<'a> {
         let present = fields.iter().filter(|field| !field.value.is_null());
         // Not lazily: each wrong entry is to be reported.
         let read: Vec<Option<(String, T)>> =
-            present.map(|field| Some((field.name.to_owned(), read(field)?))).collect();
+            present.map(|field| Some((field.name().to_owned(), read(field)?))).collect();
         read.into_iter().collect()
     }
 
@@ -427,12 +444,12 @@ pub(super) struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     pub(super) fn get(&self, name: &str) -> Option<&Field<'a>> {
-        self.fields.iter().find(|field| field.name == name)
+        self.fields.iter().find(|field| field.name() == name)
     }
 
     /// The names that are set, of these.
     pub(super) fn set_of(&self, names: &[&str]) -> Vec<&Field<'a>> {
-        self.fields.iter().filter(|field| names.contains(&field.name)).collect()
+        self.fields.iter().filter(|field| names.contains(&field.name())).collect()
     }
 
     /// What `read` makes of the setting, or the default where it is not set.

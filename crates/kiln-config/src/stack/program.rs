@@ -61,7 +61,8 @@ impl Program {
     pub(super) fn new(bodies: Vec<Body>, diagnostics: &mut Diagnostics) -> Self {
         let mut program = Self::default();
         for body in bodies {
-            program.incomplete |= body.broken;
+            let broken = body.broken || body.blocks.iter().any(|block| block.body.broken);
+            program.incomplete |= broken;
             for attribute in &body.attributes {
                 diagnostics.push(stray_attribute(attribute));
             }

@@ -33,31 +33,31 @@ pub(super) const TOP_LEVEL: &[&str] = &[
 ];
 
 pub(super) const STACK: Schema = Schema {
-    what: "`stack` block",
+    what: "a `stack` block",
     optional: &["name"],
     later: &[("trust", "no signatures but those of this root are trusted")],
     ..NOTHING
 };
 
 pub(super) const VARIABLE: Schema = Schema {
-    what: "`variable` block",
+    what: "a `variable` block",
     optional: &["type", "default", "description", "sensitive", "nullable"],
     blocks: &["validation"],
     ..NOTHING
 };
 
 pub(super) const VALIDATION: Schema =
-    Schema { what: "`validation` block", required: &["condition", "error_message"], ..NOTHING };
+    Schema { what: "a `validation` block", required: &["condition", "error_message"], ..NOTHING };
 
 pub(super) const OUTPUT: Schema = Schema {
-    what: "`output` block",
+    what: "an `output` block",
     required: &["value"],
     optional: &["sensitive", "description"],
     ..NOTHING
 };
 
 const IMAGE: Schema = Schema {
-    what: "`image` block",
+    what: "an `image` block",
     required: &["base"],
     optional: &["packages", "env", "workdir", "user", "entrypoint", "writable", "labels"],
     blocks: &["copy", "file", "directory", "symlink", "user", "dynamic"],
@@ -69,26 +69,26 @@ const IMAGE: Schema = Schema {
 };
 
 pub(super) const COPY: Schema =
-    Schema { what: "`copy` block", required: &["to"], optional: &["owner", "mode"], ..NOTHING };
+    Schema { what: "a `copy` block", required: &["to"], optional: &["owner", "mode"], ..NOTHING };
 
 pub(super) const FILE: Schema = Schema {
-    what: "`file` block",
+    what: "a `file` block",
     required: &["content"],
     optional: &["owner", "mode"],
     ..NOTHING
 };
 
 pub(super) const DIRECTORY: Schema =
-    Schema { what: "`directory` block", optional: &["owner", "mode"], ..NOTHING };
+    Schema { what: "a `directory` block", optional: &["owner", "mode"], ..NOTHING };
 
 pub(super) const SYMLINK: Schema =
-    Schema { what: "`symlink` block", required: &["target"], ..NOTHING };
+    Schema { what: "a `symlink` block", required: &["target"], ..NOTHING };
 
 pub(super) const USER: Schema =
-    Schema { what: "`user` block", optional: &["uid", "home"], ..NOTHING };
+    Schema { what: "a `user` block", optional: &["uid", "home"], ..NOTHING };
 
 pub(super) const DYNAMIC: Schema = Schema {
-    what: "`dynamic` block",
+    what: "a `dynamic` block",
     required: &["for_each"],
     optional: &["iterator", "labels"],
     blocks: &["content"],
@@ -96,13 +96,13 @@ pub(super) const DYNAMIC: Schema = Schema {
 };
 
 const NETWORK: Schema =
-    Schema { what: "`network` block", required: &["cidr"], optional: &["egress"], ..NOTHING };
+    Schema { what: "a `network` block", required: &["cidr"], optional: &["egress"], ..NOTHING };
 
 const SECRET: Schema =
-    Schema { what: "`secret` block", optional: &["generate", "value", "file", "env"], ..NOTHING };
+    Schema { what: "a `secret` block", optional: &["generate", "value", "file", "env"], ..NOTHING };
 
 const SERVER: Schema = Schema {
-    what: "`server` block",
+    what: "a `server` block",
     required: &["image", "network"],
     optional: &[
         "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
@@ -124,7 +124,7 @@ const SERVER: Schema = Schema {
 };
 
 const ENDPOINT: Schema = Schema {
-    what: "`endpoint` block",
+    what: "an `endpoint` block",
     required: &["listen", "to", "port"],
     optional: &["protocol"],
     later: &[("tls", "end TLS in front of the endpoint")],
@@ -141,7 +141,7 @@ impl Schema {
             Kind::Secret => SECRET,
             Kind::Server => SERVER,
             Kind::Endpoint => ENDPOINT,
-            Kind::Database => Schema { what: "`database` block", ..NOTHING },
+            Kind::Database => Schema { what: "a `database` block", ..NOTHING },
         }
     }
 
@@ -172,7 +172,7 @@ impl Schema {
                 let summary = format!("`{name}` is missing");
                 diagnostics.push(
                     Diagnostic::error(header, summary)
-                        .with_label(format!("this {} needs `{name}`", self.what)),
+                        .with_label(format!("{} needs `{name}`", self.what)),
                 );
             }
         }
@@ -184,7 +184,7 @@ impl Schema {
             return later;
         }
         let diagnostic = Diagnostic::error(name.span, format!("unknown attribute `{}`", name.name))
-            .with_label(format!("a {} has no such attribute", self.what));
+            .with_label(format!("{} has no such attribute", self.what));
         if self.blocks.contains(&&*name.name) {
             let help = format!("`{0}` is a block: write `{0} … {{ … }}` without `=`", name.name);
             return diagnostic.with_help(help);
@@ -200,7 +200,11 @@ impl Schema {
             return later;
         }
         let diagnostic = Diagnostic::error(name.span, format!("unknown block `{}`", name.name))
-            .with_label(format!("a {} has no such block", self.what));
+            .with_label(format!("{} has no such block", self.what));
+        if TOP_LEVEL.contains(&&*name.name) && !block.labels.is_empty() {
+            let help = "it stands outside of other blocks: is a `}` missing before it?";
+            return diagnostic.with_help(help);
+        }
         if self.required.contains(&&*name.name) || self.optional.contains(&&*name.name) {
             let help = format!("`{0}` is an attribute: write `{0} = {{ … }}`", name.name);
             return diagnostic.with_help(help);

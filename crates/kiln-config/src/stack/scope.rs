@@ -201,16 +201,14 @@ impl Scope for Site<'_> {
                 }
             }
             _ => {
-                let what = format!("{} `{}`", declaration.kind, name.name);
                 let summary = format!("{id} has no attribute `{}`", name.name);
-                let diagnostic = Diagnostic::error(name.span, summary);
-                let near = nearest(&name.name, known.iter().copied());
-                let list = format!("{} has {}", declaration.kind, known.join(", "));
-                let help = near.map_or(list, |near| format!("did you mean `{near}`?"));
-                return Err(diagnostic
-                    .with_label(format!("no such {what}"))
-                    .with_help(help)
-                    .into());
+                let diagnostic = Diagnostic::error(name.span, summary)
+                    .with_label(format!("expected {}", known.join(" or ")));
+                return Err(match nearest(&name.name, known.iter().copied()) {
+                    Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
+                    None => diagnostic,
+                }
+                .into());
             }
         })
     }

@@ -155,7 +155,7 @@ impl<'w> World<'w> {
     /// The stable addresses of all servers. They depend on the ranges of the networks and on
     /// which server is in which, and on nothing else.
     pub(super) fn addresses(&self, asked_at: Span) -> Evaluated<Rc<Addresses>> {
-        let what = || "the addresses of the servers".to_owned();
+        let what = || "server.*.address".to_owned();
         self.addresses
             .get(&(), &self.trail, self.sink, asked_at, what, || Ok(Rc::new(self.allocate())))
     }

@@ -48,10 +48,10 @@ impl TokenKind {
     /// The kind as messages call it; names and numbers are better shown as they stand.
     pub(crate) fn describe(self) -> &'static str {
         match self {
-            Self::Ident => "a name",
-            Self::Number => "a number",
-            Self::Quote => "a string",
-            Self::Heredoc => "a heredoc",
+            Self::Ident => "name",
+            Self::Number => "number",
+            Self::Quote => "string",
+            Self::Heredoc => "heredoc",
             Self::OpenBrace => "`{`",
             Self::CloseBrace => "`}`",
             Self::OpenBracket => "`[`",
@@ -80,9 +80,9 @@ impl TokenKind {
             Self::And => "`&&`",
             Self::Or => "`||`",
             Self::TrimClose => "`~}`",
-            Self::Newline => "the end of the line",
-            Self::EndOfFile => "the end of the file",
-            Self::Invalid => "an unknown character",
+            Self::Newline => "end of the line",
+            Self::EndOfFile => "end of the file",
+            Self::Invalid => "character",
         }
     }
 

@@ -1,59 +1,99 @@
-//! An environment for expressions that stand alone: a directory of their own and no variables.
+//! What the tests of stacks share: a directory with files, and surroundings without a root.
 
-use std::cell::RefCell;
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::panic, reason = "a helper of tests fails as a test does")]
+
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use kiln_config::diagnostic::Diagnostics;
-use kiln_config::eval::{Environment, Evaluated, Evaluator, Variables};
-use kiln_config::function::Directory;
-use kiln_config::syntax::span::Sources;
-use kiln_config::syntax::{parse_expr, parse_template};
-use kiln_config::value::{Key, Value};
+use kiln_config::diagnostic::Report;
+use kiln_config::stack::{Inputs, Stack, Surroundings, load};
+use kiln_model::digest::Digest;
+use kiln_model::name::ComponentId;
+use kiln_model::spec::Spec;
+use kiln_model::spec::image::Recipe;
+use tempfile::TempDir;
 
-/// A directory and what the names in expressions stand for.
-pub(crate) struct Stack {
-    pub(crate) directory: tempfile::TempDir,
-    pub(crate) variables: BTreeMap<Key, Value>,
+/// Surroundings that know nothing but the stack's files: what is copied is a file.
+pub(crate) struct OnlyFiles(pub(crate) std::path::PathBuf);
+
+impl Surroundings for OnlyFiles {
+    fn copied(&self, from: &str) -> Result<Digest, String> {
+        let content = std::fs::read(self.0.join(from));
+        content.map(|bytes| Digest::of(&bytes)).map_err(|_| format!("there is no {from:?}"))
+    }
+
+    fn locked_inputs(&self, _: &ComponentId, _: &Recipe) -> Option<Digest> {
+        None
+    }
+
+    fn secret_version(&self, _: &ComponentId, value: Option<&[u8]>) -> Option<String> {
+        value.map(|bytes| Digest::of(bytes).short(32))
+    }
 }
 
-impl Stack {
-    pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        Self { directory, variables: BTreeMap::new() }
-    }
+/// A stack's directory called `shop`.
+pub(crate) struct Files {
+    temporary: TempDir,
+    pub(crate) inputs: Inputs,
+}
 
-    /// Gives the evaluator of an expression to `body`.
-    pub(crate) fn with<T>(&self, body: impl FnOnce(&Evaluator<'_>) -> T) -> T {
-        let files = Directory::open(self.directory.path()).expect("the directory opens");
-        let sources = RefCell::new(Sources::default());
-        let parse = |path: &str, text: String| {
-            let file = sources.borrow_mut().add(path, text.as_str());
-            let mut diagnostics = Diagnostics::new();
-            let expr = parse_template(file, &text, &mut diagnostics);
-            if diagnostics.has_errors() { Err(diagnostics) } else { Ok(expr) }
+impl Files {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let directory = temporary.path().join("shop");
+        std::fs::create_dir(&directory).expect("a directory");
+        let inputs = Inputs {
+            directory_of_caller: directory.clone(),
+            directory,
+            env: BTreeMap::new(),
+            ..Inputs::default()
         };
-        let environment = Environment::new(&files, Box::new(parse));
-        let scope = Variables(&self.variables);
-        body(&Evaluator::new(&environment, &scope))
+        let made = Self { temporary, inputs };
+        for (name, text) in files {
+            made.write(name, text);
+        }
+        made
     }
 
-    /// The value of an expression, or all errors.
-    pub(crate) fn evaluate(&self, expression: &str) -> Evaluated {
-        let mut sources = Sources::default();
-        let file = sources.add("expression", expression);
-        let mut diagnostics = Diagnostics::new();
-        let expr = parse_expr(file, expression, &mut diagnostics);
-        if diagnostics.has_errors() {
-            return Err(diagnostics);
-        }
-        self.with(|evaluator| evaluator.evaluate(&expr))
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.inputs.directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("a directory");
+        std::fs::write(path, text).expect("a file is written");
     }
 
-    /// The value as a console prints it, on one line; `error` if it has none.
-    pub(crate) fn print(&self, expression: &str) -> String {
-        match self.evaluate(expression) {
-            Ok(value) => value.to_string().replace('\n', "␤"),
-            Err(_) => "error".into(),
-        }
+    pub(crate) fn load(&self) -> Result<Stack, Report> {
+        load(&self.inputs, &OnlyFiles(self.inputs.directory.clone()))
     }
+
+    /// The stack, which is right.
+    pub(crate) fn stack(&self) -> Stack {
+        self.load().unwrap_or_else(|report| panic!("{report}"))
+    }
+
+    /// What is wrong with the stack.
+    pub(crate) fn errors(&self) -> String {
+        let report = self.load().expect_err("something is wrong");
+        report.to_string().replace(&*self.temporary.path().to_string_lossy(), "TMP")
+    }
+}
+
+/// A stack of one file.
+pub(crate) fn stack(text: &str) -> Stack {
+    Files::new(&[("main.kiln.hcl", text)]).stack()
+}
+
+/// The errors of a stack of one file.
+pub(crate) fn errors(text: &str) -> String {
+    Files::new(&[("main.kiln.hcl", text)]).errors()
+}
+
+/// The spec of a component.
+pub(crate) fn spec<'s>(stack: &'s Stack, id: &str) -> &'s Spec {
+    let found = stack.specs.iter().find(|spec| spec.id.to_string() == id);
+    found.unwrap_or_else(|| panic!("no {id} in {:?}", ids(stack)))
+}
+
+pub(crate) fn ids(stack: &Stack) -> Vec<String> {
+    stack.specs.iter().map(|spec| spec.id.to_string()).collect()
 }

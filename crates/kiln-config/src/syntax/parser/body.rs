@@ -149,7 +149,7 @@ impl Parser<'_, '_> {
         }
         let header = self.span_from(kind.span.start);
         if self.at(TokenKind::Newline) {
-            self.brace_on_next_line()?;
+            self.brace_on_next_line(&kind)?;
         } else if !self.at(TokenKind::OpenBrace) {
             return Err(self.unexpected("`{`"));
         }
@@ -158,12 +158,16 @@ impl Parser<'_, '_> {
     }
 
     /// Reports a header without `{` on its line, and goes on if it stands on the next one.
-    fn brace_on_next_line(&mut self) -> Parse<()> {
-        let diagnostic = self
-            .unexpected_diagnostic("`{`")
-            .with_help("the `{` of a block stands on the same line as its name");
+    fn brace_on_next_line(&mut self, kind: &Ident) -> Parse<()> {
+        let follows = self.lexer.clone().next(false).kind == TokenKind::OpenBrace;
+        let help = if follows {
+            "the `{` of a block stands on the same line as its name".to_owned()
+        } else {
+            format!("an attribute is written `{} = value`", kind.name)
+        };
+        let diagnostic = self.unexpected_diagnostic("`{`").with_help(help);
         let failed = self.report(diagnostic);
-        if self.lexer.clone().next(false).kind != TokenKind::OpenBrace {
+        if !follows {
             return Err(failed);
         }
         while self.at(TokenKind::Newline) {
@@ -195,6 +199,7 @@ impl Parser<'_, '_> {
         if self.at(TokenKind::EndOfFile) {
             let diagnostic = Diagnostic::error(header, "this block is not closed")
                 .with_label("its `}` is missing");
+            body.broken = true;
             if !std::mem::replace(&mut self.unclosed, true) {
                 self.report(diagnostic);
             }

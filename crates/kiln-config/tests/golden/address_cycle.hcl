@@ -1,0 +1,10 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "${server.web.address}/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+}

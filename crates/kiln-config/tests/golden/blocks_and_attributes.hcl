@@ -1,0 +1,23 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "10.0.0.0/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+  health {
+    every = "1s"
+  }
+  entrypoint = ["x"]
+}
+image "j" {
+  base = scratch()
+  copy = "site/"
+  symlink "relative" { target = "x" }
+  file {
+    content = "x"
+  }
+  directory "/x" { mode = 755 }
+}

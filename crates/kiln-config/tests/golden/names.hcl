@@ -1,0 +1,9 @@
+server "web server" {
+}
+server {
+}
+network "a" "b" {
+}
+stack "x" {
+}
+port = 80

@@ -1,0 +1,14 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "10.0.0.0/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+  health  = { htp = { port = 80 }, tcp = {} }
+  rollout = { strategy = "fast" }
+  stop    = "now"
+  env     = ["A=B"]
+}

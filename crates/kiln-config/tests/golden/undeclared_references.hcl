@@ -1,0 +1,17 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "10.0.0.0/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+  env = {
+    A = var.region
+    B = local.port
+    C = server.wbe.address
+    D = server.web.adress
+    E = sever.web.address
+  }
+}

@@ -1,0 +1,5 @@
+severs "web" {
+}
+
+resource "aws_instance" "a" {
+}

@@ -1,0 +1,28 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "10.0.0.0/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+}
+
+endpoint "a" {
+  listen = ":8080"
+  to     = server.web
+  port   = 80
+}
+
+endpoint "b" {
+  listen = 8080
+  to     = "web"
+  port   = 80
+}
+
+endpoint "c" {
+  listen = "localhost:80"
+  to     = server.web
+  port   = 0
+}

@@ -1,0 +1,13 @@
+image "i" {
+  base = scratch()
+}
+
+network "n" { cidr = "10.0.0.0/24" }
+
+server "web" {
+  image   = image.i
+  network = network.n
+  memory  = "128Mib"
+  pids    = "many"
+  cpu     = 0
+}
