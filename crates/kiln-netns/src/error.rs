@@ -22,6 +22,12 @@ pub enum Error {
         /// The file that was asked for.
         path: PathBuf,
     },
+    /// `unshare(2)` refused, mostly for want of `CAP_SYS_ADMIN`.
+    #[error("cannot make a network namespace (are you root?)")]
+    Create {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// `setns(2)` refused, mostly for want of `CAP_SYS_ADMIN`.
     #[error("cannot enter the network namespace (are you root?)")]
     Enter {
@@ -60,6 +66,7 @@ impl Error {
         match self {
             Self::NotANamespace { .. } => io::ErrorKind::NotFound,
             Self::Open { source, .. }
+            | Self::Create { source }
             | Self::Enter { source }
             | Self::Socket { source, .. }
             | Self::Bind { source, .. }

@@ -6,9 +6,9 @@
 //! namespace of the network is a property of a thread, not of a process, so other threads notice
 //! nothing, and nothing is kept running for a network that is idle.
 //!
-//! Home is the namespace of the process's first thread. No function here leaves the calling thread
-//! anywhere else, whatever happens: a thread that could not come home would send the traffic of
-//! one network into another, so the process is aborted instead.
+//! No function here leaves the calling thread anywhere else than where it was, whatever happens: a
+//! thread that could not come back would send the traffic of one network into another, so the
+//! process is aborted instead.
 
 mod error;
 mod namespace;

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FsWord, Mode, OFlags};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::Error;
 
-/// The namespace of the process's first thread.
-const HOME: &str = "/proc/self/ns/net";
+/// The namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
 /// `statfs(2)` magic of the kernel's namespace files, from `linux/magic.h`.
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
@@ -20,13 +20,7 @@ const NSFS_MAGIC: FsWord = 0x6e73_6673;
 /// gone.
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    files: Arc<Files>,
-}
-
-#[derive(Debug)]
-struct Files {
-    inside: OwnedFd,
-    home: OwnedFd,
+    file: Arc<OwnedFd>,
 }
 
 impl Namespace {
@@ -39,7 +33,21 @@ impl Namespace {
         if kind.f_type != NSFS_MAGIC {
             return Err(Error::NotANamespace { path: path.to_owned() });
         }
-        Self::from_file(inside)
+        Ok(Self::from(inside))
+    }
+
+    /// The namespace of the calling thread.
+    pub fn current() -> Result<Self, Error> {
+        open(Path::new(OWN)).map(Self::from)
+    }
+
+    /// Makes a new namespace, which has nothing but a loopback interface that is down.
+    pub fn create() -> Result<Self, Error> {
+        let _back = Back::here()?;
+        // SAFETY: a network namespace has no part in memory safety; `_back` restores this thread's.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+            .map_err(|source| Error::Create { source: source.into() })?;
+        Self::current()
     }
 
     /// Opens the namespace in which the process `pid` runs.
@@ -47,38 +55,44 @@ impl Namespace {
         Self::open(format!("/proc/{pid}/ns/net"))
     }
 
-    /// Takes an open namespace file.
-    pub fn from_file(inside: OwnedFd) -> Result<Self, Error> {
-        let home = open(Path::new(HOME))?;
-        Ok(Self { files: Arc::new(Files { inside, home }) })
-    }
-
     /// Runs `work` on this thread with the namespace as the thread's own, then comes home.
     ///
     /// Keep `work` short and free of waiting: what it opens stays in the namespace, what it starts
     /// (threads, processes) stays there for good.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T, Error> {
-        set_namespace(self.files.inside.as_fd())
-            .map_err(|source| Error::Enter { source: source.into() })?;
-        let _back = Back { home: self.files.home.as_fd() };
+        let _back = Back::here()?;
+        set_namespace(self.as_fd()).map_err(|source| Error::Enter { source: source.into() })?;
         Ok(work())
     }
 }
 
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.files.inside.as_fd()
+        self.file.as_fd()
     }
 }
 
-/// Brings the thread home when dropped, also when the work inside unwinds.
-struct Back<'a> {
-    home: BorrowedFd<'a>,
+impl From<OwnedFd> for Namespace {
+    /// Takes an open namespace file.
+    fn from(file: OwnedFd) -> Self {
+        Self { file: Arc::new(file) }
+    }
 }
 
-impl Drop for Back<'_> {
+/// Brings the thread back where it was when this was made, also when the work inside unwinds.
+struct Back {
+    home: OwnedFd,
+}
+
+impl Back {
+    fn here() -> Result<Self, Error> {
+        Ok(Self { home: open(Path::new(OWN))? })
+    }
+}
+
+impl Drop for Back {
     fn drop(&mut self) {
-        if let Err(error) = set_namespace(self.home) {
+        if let Err(error) = set_namespace(self.home.as_fd()) {
             eprintln!("kiln: a thread cannot leave a network's namespace ({error}); aborting");
             std::process::abort();
         }

@@ -4,23 +4,19 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use kiln_netns::{Error, Namespace};
 
 /// A fresh namespace with its loopback up, or `None` (and a line) where that is not permitted.
 fn fresh(test: &str) -> Option<Namespace> {
-    let file = std::thread::spawn(|| -> io::Result<OwnedFd> {
-        // SAFETY: only this short-lived thread's network namespace is replaced.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
-        bring_loopback_up()?;
-        Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
-    });
-    match file.join().unwrap() {
-        Ok(file) => Some(Namespace::from_file(file).unwrap()),
+    match Namespace::create() {
+        Ok(namespace) => {
+            namespace.enter(bring_loopback_up).unwrap().unwrap();
+            Some(namespace)
+        }
         Err(error) => {
-            println!("skipped: {test}: cannot make a network namespace: {error}");
+            println!("skipped: {test}: {error}");
             None
         }
     }
@@ -103,6 +99,23 @@ fn the_thread_comes_home_also_when_the_work_panics() {
     let work = std::panic::AssertUnwindSafe(|| inside.enter(|| panic!("of the work inside")));
     assert!(std::panic::catch_unwind(work).is_err());
     assert_eq!(before, std::fs::read_link("/proc/thread-self/ns/net").unwrap());
+}
+
+#[test]
+fn entering_nests_and_making_one_leaves_the_thread_where_it_was() {
+    let name = "entering_nests_and_making_one_leaves_the_thread_where_it_was";
+    let (Some(one), Some(other)) = (fresh(name), fresh(name)) else { return };
+    let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let home = here();
+    one.enter(|| {
+        let outer = here();
+        other.enter(|| assert_ne!(here(), outer)).unwrap();
+        assert_eq!(here(), outer);
+        Namespace::create().unwrap().enter(|| assert_ne!(here(), outer)).unwrap();
+        assert_eq!(here(), outer);
+    })
+    .unwrap();
+    assert_eq!(here(), home);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Attributes<'_> {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// An integer in network order, as nf_tables wants all of them.
+    /// An integer in network order, as `nf_tables` wants all of them.
     pub(crate) fn u32_be(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }

@@ -46,9 +46,4 @@ impl Refused {
         let errno = self.source.raw_os_error();
         [libc::ENOENT, libc::ENODEV, libc::ESRCH, libc::ENXIO].map(Some).contains(&errno)
     }
-
-    /// Whether the thing that was to be made is there already.
-    pub(crate) fn is_present(&self) -> bool {
-        self.source.raw_os_error() == Some(libc::EEXIST)
-    }
 }

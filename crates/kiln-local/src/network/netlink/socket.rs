@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 use super::batch::{Batch, Message, messages};
-use super::{Refused, attributes, text};
+use super::{Attributes, Refused, attributes, text};
 
 /// Message types below the protocols' own.
 const ERROR: u16 = 2;
@@ -56,13 +56,14 @@ impl Socket {
     /// Opens a socket in the calling thread's namespace.
     pub(crate) fn open(protocol: Protocol) -> Result<Self, Refused> {
         let number = match protocol {
-            Protocol::Route => netlink::ROUTE,
-            Protocol::Netfilter => netlink::NETFILTER,
+            // `NETLINK_ROUTE` is protocol 0, the default.
+            Protocol::Route => None,
+            Protocol::Netfilter => Some(netlink::NETFILTER),
         };
         let fail = |source: rustix::io::Errno| Refused::new("open a netlink socket", source);
         let flags = SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(number))
-            .map_err(fail)?;
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, number).map_err(fail)?;
         for option in [CAP_ACK, EXT_ACK] {
             set_flag(&socket, option)
                 .map_err(|source| Refused::new("set up a netlink socket", source))?;
@@ -76,6 +77,13 @@ impl Socket {
     /// Opens a socket in `namespace`.
     pub(crate) fn open_in(namespace: &Namespace, protocol: Protocol) -> Result<Self, Refused> {
         let entered = namespace.enter(|| Self::open(protocol));
+        entered.map_err(|source| Refused::new("enter a network's namespace", into_io(source)))?
+    }
+
+    /// Opens a socket for interfaces and one for packet filters in `namespace`.
+    pub(crate) fn both_in(namespace: &Namespace) -> Result<(Self, Self), Refused> {
+        let entered = namespace
+            .enter(|| Ok((Self::open(Protocol::Route)?, Self::open(Protocol::Netfilter)?)));
         entered.map_err(|source| Refused::new("enter a network's namespace", into_io(source)))?
     }
 
@@ -113,18 +121,19 @@ impl Socket {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Lists: sends the one request of `batch` as a dump and gives each answer's type and payload
-    /// to `each`.
+    /// Lists all objects of a kind, or those that the attributes from `fill` choose; `each` turns
+    /// an answer's type and payload into an item, or skips it.
     pub(crate) fn dump<T>(
         &mut self,
         what: &'static str,
         kind: u16,
-        request: &[u8],
+        header: &[u8],
+        fill: impl Fn(&mut Attributes<'_>),
         each: impl Fn(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Refused> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut batch = Batch::default();
-            batch.push(what, kind, DUMP, request, |_| ());
+            batch.push(what, kind, DUMP, header, &fill);
             self.send(&batch)?;
             if let Some(list) = self.read_dump(&batch, &each)? {
                 return Ok(list);
@@ -180,9 +189,7 @@ fn outcome(answer: &Message<'_>, whats: &[&'static str]) -> Result<(), Refused> 
     }
     let index = usize::try_from(answer.sequence).unwrap_or(usize::MAX);
     let what = whats.get(index).copied().unwrap_or("carry out a request");
-    let detail = (answer.flags & HAS_ATTRIBUTES != 0)
-        .then(|| words(answer))
-        .flatten();
+    let detail = (answer.flags & HAS_ATTRIBUTES != 0).then(|| words(answer)).flatten();
     Err(Refused { what, detail, source: io::Error::from_raw_os_error(-code) })
 }
 

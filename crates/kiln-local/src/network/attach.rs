@@ -1,0 +1,135 @@
+//! Instances on their networks.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use ipnet::Ipv4Net;
+use kiln_netns::Namespace;
+
+use super::error::{About, Error};
+use super::name::{BRIDGE, INSTANCE, TABLE, mac, port_mac, port_name};
+use super::netlink::{Batch, Protocol, Refused, Socket};
+use super::nft::{Family, SetName, Transaction};
+use super::rtnl::address::Scope;
+use super::rtnl::{address, link, route};
+use super::rules::{SOURCES, source_key};
+use super::sysctl;
+
+const SOURCES_SET: SetName = (Family::Bridge, TABLE, SOURCES);
+
+/// An instance's place on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachSpec {
+    /// The instance's id.
+    pub instance: String,
+    /// Its address, in the upper half of the network's range.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix, in bits.
+    pub prefix_bits: u8,
+    /// The network's first address.
+    pub gateway: Ipv4Addr,
+}
+
+impl AttachSpec {
+    fn source_key(&self) -> Vec<u8> {
+        source_key(&port_name(&self.instance), mac(self.address), self.address)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let cidr = Ipv4Net::new(self.address, self.prefix_bits.min(32))
+            .expect("a prefix of at most 32 bits")
+            .trunc();
+        let stable = super::stable(cidr);
+        if stable.contains(&self.address) || self.address == cidr.broadcast() {
+            let instance = self.instance.clone();
+            return Err(Error::Address { instance, address: self.address, cidr });
+        }
+        Ok(())
+    }
+}
+
+/// Gives the instance whose namespace is `instance` its `eth0` on `network`: up, with its address
+/// and the default route, isolated from the other instances and bound to its own addresses. The
+/// instance's loopback is set up, too.
+///
+/// What was done is undone on failure. The interface goes with the instance's namespace; call
+/// [`detach`] then, for what is left on the side of the network.
+pub fn attach(network: &Namespace, instance: &Namespace, spec: &AttachSpec) -> Result<(), Error> {
+    spec.check()?;
+    let subject = &spec.instance;
+    let (mut outside, mut filter) = Socket::both_in(network).about(subject)?;
+    let mut inside = instance
+        .enter(|| {
+            sysctl::write_all(subject, sysctl::INSTANCE)?;
+            Socket::open(Protocol::Route).about(subject)
+        })
+        .about(subject)??;
+    let done = connect(&mut outside, &mut filter, instance, spec)
+        .and_then(|()| configure(&mut inside, spec));
+    if let Err(source) = done {
+        // Nothing to be done about a second failure; the first one is what is reported.
+        let _ = detach(network, spec);
+        return Err(Error::Kernel { subject: subject.clone(), source });
+    }
+    Ok(())
+}
+
+/// The side of the network: the permission to send, then the port.
+fn connect(
+    route: &mut Socket,
+    filter: &mut Socket,
+    instance: &Namespace,
+    spec: &AttachSpec,
+) -> Result<(), Refused> {
+    let bridge = interface(route, BRIDGE)?;
+    Transaction::new().add_elements(SOURCES_SET, &[(&spec.source_key(), &[])]).commit(filter)?;
+    let port = port_name(&spec.instance);
+    let near = link::End { name: &port, mac: port_mac(spec.address) };
+    let far = link::End { name: INSTANCE, mac: mac(spec.address) };
+    let mut batch = Batch::default();
+    link::add_veth(&mut batch, near, Some(bridge), far, instance.as_fd());
+    link::isolate_port(&mut batch, &port, &spec.instance);
+    route.execute(&batch)
+}
+
+/// The side of the instance.
+fn configure(route: &mut Socket, spec: &AttachSpec) -> Result<(), Refused> {
+    let index = interface(route, INSTANCE)?;
+    let mut batch = Batch::default();
+    link::set_up(&mut batch, link::LOOPBACK);
+    link::set_up(&mut batch, index);
+    address::add(&mut batch, index, spec.address, spec.prefix_bits, Scope::Global);
+    route::add_default(&mut batch, index, spec.gateway);
+    route.execute(&batch)
+}
+
+/// Takes an instance off its network: its interface, where it still exists, and the permission to
+/// send. To do so twice is no error.
+pub fn detach(network: &Namespace, spec: &AttachSpec) -> Result<(), Error> {
+    let subject = &spec.instance;
+    let (mut route, mut filter) = Socket::both_in(network).about(subject)?;
+    let port = port_name(&spec.instance);
+    // Deleting holds up every other change of interfaces, even if there is nothing to delete.
+    if route.interface(&port).is_some() {
+        let mut batch = Batch::default();
+        link::delete(&mut batch, &port);
+        unless_absent(route.execute(&batch)).about(subject)?;
+    }
+    let key = spec.source_key();
+    let forbid = Transaction::new().delete_elements(SOURCES_SET, &[(&key, &[])]);
+    unless_absent(forbid.commit(&mut filter)).about(subject)
+}
+
+fn interface(route: &Socket, name: &str) -> Result<u32, Refused> {
+    route
+        .interface(name)
+        .ok_or_else(|| Refused::new("find the interface", rustix::io::Errno::NODEV))
+}
+
+/// Takes it for done when there was nothing to be deleted.
+pub(super) fn unless_absent(answer: Result<(), Refused>) -> Result<(), Refused> {
+    match answer {
+        Err(refused) if refused.is_absent() => Ok(()),
+        answer => answer,
+    }
+}
