@@ -17,6 +17,12 @@ const PUBLIC_KEY: u8 = 6;
 const PUBLIC_SUBKEY: u8 = 14;
 const USER_ID: u8 = 13;
 const SIGNATURE: u8 = 2;
+// Kinds of signatures (RFC 4880, section 5.2.1).
+const CERTIFICATIONS_FIRST: u8 = 0x10;
+const CERTIFICATIONS_LAST: u8 = 0x13;
+const SUBKEY_BINDING: u8 = 0x18;
+const KEY_REVOCATION: u8 = 0x20;
+const SUBKEY_REVOCATION: u8 = 0x28;
 const ED25519_OID: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01];
 /// The key flag (RFC 4880, section 5.2.3.21) of keys that may sign data.
 const MAY_SIGN: u8 = 2;
@@ -65,7 +71,9 @@ impl Keyring {
             while let Some(part) = packets.next_if(|next| next.tag != PUBLIC_KEY) {
                 parts.push(part);
             }
-            self.keys.extend(usable_keys(packet.body, &parts));
+            if let Some(certificate) = Certificate::read(packet.body, &parts) {
+                self.keys.extend(certificate.into_signing_keys());
+            }
         }
         if self.keys.len() == before { Err(KeyringError) } else { Ok(()) }
     }
@@ -76,62 +84,96 @@ impl Keyring {
     }
 }
 
-/// The primary key and subkeys of one certificate that may sign data and are bound to it.
-fn usable_keys(primary: &[u8], parts: &[Packet<'_>]) -> Vec<Key> {
-    let Some(mut primary) = Key::parse(primary) else { return Vec::new() };
-    let mut subkeys: Vec<(Key, Option<Signature>)> = Vec::new();
-    let mut user_id: Option<&[u8]> = None;
-    let mut certification: Option<Signature> = None;
-    for part in parts {
-        match part.tag {
-            USER_ID => user_id = Some(part.body),
-            // A subkey that can't be read must not leave its signatures to the one before.
-            PUBLIC_SUBKEY => match Key::parse(part.body) {
-                Some(key) => subkeys.push((key, None)),
-                None => break,
-            },
-            SIGNATURE => {
-                let Some(signature) = Signature::parse(part.body) else { continue };
-                if !signature.names(&primary.fingerprint) {
-                    continue;
-                }
-                let (slot, data) = match (signature.kind, subkeys.last_mut(), user_id) {
-                    // The key itself is withdrawn.
-                    (0x20, ..) if primary.verifies(&signature, &primary.hashed) => {
-                        return Vec::new();
+/// A primary key with what its owner says about it and its subkeys.
+struct Certificate<'a> {
+    primary: Key,
+    user_id: Option<&'a [u8]>,
+    /// The owner's newest signature over a user id; it carries expiry and use of the primary key.
+    certification: Option<Signature>,
+    /// Each with the owner's newest signature over it: a binding, or a revocation.
+    subkeys: Vec<(Key, Option<Signature>)>,
+    revoked: bool,
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads a certificate from the body of its primary key and the packets that follow.
+    fn read(primary: &[u8], parts: &[Packet<'a>]) -> Option<Self> {
+        let mut certificate = Self {
+            primary: Key::parse(primary)?,
+            user_id: None,
+            certification: None,
+            subkeys: Vec::new(),
+            revoked: false,
+        };
+        for part in parts {
+            match part.tag {
+                USER_ID => certificate.user_id = Some(part.body),
+                // A subkey that can't be read must not leave its signatures to the one before.
+                PUBLIC_SUBKEY => match Key::parse(part.body) {
+                    Some(key) => certificate.subkeys.push((key, None)),
+                    None => break,
+                },
+                SIGNATURE => {
+                    if let Some(signature) = Signature::parse(part.body) {
+                        certificate.take(signature);
                     }
-                    (0x10..=0x13, None, Some(id)) => (&mut certification, primary.with_user(id)),
-                    (0x18 | 0x28, Some((key, slot)), _) => {
-                        (slot, [&primary.hashed[..], &key.hashed].concat())
-                    }
-                    _ => continue,
-                };
-                let newer = slot.as_ref().is_none_or(|old| {
-                    old.kind != 0x28 && (signature.kind == 0x28 || old.created <= signature.created)
-                });
-                if newer && primary.verifies(&signature, &data) {
-                    *slot = Some(signature);
                 }
+                _ => {}
             }
-            _ => {}
+        }
+        Some(certificate)
+    }
+
+    /// Takes in a signature over the part that was read last, if it is the owner's and holds.
+    fn take(&mut self, signature: Signature) {
+        let primary = &self.primary;
+        let (slot, data) = match (signature.kind, self.subkeys.last_mut(), self.user_id) {
+            (KEY_REVOCATION, ..) => {
+                self.revoked |= primary.verifies(&signature, &primary.hashed);
+                return;
+            }
+            (CERTIFICATIONS_FIRST..=CERTIFICATIONS_LAST, None, Some(id)) => {
+                (&mut self.certification, primary.with_user(id))
+            }
+            (SUBKEY_BINDING | SUBKEY_REVOCATION, Some((key, slot)), _) => {
+                (slot, [&primary.hashed[..], &key.hashed].concat())
+            }
+            _ => return,
+        };
+        // A revocation stays, whatever comes after it.
+        let counts = slot.as_ref().is_none_or(|old| {
+            let newer = old.created <= signature.created || signature.kind == SUBKEY_REVOCATION;
+            newer && old.kind != SUBKEY_REVOCATION
+        });
+        if counts && primary.verifies(&signature, &data) {
+            *slot = Some(signature);
         }
     }
-    let Some(certification) = certification else { return Vec::new() };
-    primary.expires_after = certification.key_expires_after.unwrap_or(0);
-    let primary_expires = primary.expires_at();
-    let mut keys = Vec::new();
-    if certification.key_flags.is_none_or(|flags| flags & MAY_SIGN != 0) {
-        keys.push(primary);
-    }
-    for (mut key, binding) in subkeys {
-        let Some(binding) = binding.filter(|binding| binding.kind == 0x18) else { continue };
-        key.expires_after = binding.key_expires_after.unwrap_or(0);
-        key.limit_expiry(primary_expires);
-        if binding.key_flags.is_some_and(|flags| flags & MAY_SIGN != 0) {
-            keys.push(key);
+
+    /// The keys that may sign data, each with its end.
+    fn into_signing_keys(mut self) -> Vec<Key> {
+        let Some(certification) = self.certification.filter(|_| !self.revoked) else {
+            return Vec::new();
+        };
+        self.primary.expires_after = certification.key_expires_after.unwrap_or(0);
+        let end = self.primary.expires_at();
+        let mut keys = Vec::new();
+        if certification.key_flags.is_none_or(|flags| flags & MAY_SIGN != 0) {
+            keys.push(self.primary);
         }
+        for (mut key, binding) in self.subkeys {
+            let binding = binding.filter(|binding| binding.kind == SUBKEY_BINDING);
+            let Some(Signature { key_flags: Some(flags), key_expires_after, .. }) = binding else {
+                continue;
+            };
+            if flags & MAY_SIGN != 0 {
+                key.expires_after = key_expires_after.unwrap_or(0);
+                key.limit_expiry(end);
+                keys.push(key);
+            }
+        }
+        keys
     }
-    keys
 }
 
 impl Key {

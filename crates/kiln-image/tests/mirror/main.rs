@@ -3,6 +3,7 @@
 mod archive;
 mod full_disk;
 mod hostile;
+mod keys;
 mod server;
 mod signer;
 

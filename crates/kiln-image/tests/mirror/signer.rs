@@ -8,6 +8,11 @@ pub(crate) const NOW: i64 = 1_767_225_600;
 /// Keys are made a year before.
 const CREATED: u32 = 1_735_689_600;
 
+/// The use of a key: certifying and signing.
+pub(crate) const SIGNS: u8 = 3;
+/// The use of a key: encryption.
+pub(crate) const ENCRYPTS: u8 = 0x0c;
+
 /// An Ed25519 key of version 4 with one user id.
 pub(crate) struct Signer {
     pair: Ed25519KeyPair,
@@ -39,18 +44,18 @@ impl Signer {
     /// The public key as a binary key file.
     pub(crate) fn public_key(&self) -> Vec<u8> {
         let user = b"Test Archive";
-        let mut certified = [&[0x99][..], &length16(&self.body), &self.body].concat();
+        let mut certified = self.hashed();
         certified.push(0xb4);
         certified.extend(u32::try_from(user.len()).expect("short").to_be_bytes());
         certified.extend(user);
-        let certification = self.signature(0x13, &certified);
+        let certification = self.signature(0x13, &certified, SIGNS);
         [packet(6, &self.body), packet(13, user), packet(2, &certification)].concat()
     }
 
     /// A cleartext-signed document.
     pub(crate) fn sign(&self, text: &str) -> String {
         let canonical = text.trim_end_matches('\n').replace('\n', "\r\n");
-        let signature = packet(2, &self.signature(0x01, canonical.as_bytes()));
+        let signature = packet(2, &self.signature(0x01, canonical.as_bytes(), SIGNS));
         format!(
             "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{text}-----BEGIN PGP SIGNATURE-----\n\n\
              {}\n-----END PGP SIGNATURE-----\n",
@@ -58,11 +63,31 @@ impl Signer {
         )
     }
 
-    fn signature(&self, kind: u8, data: &[u8]) -> Vec<u8> {
+    /// Another key as a subkey, without any signature.
+    pub(crate) fn as_subkey(&self) -> Vec<u8> {
+        packet(14, &self.body)
+    }
+
+    /// This key's signature that a subkey is its own, for a use, or (0x28) no longer.
+    pub(crate) fn binding(&self, kind: u8, subkey: &Signer, flags: u8) -> Vec<u8> {
+        let data = [self.hashed(), subkey.hashed()].concat();
+        packet(2, &self.signature(kind, &data, flags))
+    }
+
+    /// This key's word that it must not be used any more.
+    pub(crate) fn revocation(&self) -> Vec<u8> {
+        packet(2, &self.signature(0x20, &self.hashed(), SIGNS))
+    }
+
+    fn hashed(&self) -> Vec<u8> {
+        [&[0x99][..], &length16(&self.body), &self.body].concat()
+    }
+
+    fn signature(&self, kind: u8, data: &[u8], flags: u8) -> Vec<u8> {
         let mut hashed = vec![5, 2];
         hashed.extend(CREATED.to_be_bytes());
-        hashed.extend([2, 27, 3]);
-        if self.expires_after > 0 {
+        hashed.extend([2, 27, flags]);
+        if self.expires_after > 0 && kind == 0x13 {
             hashed.extend([5, 9]);
             hashed.extend(self.expires_after.to_be_bytes());
         }
