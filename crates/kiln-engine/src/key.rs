@@ -26,7 +26,10 @@ impl RootKey {
         }
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        let temporary = directory.join(format!("key.{}", std::process::id()));
+        // Named after bytes that are not the key's: each maker has a file of its own.
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(io::Error::other)?;
+        let temporary = directory.join(format!("key.{:016x}", u64::from_le_bytes(name)));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)

@@ -5,6 +5,8 @@
 //! code runs on a real machine and in a simulation that ends it at any point.
 
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod engine;
 pub mod journal;
 pub mod key;

@@ -8,6 +8,7 @@
 //! ```
 
 #![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
+#![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
 
 mod flaw;
 mod laws;
@@ -54,6 +55,28 @@ fn one_seed_gives_one_run() {
     for seed in 0..20 {
         assert_eq!(run::run(seed, Flaw::None).trace, run::run(seed, Flaw::None).trace);
     }
+}
+
+#[test]
+fn the_simulated_target_is_a_target() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let web = kiln_model::fixture::server("web").spec();
+    let subject = kiln_engine::conformance::Subject {
+        stack: "shop".parse().unwrap(),
+        server: web.as_server().unwrap().clone(),
+        port: 8080,
+        image: kiln_model::digest::Digest::of(b"web"),
+        listen: "127.0.0.1:8080".parse().unwrap(),
+    };
+    runtime.block_on(async {
+        // A seed in which nothing fails by chance.
+        let shared = world::Shared::new(3, Flaw::None);
+        kiln_engine::conformance::target(&target::SimTarget(shared), &subject).await;
+    });
 }
 
 macro_rules! finds {

@@ -16,9 +16,12 @@ use crate::world::{Body, Shared, World};
 pub struct SimTarget(pub Shared);
 
 impl Target for SimTarget {
-    async fn observe(&self, _: &StackName, _: &Probes) -> Result<Measured, TargetError> {
+    async fn observe(&self, stack: &StackName, _: &Probes) -> Result<Measured, TargetError> {
         self.0.tick().await;
         let mut world = self.0.lock();
+        if stack.as_str() != "shop" {
+            return Ok(Measured { at: world.now(), ..Measured::default() });
+        }
         if world.chaos.one_in(400) {
             return Err(TargetError::passing("look at shop", "a simulated failure"));
         }
@@ -45,6 +48,9 @@ impl Target for SimTarget {
             if world.chaos.one_in(100) {
                 return Err(TargetError::passing("create", "a simulated failure"));
             }
+            if world.exists(creation) {
+                return Err(TargetError::passing("create", "it exists"));
+            }
             match creation {
                 Creation::Network(network) => world.make_network(network),
                 Creation::Instance(instance) => world.make_instance(instance),
@@ -60,6 +66,12 @@ impl Target for SimTarget {
         {
             let mut world = self.0.lock();
             laws::route(&mut world, table);
+            if world.table.as_ref().is_some_and(|t| t.epoch >= table.epoch) {
+                return Err(TargetError::passing(
+                    "route",
+                    "the table is older than the present one",
+                ));
+            }
             world.say(format!(
                 "route {} {:?}",
                 table.epoch,
@@ -130,6 +142,13 @@ impl Target for SimTarget {
 }
 
 impl World {
+    fn exists(&self, creation: &Creation) -> bool {
+        match creation {
+            Creation::Network(network) => self.networks.contains_key(&network.id),
+            Creation::Instance(instance) => self.bodies.contains_key(&instance.id),
+        }
+    }
+
     fn make_network(&mut self, network: &NetworkCreation) {
         self.say(format!("create {}", network.id));
         let observed = ObservedNetwork {
