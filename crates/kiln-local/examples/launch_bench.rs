@@ -1,19 +1,24 @@
 //! How long an instance takes to start and to end: medians over many, one after the other, and a
 //! hundred at once.
 //!
-//! `launch_bench [--network] [COUNT]`, as root. The image holds two programs of a few
-//! instructions, so that what is measured is the launcher and the kernel.
+//! `launch_bench [COUNT]`, as root. The image holds two programs of a few instructions, so that
+//! what is measured is the launcher and the kernel. Every instance has memory, processor and
+//! process bounds, a tmpfs and, in the second part, its interface on a network.
 
 use std::error::Error;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use kiln_local::instance::client::Client;
-use kiln_local::launcher::protocol::{Labels, LaunchSpec, Limits, WritableMount};
+use kiln_local::launcher::protocol::{
+    Labels, LaunchSpec, Limits, NetworkAttachment, WritableMount,
+};
 use kiln_local::launcher::{IDLE_LIMIT, ensure_running, run};
+use kiln_local::network::{NetworkSpec, Networks};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -40,84 +45,112 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(count: usize) -> Result {
+fn bench(count: u32) -> Result {
     let root = tempfile::tempdir()?;
     fs::write(root.path().join("id"), format!("{:08x}", std::process::id()))?;
     let image = image(root.path())?;
     let mut client = ensure_running(root.path(), &std::env::current_exe()?)?;
     client.subscribe()?;
-    let before = processor_time(root.path())?;
-    one_after_the_other(&mut client, &image, count)?;
-    let used = processor_time(root.path())?.saturating_sub(before);
-    println!("processor time of launcher and child {:>8.3} ms each", millis(used) / count as f64);
-    all_at_once(&mut client, &image, 100)?;
+    let networks = Networks::new(root.path().join("run/net"), "bench")?;
+    let network = NetworkSpec {
+        id: "bench".to_owned(),
+        cidr: "10.99.0.0/22".parse()?,
+        egress: vec![],
+        label: String::new(),
+    };
+    networks.create(&network)?;
+    let result = [None, Some(networks.path("bench"))].into_iter().try_for_each(|network| {
+        println!("with{} network", if network.is_some() { "" } else { "out" });
+        let bench = Bench { image: image.clone(), network };
+        let before = processor_time(root.path())?;
+        bench.one_after_the_other(&mut client, count)?;
+        let used = processor_time(root.path())?.saturating_sub(before) / count;
+        println!("  processor time of launcher and child  {:>8.3} ms each", millis(used));
+        bench.all_at_once(&mut client, 100)
+    });
+    networks.destroy("bench")?;
     client.shutdown()?;
-    Ok(())
+    result
 }
 
-fn one_after_the_other(client: &mut Client, image: &Path, count: usize) -> Result {
-    let (mut starts, mut wholes) = (Vec::new(), Vec::new());
-    for number in 0..count {
-        let spec = spec(&format!("bench-{number}"), image, "/bin/true");
+/// What the instances are made from.
+struct Bench {
+    image: PathBuf,
+    network: Option<PathBuf>,
+}
+
+impl Bench {
+    fn one_after_the_other(&self, client: &mut Client, count: u32) -> Result {
+        let (mut starts, mut wholes) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let spec = self.spec(&format!("bench-{number}"), number, "/bin/true");
+            let begin = Instant::now();
+            client.launch(spec)?;
+            starts.push(begin.elapsed());
+            client.next_event(Some(Duration::from_secs(5)))?.ok_or("no exit was reported")?;
+            client.forget(&format!("bench-{number}"))?;
+            wholes.push(begin.elapsed());
+        }
+        println!("  create to running program   {}", summary(&mut starts));
+        println!("  create to destroyed         {}", summary(&mut wholes));
+        Ok(())
+    }
+
+    fn all_at_once(&self, client: &mut Client, count: u32) -> Result {
+        let names: Vec<String> = (0..count).map(|number| format!("many-{number}")).collect();
+        let specs =
+            (0..).zip(&names).map(|(number, name)| self.spec(name, number, "/bin/pause")).collect();
         let begin = Instant::now();
-        client.launch(spec)?;
-        starts.push(begin.elapsed());
-        client.next_event(Some(Duration::from_secs(5)))?.ok_or("no exit was reported")?;
-        client.forget(&format!("bench-{number}"))?;
-        wholes.push(begin.elapsed());
+        for result in client.launch_all(specs)? {
+            result?;
+        }
+        println!("  {count} at once, all running   {:>8.2} ms", millis(begin.elapsed()));
+        let begin = Instant::now();
+        for name in &names {
+            client.kill(name)?;
+        }
+        for _ in &names {
+            client.next_event(Some(Duration::from_secs(5)))?.ok_or("no exit was reported")?;
+        }
+        for name in &names {
+            client.forget(name)?;
+        }
+        println!("  {count} at once, all destroyed {:>8.2} ms", millis(begin.elapsed()));
+        Ok(())
     }
-    println!("create to running program   {}", summary(&mut starts));
-    println!("create to destroyed         {}", summary(&mut wholes));
-    Ok(())
-}
 
-fn all_at_once(client: &mut Client, image: &Path, count: usize) -> Result {
-    let names: Vec<String> = (0..count).map(|number| format!("many-{number}")).collect();
-    let specs = names.iter().map(|name| spec(name, image, "/bin/pause")).collect();
-    let begin = Instant::now();
-    for result in client.launch_all(specs)? {
-        result?;
-    }
-    println!("{count} at once, all running   {:>8.2} ms", millis(begin.elapsed()));
-    let begin = Instant::now();
-    for name in &names {
-        client.kill(name)?;
-    }
-    for _ in &names {
-        client.next_event(Some(Duration::from_secs(5)))?.ok_or("no exit was reported")?;
-    }
-    for name in &names {
-        client.forget(name)?;
-    }
-    println!("{count} at once, all destroyed {:>8.2} ms", millis(begin.elapsed()));
-    Ok(())
-}
-
-fn spec(instance: &str, image: &Path, program: &str) -> LaunchSpec {
-    LaunchSpec {
-        instance: instance.to_owned(),
-        labels: Labels::default(),
-        image: image.to_path_buf(),
-        argv: vec![program.to_owned()],
-        env: vec![],
-        workdir: "/".to_owned(),
-        user: "65534:65534".to_owned(),
-        hostname: "bench".to_owned(),
-        writable: vec![WritableMount {
-            path: "/tmp".to_owned(),
-            size_bytes: 1 << 20,
-            mode: 0o1777,
-            exec: false,
-        }],
-        files: vec![],
-        limits: Limits {
-            memory_bytes: Some(64 << 20),
-            cpu_millis: Some(500),
-            pids: Some(64),
-            open_files: Some(1024),
-            oom_score_adjust: 100,
-        },
-        network: None,
+    fn spec(&self, instance: &str, number: u32, program: &str) -> LaunchSpec {
+        LaunchSpec {
+            instance: instance.to_owned(),
+            labels: Labels::default(),
+            image: self.image.clone(),
+            argv: vec![program.to_owned()],
+            env: vec![],
+            workdir: "/".to_owned(),
+            user: "65534:65534".to_owned(),
+            hostname: "bench".to_owned(),
+            writable: vec![WritableMount {
+                path: "/tmp".to_owned(),
+                size_bytes: 1 << 20,
+                mode: 0o1777,
+                exec: false,
+            }],
+            files: vec![],
+            limits: Limits {
+                memory_bytes: Some(64 << 20),
+                cpu_millis: Some(500),
+                pids: Some(64),
+                open_files: Some(1024),
+                oom_score_adjust: 100,
+            },
+            network: self.network.as_ref().map(|namespace| NetworkAttachment {
+                namespace: namespace.clone(),
+                // The upper half of the range belongs to instances.
+                address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 99, 2, 0)) + number % 500),
+                prefix_bits: 22,
+                gateway: Ipv4Addr::new(10, 99, 0, 1),
+            }),
+        }
     }
 }
 

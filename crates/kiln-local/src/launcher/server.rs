@@ -295,6 +295,7 @@ impl Server {
             self.reply(asker, Ok(Answer::Launched(launched)));
         }
         if let Some((asker, error)) = reaped.failed {
+            self.starter.detach(&reaped.name, reaped.network.as_ref());
             self.clean(reaped.group);
             report("remove a record", record::remove(&self.starter.root, &reaped.name));
             return self.reply(asker, Err(Refusal::Launch(error)));

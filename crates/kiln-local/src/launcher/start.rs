@@ -10,14 +10,16 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
+use super::attach;
 use super::base::Base;
 use super::child::{self, Birth, GO_EXEC, GO_MOUNT};
 use super::ids::{COUNT, IdRanges};
 use super::images::{Image, Images};
 use super::mounts::CgroupView;
 use super::pipes::{self, Pipe};
-use super::protocol::{LaunchError, LaunchSpec, Stage};
+use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage};
 use super::sys::{self, Cloned};
+use super::table::report;
 use super::user::{self, Identity};
 use crate::cgroup::{Cgroups, Group};
 use crate::instance::record::{self, Record};
@@ -47,6 +49,7 @@ pub(super) struct Newborn {
     pub(super) group: Group,
     pub(super) image: Image,
     pub(super) first_host_id: Option<u32>,
+    pub(super) network: Option<NetworkAttachment>,
     pub(super) started_at_ms: u64,
 }
 
@@ -177,12 +180,14 @@ impl Starter {
             group: group.clone(),
             image,
             first_host_id,
+            network: spec.network.clone(),
             started_at_ms: now_ms(),
         };
         match self.guide(spec, identity, &newborn, [&root, &dev]) {
             Ok(()) => Ok(newborn),
             Err(error) => {
                 end(&newborn.pidfd);
+                self.detach(&spec.instance, newborn.network.as_ref());
                 Err(error)
             }
         }
@@ -204,13 +209,20 @@ impl Starter {
         tell(newborn, GO_MOUNT);
         if let Some(network) = &spec.network {
             let namespace = self.base.host(&network.namespace);
-            super::attach::attach(network, &namespace, &spec.instance, newborn.pid)?;
+            attach::attach(network, &namespace, &spec.instance, newborn.pid)?;
         }
         let record = self.record(spec, identity, newborn);
         record::write(&self.root, &record)
             .map_err(|error| LaunchError::os(Stage::Spec, "write the record", error))?;
         tell(newborn, GO_EXEC);
         Ok(())
+    }
+
+    /// Takes what a failed start leaves on the side of the network.
+    pub(super) fn detach(&self, instance: &str, network: Option<&NetworkAttachment>) {
+        let Some(network) = network else { return };
+        let namespace = self.base.host(&network.namespace);
+        report("leave a network", attach::detach(network, &namespace, instance));
     }
 
     fn record(&self, spec: &LaunchSpec, identity: &Identity, newborn: &Newborn) -> Record {

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
+    waitid,
 };
 
 use super::child::EXECUTING;
 use super::images::Image;
 use super::pipes;
-use super::protocol::{Exit, InstanceState, LaunchError, Launched, Stage};
+use super::protocol::{Exit, InstanceState, LaunchError, Launched, NetworkAttachment, Stage};
 use super::start::{Newborn, Starter, now_ms};
 use crate::cgroup::Group;
 use crate::instance::record;
@@ -41,6 +42,7 @@ pub(super) struct Instance {
     group: Group,
     log: LogWriter,
     first_host_id: Option<u32>,
+    network: Option<NetworkAttachment>,
     /// Keeps the image mounted.
     _image: Option<Image>,
 }
@@ -110,6 +112,7 @@ impl Table {
             group: newborn.group,
             log: LogWriter::new(&logs::directory(&starter.root, name)),
             first_host_id: newborn.first_host_id,
+            network: newborn.network,
             _image: Some(newborn.image),
         })
     }
@@ -148,6 +151,7 @@ impl Table {
             group,
             log: LogWriter::new(&logs::directory(root, name)),
             first_host_id: record.first_host_id,
+            network: record.network,
             _image: None,
         }))
     }
@@ -160,17 +164,8 @@ impl Table {
     }
 
     pub(super) fn list(&self) -> Vec<InstanceState> {
-        let running = |instance: &Instance| InstanceState {
-            instance: instance.name.clone(),
-            pid: instance.pid,
-            started_at_ms: instance.started_at_ms,
-            exit: None,
-        };
-        let live = self
-            .live
-            .values()
-            .filter(|instance| matches!(instance.phase, Phase::Running))
-            .map(running);
+        let running = |instance: &&Instance| matches!(instance.phase, Phase::Running);
+        let live = self.live.values().filter(running).map(Instance::state);
         let mut all: Vec<InstanceState> = live.chain(self.ended.values().cloned()).collect();
         all.sort_by(|a, b| a.instance.cmp(&b.instance));
         all
@@ -184,15 +179,7 @@ impl Table {
     /// Takes out an instance whose process has ended, and tells how it ended.
     pub(super) fn reap(&mut self, starter: &mut Starter, key: u32) -> Option<Reaped> {
         let mut instance = self.live.remove(&key)?;
-        let status = waitid(WaitId::PidFd(instance.pidfd.as_fd()), WaitIdOptions::EXITED);
-        // An adopted instance is not a child; only that it has ended can be known.
-        let status = status.ok().flatten();
-        let exit = Exit {
-            code: status.as_ref().and_then(rustix::process::WaitIdStatus::exit_status),
-            signal: status.as_ref().and_then(rustix::process::WaitIdStatus::terminating_signal),
-            out_of_memory: instance.group.oom_kills() > 0,
-            at_ms: now_ms(),
-        };
+        let exit = instance.wait();
         for (pipe, stream) in instance.output.iter().zip(STREAMS) {
             if let Some(pipe) = pipe {
                 pipes::drain(pipe, stream, &mut instance.log);
@@ -206,17 +193,11 @@ impl Table {
             Birth::Pending => (instance.failed_start(&exit), None),
         };
         if failed.is_none() {
-            self.ended.insert(
-                instance.name.clone(),
-                InstanceState {
-                    instance: instance.name.clone(),
-                    pid: instance.pid,
-                    started_at_ms: instance.started_at_ms,
-                    exit: Some(exit.clone()),
-                },
-            );
+            let state = InstanceState { exit: Some(exit.clone()), ..instance.state() };
+            self.ended.insert(instance.name.clone(), state);
         }
-        Some(Reaped { name: instance.name, group: instance.group, exit, born, failed })
+        let Instance { name, group, network, .. } = instance;
+        Some(Reaped { name, group, network, exit, born, failed })
     }
 }
 
@@ -224,6 +205,7 @@ impl Table {
 pub(super) struct Reaped {
     pub(super) name: String,
     pub(super) group: Group,
+    pub(super) network: Option<NetworkAttachment>,
     pub(super) exit: Exit,
     /// Set when its start is first known of by its end.
     pub(super) born: Option<(Asker, Launched)>,
@@ -263,6 +245,28 @@ impl Instance {
             *failure = serde_json::from_slice(text).ok();
         }
         Birth::Pending
+    }
+
+    fn state(&self) -> InstanceState {
+        InstanceState {
+            instance: self.name.clone(),
+            pid: self.pid,
+            started_at_ms: self.started_at_ms,
+            exit: None,
+        }
+    }
+
+    /// Reaps the process, which has ended.
+    fn wait(&self) -> Exit {
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        // An adopted instance is not a child; only that it has ended can be known.
+        let status = status.ok().flatten();
+        Exit {
+            code: status.as_ref().and_then(WaitIdStatus::exit_status),
+            signal: status.as_ref().and_then(WaitIdStatus::terminating_signal),
+            out_of_memory: self.group.oom_kills() > 0,
+            at_ms: now_ms(),
+        }
     }
 
     /// The failure of a start whose process has ended; none if the program ran.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use kiln_local::instance::client::{Client, ClientError};
 use kiln_local::instance::{Presence, StopPolicy, destroy, observe_instances};
-use kiln_local::launcher::ensure_running;
 use kiln_local::launcher::protocol::Refusal;
+use kiln_local::launcher::{IDLE_LIMIT, SOCKET, ensure_running};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{TestRoot, example, until, wait_for_exit};
@@ -156,12 +156,6 @@ fn what_moves_into_a_group_ends_with_it() {
 #[test]
 fn nothing_is_left_behind() {
     let Some(root) = TestRoot::new("nothing_is_left_behind") else { return };
-    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let loops = || {
-        let names = fs::read_dir("/sys/block").unwrap();
-        names.map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>()
-    };
-    let before = (mounts(), loops());
     let mut client = root.client();
     client.subscribe().unwrap();
     let names: Vec<String> = (0..20).map(|number| format!("many-{number}")).collect();
@@ -187,5 +181,26 @@ fn nothing_is_left_behind() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(fs::read_dir(root.path().join("run/instances")).unwrap().count(), 0);
-    assert_eq!((mounts(), loops()), before);
+    let own = root.path().to_str().unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(own), "{mounts}");
+    for device in fs::read_dir("/sys/block").unwrap() {
+        let backing = device.unwrap().path().join("loop/backing_file");
+        assert!(!fs::read_to_string(backing).unwrap_or_default().contains(own));
+    }
+}
+
+#[test]
+fn a_launcher_ends_when_it_has_nothing_to_do() {
+    let Some(root) = TestRoot::new("a_launcher_ends_when_it_has_nothing_to_do") else { return };
+    let mut client = root.client();
+    let pid = launcher_pid(&root);
+    drop(root.run(root.spec("short", &["exit", "0"])));
+    let begin = std::time::Instant::now();
+    // A client keeps it alive, an idle root does not.
+    client.list().unwrap();
+    drop(client);
+    until("the launcher to end", || !Path::new(&format!("/proc/{pid}")).exists());
+    assert!(begin.elapsed() + Duration::from_secs(1) > IDLE_LIMIT, "{:?}", begin.elapsed());
+    assert!(!root.path().join(SOCKET).exists());
 }

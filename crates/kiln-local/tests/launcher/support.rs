@@ -20,6 +20,9 @@ use kiln_local::logs;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// Tells the roots of one process apart.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// A root; everything of it is gone when it is dropped.
 pub(crate) struct TestRoot {
     pub(crate) id: String,
@@ -39,7 +42,6 @@ impl TestRoot {
             println!("skipped: {test}: the kernel has no EROFS");
             return None;
         }
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed) & 0xff;
         let id = format!("{:06x}{number:02x}", std::process::id() & 0xff_ffff);
         let directory = tempfile::tempdir().unwrap();
