@@ -98,8 +98,9 @@ proptest! {
     #[test]
     fn doubles_survive_being_printed(double in -1e300..1e300_f64) {
         let number = Number::from_f64(double).expect("finite");
-        prop_assert_eq!(number.to_string().parse::<f64>().expect("a double"), double);
-        prop_assert_eq!(number.to_f64(), double);
+        let again: f64 = number.to_string().parse().expect("a double");
+        prop_assert_eq!(again.to_bits(), double.to_bits());
+        prop_assert_eq!(number.to_f64().to_bits(), double.to_bits());
     }
 
     #[test]

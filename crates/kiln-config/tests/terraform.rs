@@ -3,13 +3,15 @@
 //!
 //! `agree.tsv` holds expressions and Terraform's output, or `error`; line breaks are written as
 //! `␤`. `differ.tsv` holds those where Kiln departs on purpose: expression, Terraform's output,
-//! Kiln's, and the reason.
+//! Kiln's, and the reason. `constraints.tsv` holds the type of a variable, the value that it is
+//! given, and what it is then.
 
 mod console;
 
 use console::Console;
 
 const AGREE: &str = include_str!("terraform/agree.tsv");
+const CONSTRAINTS: &str = include_str!("terraform/constraints.tsv");
 const DIFFER: &str = include_str!("terraform/differ.tsv");
 
 fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -31,6 +33,18 @@ fn expressions_print_what_terraform_prints() {
     }
     assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(count >= 300, "the table has shrunk to {count} expressions");
+}
+
+#[test]
+fn variables_take_their_types_as_in_terraform() {
+    let console = Console::new();
+    for row in rows(CONSTRAINTS) {
+        let [constraint, given, expected] = row[..] else {
+            panic!("a row of three columns: {row:?}")
+        };
+        let found = console.print_as(constraint, given);
+        assert_eq!(found, expected, "type = {constraint}, default = {given}");
+    }
 }
 
 #[test]

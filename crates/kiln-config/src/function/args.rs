@@ -62,7 +62,7 @@ impl From<ConvertError> for Failure {
 /// The arguments of a call: counted, converted to the parameters' types, known and not null
 /// unless the function says otherwise.
 #[derive(Clone, Copy)]
-pub struct Args<'a> {
+pub(super) struct Args<'a> {
     values: &'a [Value],
     files: &'a dyn Files,
 }
@@ -73,59 +73,48 @@ impl<'a> Args<'a> {
     }
 
     /// All of them.
-    pub fn all(&self) -> &'a [Value] {
+    pub(super) fn all(&self) -> &'a [Value] {
         self.values
     }
 
     /// Those from `index` on.
-    pub fn from(&self, index: usize) -> &'a [Value] {
+    pub(super) fn rest(&self, index: usize) -> &'a [Value] {
         self.values.get(index..).unwrap_or_default()
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
     /// The files that the call may read.
-    pub fn files(&self) -> &'a dyn Files {
+    pub(super) fn files(&self) -> &'a dyn Files {
         self.files
     }
 
     /// An argument, if it is given.
-    pub fn get(&self, index: usize) -> Option<&'a Value> {
+    pub(super) fn get(&self, index: usize) -> Option<&'a Value> {
         self.values.get(index)
     }
 
     /// An argument.
-    pub fn value(&self, index: usize) -> Result<&'a Value, Failure> {
+    pub(super) fn value(&self, index: usize) -> Result<&'a Value, Failure> {
         self.get(index).ok_or_else(|| Failure::of(index, "it is missing"))
     }
 
     /// An argument that is text without a secret.
-    pub fn text(&self, index: usize) -> Result<&'a str, Failure> {
+    pub(super) fn text(&self, index: usize) -> Result<&'a str, Failure> {
         text_of(self.value(index)?, index)
     }
 
-    /// An argument that is a bool.
-    pub fn bool(&self, index: usize) -> Result<bool, Failure> {
-        let value = self.value(index)?;
-        value.as_bool().ok_or_else(|| wrong(index, "a bool", value))
-    }
-
     /// An argument that is a number.
-    pub fn number(&self, index: usize) -> Result<&'a Number, Failure> {
+    pub(super) fn number(&self, index: usize) -> Result<&'a Number, Failure> {
         let value = self.value(index)?;
         value.as_number().ok_or_else(|| wrong(index, "a number", value))
     }
 
     /// An argument that is a whole number of moderate size.
-    pub fn whole(&self, index: usize) -> Result<i64, Failure> {
+    pub(super) fn whole(&self, index: usize) -> Result<i64, Failure> {
         let number = self.number(index)?;
         number.to_i64().ok_or_else(|| {
             let bound = if number.is_whole() { " below 2^63" } else { "" };
@@ -134,13 +123,13 @@ impl<'a> Args<'a> {
     }
 
     /// An argument that is a list, set or tuple.
-    pub fn elements(&self, index: usize) -> Result<&'a [Value], Failure> {
+    pub(super) fn elements(&self, index: usize) -> Result<&'a [Value], Failure> {
         let value = self.value(index)?;
         value.as_elements().ok_or_else(|| wrong(index, "a list", value))
     }
 
     /// An argument that is a map or object.
-    pub fn entries(&self, index: usize) -> Result<&'a BTreeMap<Key, Value>, Failure> {
+    pub(super) fn entries(&self, index: usize) -> Result<&'a BTreeMap<Key, Value>, Failure> {
         let value = self.value(index)?;
         value.as_entries().ok_or_else(|| wrong(index, "a map", value))
     }

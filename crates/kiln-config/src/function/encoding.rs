@@ -32,7 +32,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("urldecode", &[STR], Shape::String, |args| url_decode(args.text(0)?)),
     Function::new("urlencode", &[STR], Shape::String, |args| match args.value(0)?.data() {
         Data::Secret(text) => Ok(Value::secret(text.escaped(Escape::Url))),
-        _ => Ok(url_escape(args.text(0)?).into()),
+        _ => Ok(Escape::Url.apply(args.text(0)?).into()),
     }),
 ];
 
@@ -51,26 +51,6 @@ fn base64gzip(args: &Args<'_>) -> Result<Value, Failure> {
         Ok(bytes) => Ok(STANDARD.encode(bytes).into()),
         Err(error) => Err(Failure::new(format!("it cannot be compressed: {error}"))),
     }
-}
-
-/// Everything but unreserved characters (RFC 3986) as `%XX`, and a space as `+`.
-pub(crate) fn url_escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            b' ' => escaped.push('+'),
-            byte => {
-                for nibble in [byte >> 4, byte & 0xf] {
-                    escaped.push(char::from(b"0123456789ABCDEF"[usize::from(nibble)]));
-                }
-                escaped.insert(escaped.len() - 2, '%');
-            }
-        }
-    }
-    escaped
 }
 
 fn url_decode(text: &str) -> Result<Value, Failure> {

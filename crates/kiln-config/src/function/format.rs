@@ -14,7 +14,7 @@ const REST: Param = Param::new("args", Shape::Any).nullable();
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("format", &[FORMAT], Shape::String, |args| {
-        render(args.text(0)?, args.from(1)).map(Value::from)
+        render(args.text(0)?, args.rest(1)).map(Value::from)
     })
     .variadic(REST),
     Function::new("formatlist", &[FORMAT], Shape::Strings, formatlist).variadic(REST),
@@ -232,7 +232,7 @@ fn push_number(
 
 /// One text for each position of the lists among the arguments; what is no list is repeated.
 fn formatlist(args: &Args<'_>) -> Result<Value, Failure> {
-    let (format, values) = (args.text(0)?, args.from(1));
+    let (format, values) = (args.text(0)?, args.rest(1));
     let mut length = None;
     for (index, value) in values.iter().enumerate() {
         let Some(elements) = value.as_elements() else { continue };

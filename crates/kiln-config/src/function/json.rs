@@ -2,7 +2,6 @@
 //! `&` escaped.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde_json::value::RawValue;
 
@@ -71,29 +70,9 @@ fn write(value: &Value, out: &mut TextBuilder) -> Result<(), Failure> {
 pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
-    escape(text, &mut quoted);
+    quoted.push_str(&Escape::Json.apply(text));
     quoted.push('"');
     quoted
-}
-
-/// The inside of a JSON string.
-pub fn escape(text: &str, out: &mut String) {
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                // Writing to a `String` cannot fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(char));
-            }
-            char => out.push(char),
-        }
-    }
 }
 
 /// JSON as a value: arrays are tuples and objects are objects. Numbers keep all their digits.

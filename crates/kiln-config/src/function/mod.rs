@@ -9,13 +9,13 @@
 //! beyond the stack's directory are not there; the table in `absent` says why and what to use.
 
 mod absent;
-pub mod args;
+mod args;
 mod collection;
 mod conversion;
 mod csv;
 mod date;
-pub mod directory;
-pub(crate) mod encoding;
+mod directory;
+mod encoding;
 mod filesystem;
 mod format;
 mod glob;
@@ -34,7 +34,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use absent::why_absent;
-pub use args::{Args, Failure};
+use args::Args;
+pub use args::Failure;
 pub use directory::{Directory, FileError, Files};
 
 use crate::value::convert::convert;

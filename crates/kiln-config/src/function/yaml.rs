@@ -157,11 +157,12 @@ fn quote(text: &str) -> String {
             '\u{2029}' => quoted.push_str("\\P"),
             char if is_printable(char) => quoted.push(char),
             char => {
-                quoted += &match u32::from(char) {
+                let escape = match u32::from(char) {
                     code @ ..=0xff => format!("\\x{code:02X}"),
                     code @ ..=0xffff => format!("\\u{code:04X}"),
                     code => format!("\\U{code:08X}"),
-                }
+                };
+                quoted.push_str(&escape);
             }
         }
     }

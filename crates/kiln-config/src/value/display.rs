@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Data, Key, Value};
+use super::{Data, Key, Type, Value};
 
 /// Spaces by which what is nested is indented.
 const INDENT: usize = 2;
@@ -21,11 +21,14 @@ fn write_value(value: &Value, indent: usize, f: &mut fmt::Formatter<'_>) -> fmt:
     }
     match value.data() {
         Data::Null(ty) => match ty {
-            super::Type::Any => f.write_str("null"),
-            super::Type::Bool | super::Type::Number | super::Type::String => {
+            Type::Any => f.write_str("null"),
+            Type::Bool | Type::Number | Type::String => {
                 write!(f, "to{ty}(null)")
             }
-            _ => write!(f, "null /* {ty} */"),
+            Type::List(element) => write!(f, "tolist(null) /* of {} */", element.name()),
+            Type::Set(element) => write!(f, "toset(null) /* of {} */", element.name()),
+            Type::Map(element) => write!(f, "tomap(null) /* of {} */", element.name()),
+            ty => write!(f, "null /* {} */", ty.name()),
         },
         Data::Unknown(_, reason) => write!(f, "(known after apply: {reason})"),
         Data::Bool(value) => write!(f, "{value}"),

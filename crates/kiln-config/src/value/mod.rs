@@ -12,6 +12,7 @@ pub mod constraint;
 pub mod convert;
 mod decimal;
 mod display;
+mod escape;
 mod number;
 mod order;
 pub mod secret;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::Key;
+pub use super::escape::Escape;
 
 /// One version of one secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,32 +16,6 @@ pub struct SecretVersion {
     pub secret: Key,
     /// The id of the version. Versions are told apart by it; it says nothing of the text.
     pub version: Key,
-}
-
-/// How the text of a secret is to be written where it is put in.
-///
-/// Each of these maps characters one by one, so it can be applied to the secret alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Escape {
-    /// As the inside of a JSON string (RFC 8259): see [`Escape::apply`].
-    Json,
-    /// As a component of a URL (RFC 3986): all but unreserved characters as `%XX`, and a space
-    /// as `+`, as `urlencode` does.
-    Url,
-}
-
-impl Escape {
-    /// Escapes one text.
-    pub fn apply(self, text: &str) -> String {
-        match self {
-            Self::Json => {
-                let mut out = String::new();
-                crate::function::json::escape(text, &mut out);
-                out
-            }
-            Self::Url => crate::function::encoding::url_escape(text),
-        }
-    }
 }
 
 /// A piece of a [`SecretText`].

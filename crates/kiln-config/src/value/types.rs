@@ -156,6 +156,18 @@ impl fmt::Display for Type {
 }
 
 impl Type {
+    /// What it is called: `list of string`, `object`.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::List(element) => format!("list of {}", element.name()),
+            Self::Set(element) => format!("set of {}", element.name()),
+            Self::Map(element) => format!("map of {}", element.name()),
+            Self::Tuple(_) => "tuple".into(),
+            Self::Object(_) => "object".into(),
+            plain => plain.to_string(),
+        }
+    }
+
     /// What a value of this type is called in a message: `a list of string`, `an object`.
     pub fn describe(&self) -> String {
         match self {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use kiln_config::diagnostic::Diagnostics;
+use kiln_config::eval::constraint::parse_constraint;
 use kiln_config::eval::{
     Environment, Evaluated, Evaluator, Extension, Reference, Resolved, Scope, Variables,
 };
@@ -91,10 +92,15 @@ impl Console {
 
     /// The value as a console prints it, on one line; `error` if it has none.
     pub(crate) fn print(&self, expression: &str) -> String {
-        match self.evaluate(expression) {
-            Ok(value) => value.to_string().replace('\n', "␤"),
-            Err(_) => "error".into(),
-        }
+        shown(self.evaluate(expression).ok())
+    }
+
+    /// The value of a variable of this type, printed likewise.
+    pub(crate) fn print_as(&self, constraint: &str, given: &str) -> String {
+        let constraint = parse(constraint)
+            .and_then(|expr| self.with(|environment| parse_constraint(&expr, environment)));
+        let value = self.evaluate(given).expect("what is given is a value");
+        shown(constraint.ok().and_then(|constraint| constraint.apply(&value).ok()))
     }
 }
 
@@ -112,6 +118,10 @@ impl Scope for Recursive<'_> {
     fn attribute(&self, component: &Component, _: &Ident) -> Evaluated {
         Ok(Value::component(component.clone()))
     }
+}
+
+fn shown(value: Option<Value>) -> String {
+    value.map_or("error".into(), |value| value.to_string().replace('\n', "␤"))
 }
 
 fn parse(expression: &str) -> Evaluated<Expr> {
