@@ -394,9 +394,8 @@ impl<'a> Field<'a> {
 
     /// A reference to one component of one of these kinds.
     pub(super) fn component(&self, kinds: &[Kind], example: &str) -> Option<ComponentId> {
-        let expected = format!("a reference such as {example}");
         let Some(component) = self.value.as_component() else {
-            let refusal = self.refusal(&expected);
+            let refusal = self.refusal(&format!("a reference such as {example}"));
             self.report(match self.value.data() {
                 Data::String(_) => refusal.with_help("references are written without quotes"),
                 Data::Tuple(_) | Data::Object(_) => {
@@ -406,11 +405,10 @@ impl<'a> Field<'a> {
             });
             return None;
         };
-        let id = component_id(component);
-        if id.is_none_or(|id| !kinds.contains(&id.kind)) {
-            return self.refuse(&expected);
+        match component_id(component).filter(|id| kinds.contains(&id.kind)) {
+            Some(id) => Some(id),
+            None => self.refuse(&format!("a reference such as {example}")),
         }
-        component_id(component)
     }
 
     /// References to components of one of these kinds, however deep in lists and maps.
@@ -469,7 +467,8 @@ impl<'a> Settings<'a> {
 /// The id of a component in the model: what `count` and `for_each` made has its key in its name.
 pub(super) fn component_id(component: &Component) -> Option<ComponentId> {
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == &*component.kind)?;
-    let name = component.to_string();
-    let (_, name) = name.split_once('.')?;
-    Some(ComponentId::new(kind, name))
+    Some(match component.instance {
+        None => ComponentId::new(kind, &*component.name),
+        Some(_) => ComponentId::new(kind, component.to_string().split_once('.')?.1),
+    })
 }

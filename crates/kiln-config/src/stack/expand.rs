@@ -1,9 +1,10 @@
 //! `count` and `for_each`: the components that one block makes.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use kiln_model::name::{ComponentId, Kind};
+use rustc_hash::FxHashMap;
 
 use super::decode::{Field, component_id};
 use super::program::Declaration;
@@ -23,7 +24,7 @@ const MAX_KEY_BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Expansion {
     instances: Vec<Instance>,
-    by_key: HashMap<InstanceKey, usize>,
+    by_key: FxHashMap<InstanceKey, usize>,
     repeats: Repeats,
     whole: OnceCell<Value>,
 }

@@ -1,8 +1,9 @@
 //! Answers that are computed once, at the first question; and cycles of questions.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
 
 use super::decode::Sink;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -26,7 +27,7 @@ struct Open {
 /// Answers by key.
 #[derive(Debug)]
 pub(super) struct Memo<K, T> {
-    states: RefCell<HashMap<K, State<T>>>,
+    states: RefCell<FxHashMap<K, State<T>>>,
 }
 
 #[derive(Debug)]

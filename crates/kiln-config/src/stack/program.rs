@@ -1,8 +1,9 @@
 //! What the files of a stack declare, before anything is evaluated.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use kiln_model::name::{Kind, is_label};
+use rustc_hash::FxHashMap;
 
 use super::schema::{OUTPUT, STACK, Schema, TOP_LEVEL, VARIABLE, attribute};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
@@ -16,7 +17,7 @@ pub(super) struct Program {
     /// Attributes of `locals` blocks, in the order of the files.
     pub(super) locals: Vec<Attribute>,
     /// Where each local stands in `locals`.
-    pub(super) local_index: HashMap<Name, usize>,
+    pub(super) local_index: FxHashMap<Name, usize>,
     /// `output` blocks by name.
     pub(super) outputs: BTreeMap<Name, Block>,
     /// The `stack` block.
@@ -24,10 +25,10 @@ pub(super) struct Program {
     /// Components, in the order of the files.
     pub(super) components: Vec<Declaration>,
     /// Where each component stands in `components`.
-    component_index: HashMap<Kind, HashMap<Name, usize>>,
+    component_index: FxHashMap<Kind, FxHashMap<Name, usize>>,
     /// `database` blocks, which are reported as not supported: references to them are no further
     /// error.
-    refused: HashMap<Kind, HashMap<Name, usize>>,
+    refused: FxHashMap<Kind, FxHashMap<Name, usize>>,
     /// Whether a block could not be read: names that are not there may be in it.
     pub(super) incomplete: bool,
 }

@@ -1,7 +1,7 @@
 //! A stack while it is evaluated: its declarations and what is already known of their values.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use kiln_model::address::{self, Offsets};
 use kiln_model::name::{ComponentId, Kind};
 use kiln_model::spec::network::NetworkIdentity;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::decode::{Field, Sink};
 use super::expand::Expansion;
@@ -30,9 +31,9 @@ pub(super) type Place = (usize, usize);
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     /// The address of each server whose network is known.
-    by_place: HashMap<Place, Ipv4Addr>,
+    by_place: FxHashMap<Place, Ipv4Addr>,
     /// The same by id.
-    by_id: HashMap<ComponentId, Ipv4Addr>,
+    by_id: FxHashMap<ComponentId, Ipv4Addr>,
     /// What the model carries from generation to generation.
     pub(super) offsets: Offsets,
 }
@@ -62,7 +63,7 @@ pub(super) struct World<'w> {
     pub(super) sink: &'w Sink,
     pub(super) variables: OnceCell<BTreeMap<Name, Option<Value>>>,
     pub(super) talks: RefCell<Vec<Talk>>,
-    pub(super) listeners: RefCell<HashMap<SocketAddr, Span>>,
+    pub(super) listeners: RefCell<FxHashMap<SocketAddr, Span>>,
     trail: Trail,
     locals: Memo<usize, Value>,
     expansions: Memo<usize, Rc<Expansion>>,
@@ -258,7 +259,7 @@ impl<'w> World<'w> {
 
     /// Reports components whose host names are equal: they could not be told apart by name.
     pub(super) fn check_host_names(&self) {
-        let mut seen: HashSet<String> = HashSet::new();
+        let mut seen: FxHashSet<String> = FxHashSet::default();
         for (place, id) in self.components(Kind::Server) {
             let host = id.host_name();
             if seen.contains(&host) {

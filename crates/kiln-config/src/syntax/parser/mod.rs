@@ -12,8 +12,9 @@ mod expr;
 mod heredoc;
 mod template;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
 
 use super::ast::{Body, Expr, ExprKind, Ident, MAX_EXPR_HEIGHT, Name};
 use super::lexer::Lexer;
@@ -103,7 +104,7 @@ struct Parser<'t, 'd> {
     nesting: u32,
     /// Whether a block that is never closed has been reported.
     unclosed: bool,
-    names: HashSet<Name>,
+    names: FxHashSet<Name>,
     diagnostics: &'d mut Diagnostics,
     trace: Option<Vec<TraceToken>>,
 }
@@ -122,7 +123,7 @@ impl<'t, 'd> Parser<'t, 'd> {
             brackets: 0,
             nesting: 0,
             unclosed: false,
-            names: HashSet::new(),
+            names: FxHashSet::default(),
             diagnostics,
             trace: None,
         }
