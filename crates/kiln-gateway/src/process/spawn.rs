@@ -63,6 +63,8 @@ pub enum StartError {
 /// The gateway is a session of its own, holds none of the caller's descriptors, and outlives
 /// the caller. `exe` is this program; it is called as `exe --root ROOT gateway`.
 pub fn ensure_running(root: &Path, exe: &Path) -> Result<Gateway, StartError> {
+    // The gateway runs in another directory than the caller.
+    let root = &std::path::absolute(root).map_err(file_error(root))?;
     let gateway = Gateway::of(root);
     if answers(&gateway)? {
         return Ok(gateway);

@@ -90,6 +90,52 @@ fn parse(config: &str) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
+    /// A question for `a.b` with the number 7.
+    const QUERY: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x01b\0\0\x01\0\x01";
+
+    fn reply_to(query: &[u8]) -> Vec<u8> {
+        let mut reply = query.to_vec();
+        reply[2] |= 0x80;
+        reply
+    }
+
+    #[tokio::test]
+    async fn only_the_answer_to_the_question_is_taken() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serve = async {
+            let mut buffer = [0; 512];
+            let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+            let reply = reply_to(&buffer[..length]);
+            let mut other_number = reply.clone();
+            other_number[1] = 8;
+            let mut other_name = reply.clone();
+            other_name[13] = b'x';
+            for packet in [&other_number[..], &other_name, &buffer[..length], &reply] {
+                server.send_to(packet, client).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(ask_udp(address, QUERY), serve);
+        assert_eq!(answer.unwrap(), reply_to(QUERY));
+    }
+
+    #[tokio::test]
+    async fn long_answers_come_over_tcp() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serve = async {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
+            stream.read_exact(&mut query).await.unwrap();
+            let mut reply = reply_to(&query);
+            reply.resize(5000, 0);
+            stream.write_u16(5000).await.unwrap();
+            stream.write_all(&reply).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask_tcp(address, QUERY), serve);
+        assert_eq!(answer.unwrap().len(), 5000);
+    }
+
     #[test]
     fn resolvers_are_read() {
         let config =

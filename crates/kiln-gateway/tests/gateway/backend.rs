@@ -138,7 +138,7 @@ fn text(text: impl Into<Bytes>) -> ResponseBody {
 }
 
 /// `/` says who answers; `/slow/MS` later; `/headers` shows the request; `/upload` counts its
-/// body; `/download/N` sends so many bytes; `/upgrade` switches to an echo; `/status/N`.
+/// body; `/trailers` says what came after it; `/download/N` sends so many bytes; `/upgrade` switches to an echo; `/status/N`.
 async fn respond(
     mut request: Request<Incoming>,
     name: String,
@@ -163,6 +163,11 @@ async fn respond(
                 count += frame.data_ref().map_or(0, Bytes::len);
             }
             *response.body_mut() = text(count.to_string());
+        }
+        "trailers" => {
+            let body = request.body_mut().collect().await.unwrap();
+            let checked = body.trailers().and_then(|fields| fields.get("x-checked"));
+            *response.body_mut() = text(checked.unwrap().to_str().unwrap().to_owned());
         }
         "download" => *response.body_mut() = Either::Right(Zeros(number)),
         "status" => {

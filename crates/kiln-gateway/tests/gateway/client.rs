@@ -104,3 +104,19 @@ pub(crate) async fn http2_load(
     }
     Ok(count)
 }
+
+/// Sends one request over an HTTP/2 connection and waits until the other side has closed the
+/// connection; returns the response's status and whether the end was orderly.
+pub(crate) async fn http2_until_closed(address: SocketAddr, path: &str) -> (u16, bool) {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get(format!("http://{address}{path}"));
+    let response = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await;
+    let response = response.unwrap();
+    let status = response.status().as_u16();
+    response.into_body().collect().await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), connection).await;
+    (status, matches!(ended, Ok(Ok(Ok(())))))
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kiln_model::route::Protocol;
 
 use crate::backend::Backend;
-use crate::client::{Http1, get};
+use crate::client::{Http1, get, http2_until_closed};
 use crate::world::{Network, World, endpoint, table};
 
 /// A world with one instance behind one HTTP endpoint.
@@ -107,6 +107,33 @@ fn a_body_that_waits_for_leave_gets_it() {
     assert_eq!(client.read().unwrap().status, 100);
     client.send(b"abcd").unwrap();
     assert_eq!(client.read().unwrap().text(), "4");
+}
+
+#[test]
+fn what_comes_after_a_body_is_passed_on() {
+    let Some((_world, _network, _backend, address)) = served("what_comes_after") else { return };
+    let mut client = Http1::connect(address).unwrap();
+    client
+        .send(
+            b"POST /trailers HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
+              trailer: x-checked\r\n\r\n3\r\nabc\r\n0\r\nx-checked: yes\r\n\r\n",
+        )
+        .unwrap();
+    assert_eq!(client.read().unwrap().text(), "yes");
+}
+
+#[test]
+fn an_http2_connection_of_a_removed_listener_finishes_what_it_has() {
+    let Some((world, _network, backend, address)) = served("an_http2_connection") else { return };
+    let slow = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(http2_until_closed(address, "/slow/400"))
+    });
+    std::thread::sleep(Duration::from_millis(150));
+    let other = vec![endpoint("other", 0, Protocol::Http, vec![backend.route.clone()])];
+    world.gateway.set_table(table(other, vec![])).unwrap();
+    let (status, closed_cleanly) = slow.join().unwrap();
+    assert_eq!((status, closed_cleanly), (200, true));
 }
 
 #[test]

@@ -68,6 +68,26 @@ fn it_ends_when_the_last_table_is_empty_and_comes_back() {
 }
 
 #[test]
+fn a_killed_gateway_is_replaced() {
+    let Some(mut world) = World::start("a_killed_gateway") else { return };
+    let network = world.network("front-1");
+    let backend = Backend::http(&network, "web-1");
+    let routes = vec![endpoint("web", 0, Protocol::Http, vec![backend.route.clone()])];
+    let mut table = table(routes, vec![]);
+    let address = world.gateway.set_table(table.clone()).unwrap().bound[0].address;
+    table.endpoints[0].listen = address;
+    let mut watch = world.gateway.watch().unwrap();
+    let killed = world.pid;
+    world.signal(Signal::KILL);
+    assert!(watch.next(Duration::from_secs(5)).is_err());
+    world.gateway = ensure_running(world.root.path(), &exe()).unwrap();
+    world.pid = world.gateway.status().unwrap().pid;
+    assert_ne!(world.pid, killed);
+    world.gateway.set_table(table).unwrap();
+    assert_eq!(Http1::connect(address).unwrap().get("/").unwrap().status, 200);
+}
+
+#[test]
 fn told_to_end_it_finishes_what_is_in_flight() {
     let Some(world) = World::start("told_to_end") else { return };
     let network = world.network("front-1");
