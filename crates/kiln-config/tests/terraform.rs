@@ -4,7 +4,7 @@
 //! `agree.tsv` holds expressions and Terraform's output, or `error`; line breaks are written as
 //! `␤`. `differ.tsv` holds those where Kiln departs on purpose: expression, Terraform's output,
 //! Kiln's, and the reason. `constraints.tsv` holds the type of a variable, the value that it is
-//! given, and what it is then.
+//! given, and what it is then. `templates.tsv` holds the text of a template file and what it yields.
 
 mod console;
 
@@ -12,6 +12,7 @@ use console::Console;
 
 const AGREE: &str = include_str!("terraform/agree.tsv");
 const CONSTRAINTS: &str = include_str!("terraform/constraints.tsv");
+const TEMPLATES: &str = include_str!("terraform/templates.tsv");
 const DIFFER: &str = include_str!("terraform/differ.tsv");
 
 fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -44,6 +45,19 @@ fn variables_take_their_types_as_in_terraform() {
         };
         let found = console.print_as(constraint, given);
         assert_eq!(found, expected, "type = {constraint}, default = {given}");
+    }
+}
+
+#[test]
+fn template_files_yield_what_they_yield_in_terraform() {
+    const VARIABLES: &str =
+        r#"{ xs = ["a", "b"], n = 2, m = { k = "v", l = "w\"x" }, host = "h" }"#;
+    let console = Console::new();
+    for row in rows(TEMPLATES) {
+        let [template, expected] = row[..] else { panic!("a row of two columns: {row:?}") };
+        console.write("t.tftpl", &template.replace('␤', "\n"));
+        let found = console.print(&format!("templatefile(\"t.tftpl\", {VARIABLES})"));
+        assert_eq!(found, expected, "{template}");
     }
 }
 

@@ -165,6 +165,9 @@ impl Evaluator<'_> {
             placed.extend(errors.into_iter().map(from_here));
             placed
         })?;
+        if result.is_null() {
+            return Err(blame(call, span, Failure::of(0, "the template yields null")).into());
+        }
         Ok(result.with_sensitive(sensitive))
     }
 
