@@ -155,10 +155,7 @@ impl Ledger {
 
     /// The newest generation before the active one that served with another content: where a
     /// rollback without a number goes.
-    pub fn before_active(
-        &self,
-        stack: &StackName,
-    ) -> Result<Option<Arc<Generation>>, LedgerError> {
+    pub fn before_active(&self, stack: &StackName) -> Result<Option<Arc<Generation>>, LedgerError> {
         let Some(active) = self.active(stack)? else { return Ok(None) };
         let older = self.chapters(stack)?.into_iter().rev().find(|chapter| {
             chapter.fate == Fate::Retired

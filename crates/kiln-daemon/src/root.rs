@@ -121,11 +121,8 @@ impl Root {
             return Err(RootError::TooLong { path: self.path.clone(), found });
         }
         for directory in ["", "run", "store", "images", "logs", "cache"] {
-            let path = if directory.is_empty() {
-                self.path.clone()
-            } else {
-                self.path.join(directory)
-            };
+            let path =
+                if directory.is_empty() { self.path.clone() } else { self.path.join(directory) };
             make_private(&path).map_err(|source| RootError::Unusable { path, source })?;
         }
         self.id().map(drop)

@@ -129,7 +129,8 @@ impl Client {
                 _ => ClientError::Unreachable { root: name(), source },
             }
         })?;
-        let (requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (requests, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // How it ends is told to the request that is under way.
         tokio::spawn(async move { drop(connection.await) });
         let mut client = Self { requests };

@@ -54,6 +54,17 @@ impl Home {
         Self { directory, remote, path }
     }
 
+    /// Where `stack` was applied from last; `None` where it never was.
+    pub fn known(root: &Root, stack: &StackName) -> Result<Option<Self>, HomeError> {
+        let path = file(root, stack);
+        let unusable = |source| HomeError::Unusable { path: path.clone(), source };
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(unusable)?,
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|e| unusable(e.into()))
+    }
+
     /// Whether `other` is the same place, or another checkout of it.
     fn agrees_with(&self, other: &Self) -> bool {
         let same_checkout = self.remote.is_some() && self.remote == other.remote;
@@ -62,13 +73,7 @@ impl Home {
 
     /// Refuses to apply `stack` from here if it was applied from elsewhere, unless `adopt`.
     pub fn check(&self, root: &Root, stack: &StackName, adopt: bool) -> Result<(), HomeError> {
-        let path = file(root, stack);
-        let unusable = |source| HomeError::Unusable { path: path.clone(), source };
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            text => text.map_err(unusable)?,
-        };
-        let known: Self = serde_json::from_slice(&text).map_err(|e| unusable(e.into()))?;
+        let Some(known) = Self::known(root, stack)? else { return Ok(()) };
         if adopt || self.agrees_with(&known) {
             return Ok(());
         }

@@ -68,13 +68,14 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes `kiln.lock`, if it says something else than before.
-    pub fn save_lock(&mut self) -> Result<(), PrepareError> {
-        if self.lock != self.locked {
+    /// Writes `kiln.lock`, if it says something else than before; whether it does.
+    pub fn save_lock(&mut self) -> Result<bool, PrepareError> {
+        let changed = self.lock != self.locked;
+        if changed {
             self.lock.save(&self.directory)?;
             self.locked = self.lock.clone();
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Builds the images (those named in `only`, where it is given) that are not in the store of

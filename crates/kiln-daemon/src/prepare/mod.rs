@@ -111,8 +111,7 @@ impl Draft {
             None => (State::default(), None),
         };
         let carried = parent.as_ref().map(|p| p.content.offsets.clone()).unwrap_or_default();
-        let stack =
-            if carried.is_empty() { first } else { load(source, ledger, &lock, carried)? };
+        let stack = if carried.is_empty() { first } else { load(source, ledger, &lock, carried)? };
         let mut draft = Self {
             stack: stack.name,
             directory: source.directory.clone(),

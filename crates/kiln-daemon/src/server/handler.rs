@@ -49,10 +49,9 @@ async fn route<T: Target, C: Clock, S: Store>(
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (get, post) = (request.method() == Method::GET, request.method() == Method::POST);
     match segments.as_slice() {
-        ["v1", "version"] if get => document(&api::Version {
-            version: api::VERSION.to_owned(),
-            pid: std::process::id(),
-        }),
+        ["v1", "version"] if get => {
+            document(&api::Version { version: api::VERSION.to_owned(), pid: std::process::id() })
+        }
         ["v1", "stacks"] if get => document(&daemon.stacks()),
         ["v1", "stacks", stack, verb] if get || post => {
             let stack: StackName = stack.parse().map_err(|e| fault(FaultKind::BadRequest, &e))?;

@@ -73,9 +73,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.log");
         let log = DaemonLog::open(&path).unwrap();
-        let long = "x".repeat(64 << 10);
+        let text = "x".repeat(64 << 10);
         for _ in 0..60 {
-            log.line(&long);
+            log.line(&text);
         }
         let total: u64 = fs::read_dir(dir.path())
             .unwrap()

@@ -5,6 +5,7 @@
 
 mod follow;
 mod handler;
+mod local;
 mod log;
 mod process;
 mod status;
@@ -26,6 +27,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::api::{Fault, FaultKind};
 
+pub use local::serve_local;
 pub use log::DaemonLog;
 pub use process::{ServeError, own_program, serve};
 

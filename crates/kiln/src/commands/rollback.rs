@@ -1,0 +1,111 @@
+//! `kiln rollback`: an older content, as a new generation. It is what was recorded: nothing is
+//! evaluated or built.
+
+use std::time::Instant;
+
+use kiln_daemon::api::Apply;
+use kiln_daemon::ledger::Ledger;
+use kiln_model::change::changes;
+use kiln_model::generation::{Content, Generation, Origin};
+use kiln_model::name::StackName;
+
+use crate::context::Context;
+use crate::document::outputs;
+use crate::error::{CommandError, Exit};
+use crate::progress::Board;
+use crate::render::changes::{Sides, sealed};
+use crate::render::plan::PlanView;
+
+use super::apply::Concluded;
+use super::apply::conclusion::{Change, conclude};
+use super::show::chapter;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The generation to go back to; the one that served before where not given
+    generation: Option<u64>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let begun = Instant::now();
+    let ledger = context.ledger()?;
+    let stack = context.stack_name(&ledger)?;
+    let goal = goal(&ledger, &stack, args.generation)?;
+    let wanted = Wanted {
+        content: goal.content.clone(),
+        origin: Origin::Rollback { to: goal.number },
+        commit: goal.commit.clone(),
+        question: format!("Bring stack {stack} back to the content of generation {}?", goal.number),
+    };
+    replace(context, &ledger, &stack, wanted, args.yes, begun)
+}
+
+fn goal(
+    ledger: &Ledger,
+    stack: &StackName,
+    number: Option<u64>,
+) -> Result<std::sync::Arc<Generation>, CommandError> {
+    match number {
+        Some(number) => Ok(chapter(ledger, stack, number)?.generation),
+        None => ledger.before_active(stack)?.ok_or_else(|| {
+            CommandError::failed(format!("{stack} has no earlier generation to go back to"))
+                .with_help("`kiln history` lists the generations; name one")
+        }),
+    }
+}
+
+/// A content that is to take the place of what serves.
+pub(crate) struct Wanted {
+    pub(crate) content: Content,
+    pub(crate) origin: Origin,
+    pub(crate) commit: Option<String>,
+    pub(crate) question: String,
+}
+
+/// Shows what a content changes, asks, and brings it about.
+pub(crate) fn replace(
+    context: &Context,
+    ledger: &Ledger,
+    stack: &StackName,
+    wanted: Wanted,
+    yes: bool,
+    begun: Instant,
+) -> Result<Exit, CommandError> {
+    let (state, active) = (ledger.state(stack)?, ledger.active(stack)?);
+    let nothing = Content::default();
+    let before = active.as_ref().map_or(&nothing, |generation| &generation.content);
+    let after = sealed(&wanted.content);
+    let changes = changes(before, &after);
+    let view = PlanView {
+        stack,
+        next: state.newest + 1,
+        parent: state.active,
+        sides: Sides { before, after: &after, changes: &changes },
+        outputs: &wanted.content.outputs,
+    };
+    context.say(&view.render(context.err));
+    if view.sides.differ() && !yes && !context.confirm(&wanted.question)? {
+        context.say("Nothing was changed.");
+        return Ok(Exit::Failed);
+    }
+    let outputs = outputs(&wanted.content.outputs);
+    let proposal = Apply {
+        content: wanted.content,
+        parent: state.active,
+        origin: wanted.origin,
+        commit: wanted.commit,
+    };
+    let board = Board::new(context.err);
+    let change = Change { stack, outputs, begun };
+    match context.block_on(conclude(context, change, &proposal, &board)) {
+        Ok(exit) => Ok(exit),
+        Err(Concluded::Failed(error)) => Err(error),
+        Err(Concluded::ParentChanged) => Err(CommandError::failed(format!(
+            "stack {stack} was changed meanwhile, and what was shown is no longer what would happen"
+        ))
+        .with_help("say it again to see what it would be now")),
+    }
+}

@@ -1,0 +1,123 @@
+//! `kiln status`: components, instances, health, drift, addresses.
+
+use std::fmt::Write as _;
+
+use kiln_daemon::api::document::{Component, Instance, Status};
+
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+use crate::render::style::Palette;
+use crate::render::time::since;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(context: &Context, _: &Args) -> Result<Exit, CommandError> {
+    let ledger = context.ledger()?;
+    let stack = context.stack_name(&ledger)?;
+    let status = context.ask(async |mut client| client.status(&stack).await)?;
+    context.print(&status, || text(&status, context.out))?;
+    Ok(Exit::Done)
+}
+
+/// The status as text.
+pub(crate) fn text(status: &Status, palette: Palette) -> String {
+    let mut text = head(status, palette);
+    if status.components.is_empty() {
+        text.push_str("\nIt has no components.\n");
+        return text;
+    }
+    text.push('\n');
+    let name = |c: &Component| format!("{}.{}", c.kind, c.name);
+    let width = status.components.iter().map(|c| name(c).chars().count()).max().unwrap_or(0);
+    for component in &status.components {
+        let padded = format!("{:width$}", name(component));
+        let line = format!("  {}  {}", palette.bold(&padded), facts(component, palette));
+        let _ = writeln!(text, "{}", line.trim_end());
+        if component.kind == "server" {
+            for instance in &component.instances {
+                instance_lines(instance, &status.measured_at, palette, &mut text);
+            }
+        } else {
+            component.instances.iter().for_each(|i| drift_lines(i, palette, &mut text));
+        }
+    }
+    text
+}
+
+fn head(status: &Status, palette: Palette) -> String {
+    let mut text = format!("Stack {}", palette.bold(&status.stack));
+    match status.generation {
+        Some(generation) => {
+            let _ = write!(text, ", generation {generation}");
+        }
+        None => text.push_str(", no generation active"),
+    }
+    if let Some(commit) = &status.commit {
+        let _ = write!(text, " at commit {}", commit.chars().take(12).collect::<String>());
+    }
+    let health = if status.healthy { palette.green("healthy") } else { palette.red("not healthy") };
+    let _ = writeln!(text, ": {health}");
+    if let Some(rollout) = &status.rollout {
+        let (generation, until) = (rollout.generation, &rollout.deadline);
+        let _ = writeln!(text, "  generation {generation} is being rolled out, until {until}");
+    }
+    if let Some(pin) = status.pinned {
+        let _ = writeln!(text, "  pinned to generation {pin}; `kiln resume` takes the pin out");
+    }
+    if let Some(trouble) = &status.trouble {
+        let _ = writeln!(text, "  {}: {trouble}", palette.red("trouble"));
+    }
+    text
+}
+
+fn facts(component: &Component, palette: Palette) -> String {
+    let mut facts: Vec<String> = Vec::new();
+    if let Some(replicas) = &component.replicas {
+        let counts = format!("{}/{} ready", replicas.ready, replicas.wanted);
+        let good = replicas.ready >= replicas.wanted;
+        let pinned = if replicas.pinned { " (pinned)" } else { "" };
+        let shown = if good { palette.green(&counts) } else { palette.yellow(&counts) };
+        facts.push(format!("{shown}{pinned}"));
+    }
+    facts.extend(component.address.clone());
+    facts.extend(component.to.as_ref().map(|to| format!("→ {to}")));
+    if facts.is_empty() {
+        facts.push(palette.dim(&component.digest.chars().take(19).collect::<String>()));
+    }
+    facts.extend(component.problem.as_ref().map(|problem| palette.red(problem)));
+    facts.join("  ")
+}
+
+fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut String) {
+    let state = format!("{:8}", instance.state);
+    let state = match instance.state.as_str() {
+        "ready" => palette.green(&state),
+        "unready" => palette.red(&state),
+        _ => palette.yellow(&state),
+    };
+    let address = instance.address.as_deref().unwrap_or_default();
+    let mut line = format!("    {}  {state}  {address:15}", instance.id);
+    if let Some(pid) = instance.pid {
+        let _ = write!(line, "  pid {pid:<7}");
+    }
+    if let Some(up) = instance.started_at.as_deref().and_then(|then| since(then, now)) {
+        let _ = write!(line, "  up {up}");
+    }
+    if let Some(reason) = &instance.reason {
+        let _ = write!(line, "  {reason}");
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+    drift_lines(instance, palette, text);
+}
+
+fn drift_lines(instance: &Instance, palette: Palette, text: &mut String) {
+    for drift in &instance.drift {
+        let (what, found, expected) = (&drift.what, &drift.found, &drift.expected);
+        let line = format!("drift: {what} is {found}, not {expected}");
+        let _ = writeln!(text, "      {}", palette.red(&line));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! A status as text.
+
+use kiln_daemon::api::document::{Difference, Replicas};
+
+use super::*;
+
+fn instance(id: &str, state: &str) -> Instance {
+    Instance {
+        id: id.to_owned(),
+        digest: "sha256:00".to_owned(),
+        generation: Some(7),
+        state: state.to_owned(),
+        address: Some("10.60.0.129".to_owned()),
+        pid: Some(4711),
+        started_at: Some("2026-01-31T12:00:00.000Z".to_owned()),
+        in_flight: Some(0),
+        reason: None,
+        drift: Vec::new(),
+    }
+}
+
+#[test]
+fn what_a_person_reads() {
+    let mut odd = instance("web-2", "unready");
+    odd.reason = Some("connection refused".to_owned());
+    odd.drift.push(Difference {
+        what: "cgroup.memory".to_owned(),
+        expected: "64MiB".to_owned(),
+        found: "1GiB".to_owned(),
+    });
+    let component = |kind: &str, name: &str| Component {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        digest: format!("sha256:{}", "0".repeat(64)),
+        address: None,
+        to: None,
+        replicas: None,
+        problem: None,
+        instances: Vec::new(),
+    };
+    let status = Status {
+        stack: "shop".to_owned(),
+        generation: Some(7),
+        commit: Some("0123456789abcdef0123".to_owned()),
+        healthy: false,
+        measured_at: "2026-01-31T12:03:20.000Z".to_owned(),
+        rollout: None,
+        pinned: Some(7),
+        trouble: None,
+        components: vec![
+            component("image", "web"),
+            Component {
+                address: Some("10.60.0.2".to_owned()),
+                replicas: Some(Replicas { wanted: 2, ready: 1, pinned: false }),
+                instances: vec![instance("web-1", "ready"), odd],
+                ..component("server", "web")
+            },
+            Component {
+                address: Some("127.0.0.1:8080".to_owned()),
+                to: Some("server.web".to_owned()),
+                ..component("endpoint", "shop")
+            },
+        ],
+    };
+    let expected = "\
+Stack shop, generation 7 at commit 0123456789ab: not healthy
+  pinned to generation 7; `kiln resume` takes the pin out
+
+  image.web      sha256:000000000000
+  server.web     1/2 ready  10.60.0.2
+    web-1  ready     10.60.0.129      pid 4711     up 3m 20s
+    web-2  unready   10.60.0.129      pid 4711     up 3m 20s  connection refused
+      drift: cgroup.memory is 1GiB, not 64MiB
+  endpoint.shop  127.0.0.1:8080  → server.web
+";
+    assert_eq!(text(&status, Palette::plain()), expected);
+}

@@ -1,0 +1,72 @@
+//! Images.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// What `image list` and `image build` print.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "images")]
+pub(crate) struct ImagesDocument {
+    /// The images of the root, by name.
+    pub(crate) images: Vec<ImageDocument>,
+}
+
+/// One image.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct ImageDocument {
+    /// Its name.
+    pub(crate) name: String,
+    /// The digest of its recipe and locked inputs.
+    pub(crate) recipe: String,
+    /// The digest of its content: of the OCI manifest.
+    pub(crate) digest: String,
+    /// The length of its filesystem in bytes.
+    pub(crate) size: u64,
+    /// Whether it may be started.
+    pub(crate) admitted: bool,
+    /// Whose signature it has; null where it has none.
+    pub(crate) signed_by: Option<String>,
+}
+
+/// What `image show` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "image")]
+pub(crate) struct ImageDetailDocument {
+    /// The image in short.
+    #[serde(flatten)]
+    pub(crate) image: ImageDocument,
+    /// The file of its filesystem.
+    pub(crate) file: String,
+    /// The digest of that file.
+    pub(crate) file_digest: String,
+    /// The user that its program runs as.
+    pub(crate) user: String,
+    /// Its environment, `NAME=value`.
+    pub(crate) env: Vec<String>,
+    /// The program and its first arguments.
+    pub(crate) entrypoint: Vec<String>,
+    /// The program's working directory.
+    pub(crate) working_dir: String,
+}
+
+/// What `image lock` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "lock")]
+pub(crate) struct LockDocument {
+    /// The stack.
+    pub(crate) stack: String,
+    /// The lock's file.
+    pub(crate) file: String,
+    /// Whether it says something else than before.
+    pub(crate) changed: bool,
+}
+
+/// What `image verify` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "verification")]
+pub(crate) struct VerificationDocument {
+    /// Whether everything is as it must be.
+    pub(crate) intact: bool,
+    /// What is not.
+    pub(crate) problems: Vec<String>,
+}

@@ -1,0 +1,52 @@
+//! The schemas in `docs/schemas` are those of the documents that are printed.
+
+use std::path::PathBuf;
+
+use kiln_daemon::api::document::{Drift, Status};
+use schemars::{JsonSchema, schema_for};
+
+use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
+use super::failure::Failure;
+use super::generation::{GenerationDocument, HistoryDocument};
+use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
+use super::look::{EventsDocument, LogsDocument, TopDocument};
+use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
+
+/// Compares a schema with the committed one. With `KILN_UPDATE_GOLDEN` set, writes it instead.
+fn check<T: JsonSchema>(name: &str) {
+    let mut text = serde_json::to_string_pretty(&schema_for!(T)).unwrap();
+    text.push('\n');
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/schemas")
+        .join(format!("{name}.json"));
+    if std::env::var_os("KILN_UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, committed, "docs/schemas/{name}.json: run with KILN_UPDATE_GOLDEN=1");
+}
+
+#[test]
+fn committed_schemas_are_those_of_the_documents() {
+    check::<ChangeOutcome>("change");
+    check::<DiffDocument>("diff");
+    check::<Drift>("drift");
+    check::<EventsDocument>("events");
+    check::<Failure>("failure");
+    check::<FmtDocument>("fmt");
+    check::<GenerationDocument>("generation");
+    check::<HistoryDocument>("history");
+    check::<ImageDetailDocument>("image");
+    check::<ImagesDocument>("images");
+    check::<InitDocument>("init");
+    check::<LockDocument>("lock");
+    check::<LogsDocument>("logs");
+    check::<PlanDocument>("plan");
+    check::<ResumeDocument>("resume");
+    check::<Status>("status");
+    check::<TopDocument>("top");
+    check::<ValidateDocument>("validate");
+    check::<VerificationDocument>("verification");
+    check::<VersionDocument>("version");
+}

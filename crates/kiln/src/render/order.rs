@@ -1,0 +1,132 @@
+//! The order in which changes happen, in words.
+
+use kiln_model::change::{Action, Change};
+use kiln_model::name::{ComponentId, Kind};
+use kiln_model::spec::Server;
+use kiln_model::spec::server::Strategy;
+
+use super::changes::Sides;
+use super::spec::counted;
+
+/// The most components that are named one by one in a sentence.
+const MOST_NAMES: usize = 4;
+
+/// One sentence for each thing that happens, in order.
+pub(crate) fn sentences(sides: &Sides<'_>) -> Vec<String> {
+    let mut said = Vec::new();
+    let of = |kind: Kind, action: Action| -> Vec<ComponentId> {
+        let wanted = |c: &&Change| c.kind == kind && c.action == action;
+        sides.differences().filter(wanted).map(Change::id).collect()
+    };
+    let both = |kind| [of(kind, Action::Create), of(kind, Action::Replace)].concat();
+    let images = both(Kind::Image);
+    if !images.is_empty() {
+        said.push(format!("{} locked and built, unless that was done before", are(&images)));
+    }
+    if let made @ [_, ..] = of(Kind::Network, Action::Create).as_slice() {
+        said.push(format!("{} made", are(made)));
+    }
+    if let made @ [_, ..] = of(Kind::Network, Action::Replace).as_slice() {
+        said.push(format!("{} made anew, beside the old", are(made)));
+    }
+    servers(sides, &mut said);
+    endpoints(sides, &mut said);
+    let networks =
+        [of(Kind::Network, Action::Replace), of(Kind::Network, Action::Destroy)].concat();
+    if !networks.is_empty() {
+        let old = if networks.len() == 1 { "the old one goes" } else { "the old ones go" };
+        said.push(format!("{}: {old} when nothing is left inside", names(&networks)));
+    }
+    said
+}
+
+/// Those that others connect to come first.
+fn servers(sides: &Sides<'_>, said: &mut Vec<String>) {
+    let mut left: Vec<&Change> = sides.differences().filter(|c| c.kind == Kind::Server).collect();
+    let mut ordered: Vec<&Change> = Vec::new();
+    while !left.is_empty() {
+        let ids: Vec<ComponentId> = left.iter().map(|c| c.id()).collect();
+        let waits = |change: &&Change| {
+            let spec = sides.after.get(&change.id()).map(|s| &s.spec);
+            spec.is_some_and(|spec| spec.talks_to().iter().any(|to| ids.contains(to)))
+        };
+        let (waiting, ready): (Vec<&Change>, Vec<&Change>) = left.iter().partition(|c| waits(c));
+        // Sealing refuses cycles; should there be one, all of it comes at once.
+        left = if ready.is_empty() { Vec::new() } else { waiting.clone() };
+        ordered.extend(if ready.is_empty() { waiting } else { ready });
+    }
+    let changing = ordered.iter().filter(|c| c.action != Action::Destroy);
+    said.extend(changing.filter_map(|change| {
+        let server = sides.after.get(&change.id())?.spec.as_server()?;
+        Some(server_sentence(sides, change, server))
+    }));
+    let gone: Vec<ComponentId> =
+        ordered.iter().filter(|c| c.action == Action::Destroy).map(|c| c.id()).collect();
+    if !gone.is_empty() {
+        said.push(format!("{}: instances leave the rotation, drain and go", names(&gone)));
+    }
+}
+
+fn server_sentence(sides: &Sides<'_>, change: &Change, server: &Server) -> String {
+    let id = change.id();
+    let new = counted(server.policy.replicas as usize, "new instance");
+    let verb = if server.policy.replicas == 1 { "starts" } else { "start" };
+    match change.action {
+        Action::Create => format!("{id}: {new} {verb}, and serve when they are healthy"),
+        Action::Keep => {
+            let before = sides.before.components.get(&id).and_then(|c| c.spec.as_server());
+            match before.map(|b| b.policy.replicas) {
+                Some(count) if count != server.policy.replicas => {
+                    format!("{id}: from {count} to {} instances", server.policy.replicas)
+                }
+                _ => format!("{id}: its instances stay, and are handled as it says now"),
+            }
+        }
+        Action::Replace | Action::Destroy => match server.policy.rollout.strategy {
+            Strategy::BlueGreen => format!(
+                "{id}: {new} {verb} beside the old; when all are healthy, traffic moves in one \
+                 step and the old drain and go"
+            ),
+            Strategy::Rolling { surge } => format!(
+                "{id}: {new} {verb}, {surge} at a time; traffic moves to each when it is healthy, \
+                 then an old one drains and goes"
+            ),
+        },
+    }
+}
+
+fn endpoints(sides: &Sides<'_>, said: &mut Vec<String>) {
+    for change in sides.differences().filter(|c| c.kind == Kind::Endpoint) {
+        let id = change.id();
+        let after = sides.after.get(&id).and_then(|s| s.spec.as_endpoint());
+        said.push(match (change.action, after) {
+            (Action::Create, Some(endpoint)) => {
+                format!("{id} listens on {}", endpoint.identity.listen)
+            }
+            (Action::Replace, Some(endpoint)) => format!(
+                "{id} listens on {}, and then no longer where it did",
+                endpoint.identity.listen
+            ),
+            (Action::Keep, _) => format!("{id} sends its traffic as it says now"),
+            _ => format!("{id} no longer listens"),
+        });
+    }
+}
+
+/// `image.web is`, `image.api and image.web are`.
+fn are(ids: &[ComponentId]) -> String {
+    format!("{} {}", names(ids), if ids.len() == 1 { "is" } else { "are" })
+}
+
+fn names(ids: &[ComponentId]) -> String {
+    let mut names: Vec<String> = ids.iter().take(MOST_NAMES).map(ToString::to_string).collect();
+    if ids.len() > MOST_NAMES {
+        names.truncate(MOST_NAMES - 1);
+        names.push(format!("{} more", ids.len() - (MOST_NAMES - 1)));
+    }
+    match names.pop() {
+        Some(last) if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+        Some(last) => last,
+        None => String::new(),
+    }
+}

@@ -1,0 +1,75 @@
+//! Instants and spans as people say them.
+
+use std::time::Duration;
+
+/// A span in its two largest units: `3m 20s`, `450ms`, `2d 4h`.
+pub(crate) fn span(span: Duration) -> String {
+    let millis = span.as_millis();
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let seconds = span.as_secs();
+    if seconds < 60 {
+        return format!("{seconds}.{}s", millis % 1000 / 100);
+    }
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = seconds;
+    for (size, unit) in units {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 || !parts.is_empty() {
+            parts.push(format!("{count}{unit}"));
+        }
+    }
+    parts.truncate(2);
+    parts.retain(|part| !part.starts_with('0') || part.len() > 2);
+    parts.join(" ")
+}
+
+/// Seconds since 1970 of an instant in RFC 3339, UTC; `None` where it is not one. The days are
+/// computed by Howard Hinnant's "days from civil" algorithm.
+pub(crate) fn seconds(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted - era * 400;
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// How long before `now` the instant `then` was, both in RFC 3339.
+pub(crate) fn since(then: &str, now: &str) -> Option<String> {
+    let past = seconds(now)?.checked_sub(seconds(then)?)?;
+    Some(span(Duration::from_secs(u64::try_from(past.max(0)).ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::quantity::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn instants_are_read_as_they_are_written() {
+        for at in [0, 951_827_696_000, 1_795_478_400_000, 4_102_444_799_000] {
+            let text = Timestamp(at).to_string();
+            assert_eq!(seconds(&text), Some(i64::try_from(at / 1000).unwrap()), "{text}");
+        }
+        assert_eq!(seconds("yesterday"), None);
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        let of = |millis| span(Duration::from_millis(millis));
+        assert_eq!(of(450), "450ms");
+        assert_eq!(of(1_250), "1.2s");
+        assert_eq!(of(200_000), "3m 20s");
+        assert_eq!(of(3_600_000), "1h");
+        assert_eq!(of(187_200_000), "2d 4h");
+    }
+}
