@@ -153,11 +153,11 @@ impl ImageStore {
             .map_err(|reason| BuildError::Unlocked { name: name(), reason })?;
         let component = component_digest(order.recipe, inputs)
             .map_err(|source| BuildError::Encode { name: name(), source })?;
-        if let Some(built) = self.built_before(&component, progress)? {
+        if let Some(built) = self.built_before(order.name, &component, progress)? {
             return Ok(built);
         }
         let _held = self.lock_build(&component, order.name)?;
-        if let Some(built) = self.built_before(&component, progress)? {
+        if let Some(built) = self.built_before(order.name, &component, progress)? {
             return Ok(built);
         }
         let built = self.build_anew(order, component, lock, sources, progress)?;
@@ -167,12 +167,16 @@ impl ImageStore {
 
     fn built_before(
         &self,
+        name: &str,
         component: &Digest,
         progress: &dyn Progress,
     ) -> Result<Option<Built>, StoreError> {
-        let Some(record) = self.find(component)?.filter(|record| record.builder == BUILDER) else {
-            return Ok(None);
-        };
+        let found = self.find(component)?.filter(|record| record.builder == BUILDER);
+        let Some(mut record) = found else { return Ok(None) };
+        if record.name != name {
+            name.clone_into(&mut record.name);
+            self.note_other_name(&record)?;
+        }
         let image = self.get(&record.digest)?;
         progress.event(Event::Done { size_bytes: image.size_bytes, cached: true });
         Ok(Some(Built { record, image, cached: true, warnings: Vec::new() }))

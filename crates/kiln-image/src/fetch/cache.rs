@@ -27,7 +27,7 @@ impl Cache {
     /// The cache in a directory, which is made where it is missing.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, FetchError> {
         let directory = directory.into();
-        for part in ["sha256", "partial", "tmp"] {
+        for part in ["sha256", "partial"] {
             let path = directory.join(part);
             fs::create_dir_all(&path).map_err(|source| FetchError::Cache { path, source })?;
         }
@@ -37,11 +37,6 @@ impl Cache {
     /// Where a file with this checksum is kept.
     pub fn path(&self, sha256: &Digest) -> PathBuf {
         self.directory.join("sha256").join(sha256.hex())
-    }
-
-    /// A directory for what is being made, on the same filesystem.
-    pub fn temporary(&self) -> PathBuf {
-        self.directory.join("tmp")
     }
 
     /// A file that is there and still sums to its name. One that does not is taken away, so that
@@ -59,16 +54,6 @@ impl Cache {
         }
         fs::remove_file(&path).map_err(failed)?;
         Ok(None)
-    }
-
-    /// Keeps bytes under their checksum.
-    pub fn keep(&self, bytes: &[u8]) -> Result<Digest, FetchError> {
-        let sha256 = Digest::of(bytes);
-        let unfinished = self.temporary().join(format!("{}.{}", sha256.hex(), std::process::id()));
-        let failed = |source| FetchError::Cache { path: unfinished.clone(), source };
-        fs::write(&unfinished, bytes).map_err(failed)?;
-        fs::rename(&unfinished, self.path(&sha256)).map_err(failed)?;
-        Ok(sha256)
     }
 
     /// Takes hold of the unfinished file of a download. Another process that holds it is waited

@@ -64,11 +64,6 @@ impl Fetcher {
         })
     }
 
-    /// The cache that it fills.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
-    }
-
     /// Fetches a file that is known only by its address, up to `limit_bytes`.
     pub fn fetch(&self, url: &str, limit_bytes: u64) -> Result<Vec<u8>, FetchError> {
         let mut bytes = Vec::new();

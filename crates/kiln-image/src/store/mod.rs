@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/images/blobs/sha256/HEX   the blobs: filesystems, configurations, manifests
 //! ROOT/store/images/HEX.json     index: digest of a component -> digest of what was built for it
+//! ROOT/store/images/HEX.NAME.json the same, for another image with the same recipe
 //! ROOT/store/images/HEX.lock     held while that component is being built
 //! ROOT/cache/tmp/                what is being made
 //! ```
@@ -225,7 +226,19 @@ impl ImageStore {
 
     /// Notes what was built for a component.
     pub(crate) fn note(&self, record: &Record) -> Result<(), StoreError> {
-        let path = self.index.join(format!("{}.json", record.recipe.hex()));
+        self.write_record(&format!("{}.json", record.recipe.hex()), record)
+    }
+
+    /// Notes that an image of another name has the same recipe. Nothing if that is known.
+    pub(crate) fn note_other_name(&self, record: &Record) -> Result<(), StoreError> {
+        let name = format!("{}.{}.json", record.recipe.hex(), record.name);
+        let known = fs::read(self.index.join(&name)).ok();
+        let known = known.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+        if known.as_ref() == Some(record) { Ok(()) } else { self.write_record(&name, record) }
+    }
+
+    fn write_record(&self, file: &str, record: &Record) -> Result<(), StoreError> {
+        let path = self.index.join(file);
         let text = serde_json::to_vec_pretty(record).map_err(|error| at(&path)(error.into()))?;
         let mut unfinished = self.unfinished()?;
         io::Write::write_all(&mut unfinished, &text).map_err(at(&path))?;

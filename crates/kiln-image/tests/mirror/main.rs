@@ -313,6 +313,20 @@ fn without_a_network_it_says_so_soon() {
 }
 
 #[test]
+fn images_with_the_same_recipe_are_listed_by_both_names() {
+    let world = World::with_app();
+    let lock = world.lock(&["app"]).unwrap();
+    let first = world.build(&["app"], &lock).unwrap();
+    let store = ImageStore::open(world.root.path()).unwrap();
+    let recipe = recipe(&["app"]);
+    let order = Order { name: "twin", recipe: &recipe, stack: world.root.path() };
+    let twin = store.build(order, &lock, &world.sources(), &()).unwrap();
+    assert!(twin.cached && twin.image == first.image);
+    let names: Vec<String> = store.list().unwrap().into_iter().map(|record| record.name).collect();
+    assert_eq!(names, ["app", "twin"]);
+}
+
+#[test]
 fn builders_of_the_same_image_make_one() {
     let world = World::with_app();
     let lock = world.lock(&["app"]).unwrap();
