@@ -87,8 +87,12 @@ fn connect(
     let near = link::End { name: &port, mac: port_mac(spec.address) };
     let far = link::End { name: INSTANCE, mac: mac(spec.address) };
     let mut batch = Batch::default();
-    link::add_veth(&mut batch, near, Some(bridge), far, instance.as_fd());
-    link::isolate_port(&mut batch, &port, &spec.instance);
+    // In this order whoever measures meanwhile sees nothing that does not belong there: an idle
+    // interface, then a labelled port that is down, then one that is isolated and up.
+    link::add_veth(&mut batch, near, far, instance.as_fd());
+    link::set_alias(&mut batch, &port, &spec.instance);
+    link::join(&mut batch, &port, bridge);
+    link::isolate(&mut batch, &port);
     route.execute(&batch)
 }
 

@@ -163,7 +163,8 @@ fn interfaces(state: &State, spec: &NetworkSpec, found: &mut Vec<Difference>) {
 
 fn ports(network: &ObservedNetwork, state: &State, found: &mut Vec<Difference>) {
     for link in state.ports() {
-        if !link.isolated {
+        // What is down passes nothing: it is just being attached.
+        if link.up && !link.isolated {
             found.push(Difference::PortNotIsolated { name: link.name.clone() });
         }
     }
@@ -176,8 +177,10 @@ fn ports(network: &ObservedNetwork, state: &State, found: &mut Vec<Difference>) 
     }
     let mut seen = BTreeSet::new();
     for (port, sender, address) in state.sources() {
+        // A permission outlives its port until the instance is detached, and is of no use alone:
+        // no other instance's port ever has that name.
         let attached = network.ports.iter().any(|it| it.name == port);
-        if !attached || sender != mac(address) || !seen.insert(port.clone()) {
+        if attached && (sender != mac(address) || !seen.insert(port.clone())) {
             found.push(Difference::ForeignSource { port, address });
         }
     }
@@ -330,4 +333,64 @@ fn host(network: &ObservedNetwork, state: &State, spec: &NetworkSpec, found: &mu
     let address = address.map_or(Ipv4Addr::UNSPECIFIED, |it| it.ip);
     let table = rules::host_table(&host_table(&network.root, &spec.id), &link, address);
     tables(&[table], state.host_table.as_slice(), found);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::nft::Rule;
+
+    fn expected() -> Vec<Table> {
+        rules::network_tables("10.60.0.0/24".parse().unwrap(), &[])
+    }
+
+    /// What is found when the tables are tampered with.
+    fn found_after(tamper: impl FnOnce(&mut Vec<Table>)) -> String {
+        let mut measured = expected();
+        tamper(&mut measured);
+        let mut found = Vec::new();
+        tables(&expected(), &measured, &mut found);
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn changed_rules_are_named() {
+        assert_eq!(found_after(|_| ()), "");
+        let flushed = found_after(|tables| tables[0].chains[1].rules.clear());
+        assert!(flushed.contains("chain input, rule 8: expected `meta(6)"), "{flushed}");
+        let opened = found_after(|tables| {
+            tables[0].chains[1].rules.insert(0, Rule::new().accept());
+        });
+        assert!(opened.contains("rule 1: expected `ct(0)"), "{opened}");
+        assert!(opened.contains("found `accept`"), "{opened}");
+        let swapped = found_after(|tables| tables[0].chains[1].rules.swap(6, 7));
+        assert_eq!(swapped.lines().count(), 2, "{swapped}");
+        let policy = found_after(|tables| {
+            let hook = tables[0].chains[2].hook.as_mut().unwrap();
+            hook.policy = crate::network::nft::Verdict::Accept;
+        });
+        assert!(policy.contains("chain forward: expected"), "{policy}");
+    }
+
+    #[test]
+    fn missing_and_foreign_parts_are_named() {
+        let gone = found_after(|tables| drop(tables.remove(1)));
+        assert_eq!(gone, "table bridge kiln: expected a table, found none");
+        let foreign = found_after(|tables| {
+            let mut table = tables[0].clone();
+            table.name = "spy".to_owned();
+            tables.push(table);
+        });
+        assert_eq!(foreign, "table ip spy: expected no table, found a foreign one");
+        let chain = found_after(|tables| drop(tables[0].chains.pop()));
+        assert!(chain.contains("chain forward: expected a chain, found none"), "{chain}");
+        let set = found_after(|tables| tables[0].sets[0].name.push('x'));
+        assert!(set.contains("set servicesx"), "{set}");
+        // What a set holds is not part of what a network is.
+        let elements = found_after(|tables| {
+            tables[0].sets[0].elements.insert(vec![0; 8], vec![0; 2]);
+        });
+        assert_eq!(elements, "");
+    }
 }

@@ -18,7 +18,7 @@ use super::nft::{Family, Transaction};
 use super::rtnl::address::Scope;
 use super::rtnl::route::Route;
 use super::rtnl::{address, link, route};
-use super::{NetworkSpec, rules};
+use super::{NetworkSpec, rules, sysctl};
 
 /// Links get ranges of two addresses out of this one. Link-local addresses belong to nobody
 /// outside a link; this part is clear of what clouds put at its end.
@@ -64,9 +64,11 @@ pub(super) fn open(
     let near = link::End { name: &name, mac: port_mac(theirs) };
     let far = link::End { name: UPLINK, mac: mac(ours) };
     let mut batch = Batch::default();
-    link::add_veth(&mut batch, near, None, far, network.as_fd());
+    link::add_veth(&mut batch, near, far, network.as_fd());
     link::set_alias(&mut batch, &name, &format!("{root} {}", spec.id));
     outside.execute(&batch).about(&spec.id)?;
+    host.enter(|| sysctl::write_all(&spec.id, &[(&sysctl::disable_ipv6(&name), "1")]))
+        .about(&spec.id)??;
     add_address(&mut outside, &name, theirs, None).about(&spec.id)?;
 
     let mut inside = Socket::open_in(network, Protocol::Route).about(&spec.id)?;

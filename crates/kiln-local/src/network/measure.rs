@@ -1,5 +1,6 @@
 //! Network instances as the kernel has them.
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ pub struct ObservedNetwork {
     pub id: String,
     /// Where it is pinned.
     pub path: PathBuf,
-    /// The label that it was made with.
+    /// The label that it was made with; none while it is being made, or where it is half made.
     pub label: Option<String>,
     /// The range of its bridge.
     pub cidr: Option<Ipv4Net>,
@@ -77,12 +78,12 @@ impl ObservedNetwork {
     }
 }
 
-/// Measures the network that is pinned at `path`.
+/// Measures the network that is pinned at `path`; none when it has gone meanwhile.
 pub(super) fn measure(
     host: &Namespace,
     root: &str,
     path: PathBuf,
-) -> Result<ObservedNetwork, Error> {
+) -> Result<Option<ObservedNetwork>, Error> {
     let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut network = ObservedNetwork {
         id,
@@ -97,13 +98,14 @@ pub(super) fn measure(
     };
     let namespace = match Namespace::open(&network.path) {
         Ok(namespace) => namespace,
-        Err(kiln_netns::Error::NotANamespace { .. }) => return Ok(network),
+        Err(kiln_netns::Error::NotANamespace { .. }) => return Ok(Some(network)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).about(&network.id),
     };
     let state = read(host, &namespace, root, &network.id)?;
     network.interpret(&state);
     network.state = Some(state);
-    Ok(network)
+    Ok(Some(network))
 }
 
 fn read(host: &Namespace, network: &Namespace, root: &str, id: &str) -> Result<State, Error> {

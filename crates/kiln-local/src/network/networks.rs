@@ -68,9 +68,6 @@ impl Networks {
     pub fn create(&self, spec: &NetworkSpec) -> Result<NetworkInfo, Error> {
         check(spec)?;
         let path = self.path(&spec.id);
-        if path.exists() {
-            return Err(Error::Exists { network: spec.id.clone(), path });
-        }
         if !spec.egress.is_empty() {
             egress::check_overlap(&self.host, spec)?;
         }
@@ -81,6 +78,8 @@ impl Networks {
                 stable: spec.stable(),
                 turned_forwarding_on,
             }),
+            // What exists is not ours to be undone.
+            Err(error @ Error::Exists { .. }) => Err(error),
             Err(error) => {
                 // Nothing to be done about a second failure; the first one is what is reported.
                 let _ = self.destroy(&spec.id);
@@ -92,7 +91,7 @@ impl Networks {
     fn build(&self, spec: &NetworkSpec, path: &Path) -> Result<bool, Error> {
         let namespace = Namespace::create().about(&spec.id)?;
         // Pinned first: what a crash leaves is found by its file.
-        pin::pin(&namespace, path)?;
+        pin::pin(&namespace, &spec.id, path)?;
         let (mut route, mut filter) = namespace
             .enter(|| {
                 sysctl::write_all(&spec.id, sysctl::NETWORK)?;
@@ -106,26 +105,15 @@ impl Networks {
         let tables = rules::network_tables(spec.cidr, &spec.egress);
         let rules = tables.iter().fold(Transaction::new(), Transaction::add_table);
         rules.commit(&mut filter).about(&spec.id)?;
-        self.build_bridge(&mut route, spec).about(&spec.id)?;
-        if spec.egress.is_empty() {
-            return Ok(false);
-        }
-        egress::open(&self.host, &namespace, &self.root, spec)
-    }
-
-    fn build_bridge(&self, socket: &mut Socket, spec: &NetworkSpec) -> Result<(), Refused> {
+        build_bridge(&mut route, spec).about(&spec.id)?;
+        let turned_forwarding_on =
+            !spec.egress.is_empty() && egress::open(&self.host, &namespace, &self.root, spec)?;
+        // Labelled last: a network without its label is being made, or half made.
         let mut batch = Batch::default();
-        link::set_up(&mut batch, link::LOOPBACK);
-        link::add_bridge(&mut batch, BRIDGE, mac(spec.gateway()));
         let alias = format!("{} {} {}", self.root, spec.id, spec.label);
         link::set_alias(&mut batch, BRIDGE, &alias);
-        socket.execute(&batch)?;
-        let index = socket.interface(BRIDGE).unwrap_or_default();
-        let mut batch = Batch::default();
-        let prefix = spec.cidr.prefix_len();
-        address::add(&mut batch, index, spec.gateway(), prefix, Scope::Global);
-        route::add_local(&mut batch, index, spec.stable());
-        socket.execute(&batch)
+        route.execute(&batch).about(&spec.id)?;
+        Ok(turned_forwarding_on)
     }
 
     /// Destroys a network instance and what belongs to it on the host, also when it is only half
@@ -140,9 +128,22 @@ impl Networks {
     pub fn observe(&self) -> Result<Vec<ObservedNetwork>, Error> {
         pin::pinned(&self.directory)?
             .into_iter()
-            .map(|path| measure::measure(&self.host, &self.root, path))
+            .filter_map(|path| measure::measure(&self.host, &self.root, path).transpose())
             .collect()
     }
+}
+
+fn build_bridge(socket: &mut Socket, spec: &NetworkSpec) -> Result<(), Refused> {
+    let mut batch = Batch::default();
+    link::set_up(&mut batch, link::LOOPBACK);
+    link::add_bridge(&mut batch, BRIDGE, mac(spec.gateway()));
+    socket.execute(&batch)?;
+    let index = socket.interface(BRIDGE).unwrap_or_default();
+    let mut batch = Batch::default();
+    let prefix = spec.cidr.prefix_len();
+    address::add(&mut batch, index, spec.gateway(), prefix, Scope::Global);
+    route::add_local(&mut batch, index, spec.stable());
+    socket.execute(&batch)
 }
 
 fn check(spec: &NetworkSpec) -> Result<(), Error> {

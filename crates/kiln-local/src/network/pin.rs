@@ -10,17 +10,19 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::error::Error;
 
-/// Pins `namespace` at `path`, which must not exist yet.
-pub(super) fn pin(namespace: &Namespace, path: &Path) -> Result<(), Error> {
+/// Pins the namespace of `network` at `path`, which must not exist yet.
+pub(super) fn pin(namespace: &Namespace, network: &str, path: &Path) -> Result<(), Error> {
     let fail = |what, source| Error::Pin { what, path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(|source| fail("make the directory of", source))?;
     }
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|source| fail("make", source))?;
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_) => {}
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Error::Exists { network: network.to_owned(), path: path.to_owned() });
+        }
+        Err(source) => return Err(fail("make", source)),
+    }
     let source = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
     mount_bind(source, path).map_err(|source| fail("pin a namespace at", source.into()))
 }

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use super::error::Error;
 
 /// A setting and its value; the setting is a path below `/proc/sys/net`.
-pub(super) type Setting = (&'static str, &'static str);
+pub(super) type Setting<'a> = (&'a str, &'a str);
 
 /// What holds in every network's namespace. A setting that the kernel does not have is left out.
-pub(super) const NETWORK: &[Setting] = &[
+pub(super) const NETWORK: &[Setting<'_>] = &[
     // There is no IPv6 in a network, so none to filter.
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -37,11 +37,16 @@ pub(super) const NETWORK: &[Setting] = &[
 pub(super) const FORWARD: &str = "ipv4/ip_forward";
 
 /// What holds in an instance's namespace before its interface is there.
-pub(super) const INSTANCE: &[Setting] = &[
+pub(super) const INSTANCE: &[Setting<'_>] = &[
     ("ipv6/conf/default/disable_ipv6", "1"),
     // No port is privileged in a namespace of one's own, and instances have no capabilities.
     ("ipv4/ip_unprivileged_port_start", "0"),
 ];
+
+/// Whether an interface has no IPv6.
+pub(super) fn disable_ipv6(interface: &str) -> String {
+    format!("ipv6/conf/{interface}/disable_ipv6")
+}
 
 /// Writes a setting of the calling thread's namespace.
 pub(super) fn write(setting: &str, value: &str) -> io::Result<()> {
@@ -54,7 +59,7 @@ pub(super) fn write(setting: &str, value: &str) -> io::Result<()> {
 }
 
 /// Writes settings of the calling thread's namespace, which is `subject`'s.
-pub(super) fn write_all(subject: &str, settings: &[Setting]) -> Result<(), Error> {
+pub(super) fn write_all(subject: &str, settings: &[Setting<'_>]) -> Result<(), Error> {
     settings.iter().try_for_each(|(setting, value)| {
         write(setting, value).map_err(|source| Error::Setting {
             network: subject.to_owned(),

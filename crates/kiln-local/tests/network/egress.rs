@@ -131,6 +131,57 @@ fn nobody_begins_a_connection_towards_a_network() {
     assert!(refusal(&root.host, there, crate::support::NEVER).0.is_some());
 }
 
+/// Whether a neighbour of the host reaches the outside through it.
+fn neighbour_reaches_outside(root: &Root, outside: &Namespace, test: &str) -> Option<bool> {
+    let neighbour = Namespace::create().unwrap();
+    let network = "192.0.2";
+    let made = run(
+        &root.host,
+        &[
+            "ip link add side type veth peer name peer".to_owned(),
+            "ip link set side up".to_owned(),
+            format!("ip address add {network}.1/24 dev side"),
+        ],
+    ) && run(outside, &[format!("ip route add {network}.0/24 via {HOST}")])
+        && move_link(&root.host, "peer", &neighbour)
+        && run(
+            &neighbour,
+            &[
+                "ip link set peer up".to_owned(),
+                format!("ip address add {network}.2/24 dev peer"),
+                format!("ip route add default via {network}.1"),
+            ],
+        );
+    if !made {
+        println!("skipped: {test}: cannot set up a neighbour (is iproute2 installed?)");
+        return None;
+    }
+    let teller = Teller::new(outside, Ipv4Addr::UNSPECIFIED, "outside");
+    let reached = || {
+        let there = SocketAddrV4::new(OUTSIDE, teller.address.port());
+        refusal(&neighbour, there, crate::support::NEVER).0.is_none()
+    };
+    let before = reached();
+    drop(root.network(&with_egress("open-1", &["0.0.0.0/0"])));
+    assert_eq!(reached(), before);
+    root.networks.destroy("open-1").unwrap();
+    assert_eq!(reached(), before);
+    Some(before)
+}
+
+#[test]
+fn the_host_becomes_no_router_for_its_neighbours() {
+    let test = "the_host_becomes_no_router_for_its_neighbours";
+    for (was_on, expected) in [("0", false), ("1", true)] {
+        let Some(root) = Root::new(test) else { return };
+        let Some(outside) = outside_of(&root, test) else { return };
+        let setting = root.host.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", was_on));
+        setting.unwrap().unwrap();
+        let reached = neighbour_reaches_outside(&root, &outside, test);
+        assert!(reached.is_none_or(|reached| reached == expected), "was {was_on}: {reached:?}");
+    }
+}
+
 #[test]
 fn the_host_is_as_before_when_the_last_one_is_gone() {
     let test = "the_host_is_as_before_when_the_last_one_is_gone";

@@ -1,10 +1,12 @@
 //! What is changed behind Kiln's back is found, and named.
 
 use std::net::SocketAddrV4;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use kiln_local::network::{BRIDGE, Difference, Service, set_services};
+use kiln_local::network::{BRIDGE, Difference, NetworkSpec, Service, detach, set_services};
 
-use crate::support::{FIRST, ONE, Root, STABLE, instance, spec};
+use crate::support::{FIRST, ONE, Root, STABLE, instance, place, spec};
 
 #[test]
 fn a_whole_network_has_no_differences() {
@@ -91,4 +93,54 @@ fn a_listener_is_no_difference() {
     let _resolver = network.udp_bound(SocketAddrV4::new(FIRST, 53)).unwrap();
     let found = root.networks.observe().unwrap().remove(0);
     assert_eq!(found.differences(&spec("front-1")), []);
+}
+
+#[test]
+fn nothing_false_is_found_while_instances_come_and_go() {
+    let name = "nothing_false_is_found_while_instances_come_and_go";
+    let Some(root) = Root::new(name) else { return };
+    let spec = spec("front-1");
+    let network = root.network(&spec);
+    let end = AtomicBool::new(false);
+    let (changes, looks) = std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            let mut changes = 0;
+            while !end.load(Ordering::Relaxed) {
+                let name = format!("web-{changes}");
+                let namespace = instance(&network, &name, ONE);
+                if changes % 2 == 0 {
+                    // As a killed one does: the namespace goes first.
+                    drop(namespace);
+                }
+                detach(&network, &place(&name, ONE)).unwrap();
+                changes += 1;
+            }
+            changes
+        });
+        let networks = scope.spawn(|| {
+            let mut number = 0;
+            while !end.load(Ordering::Relaxed) {
+                number += 1;
+                let spec = NetworkSpec { id: format!("back-{number}"), ..spec.clone() };
+                root.networks.create(&spec).unwrap();
+                root.networks.destroy(&spec.id).unwrap();
+            }
+        });
+        let start = Instant::now();
+        let mut looks = 0;
+        while start.elapsed() < Duration::from_secs(2) {
+            for found in root.networks.observe().unwrap() {
+                let spec = NetworkSpec { id: found.id.clone(), ..spec.clone() };
+                if found.label.is_some() {
+                    assert_eq!(found.differences(&spec), [], "{}", found.id);
+                }
+            }
+            looks += 1;
+        }
+        end.store(true, Ordering::Relaxed);
+        networks.join().unwrap();
+        (changes.join().unwrap(), looks)
+    });
+    println!("{changes} instances came and went during {looks} looks");
+    assert!(changes > 5 && looks > 20);
 }

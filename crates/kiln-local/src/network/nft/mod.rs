@@ -11,6 +11,8 @@ mod encode;
 pub(crate) mod list;
 pub(crate) mod rule;
 mod show;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::BTreeMap;

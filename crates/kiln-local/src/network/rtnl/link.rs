@@ -19,6 +19,8 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -74,25 +76,14 @@ pub(crate) struct End<'a> {
     pub(crate) mac: Mac,
 }
 
-/// Adds a veth pair: `near` here, up, as a port of the bridge with index `bridge` if there is one,
-/// and `far` straight into the namespace `into`, down: the kernel can't open an end before both
-/// are there.
-pub(crate) fn add_veth(
-    batch: &mut Batch,
-    near: End<'_>,
-    bridge: Option<u32>,
-    far: End<'_>,
-    into: BorrowedFd<'_>,
-) {
-    batch.push("add a veth pair", NEW_LINK, ACK | NEW, &header(0, UP, UP), |link| {
-        name_end(link, near);
-        if let Some(bridge) = bridge {
-            link.u32(IFLA_MASTER, bridge);
-        }
+/// Adds a veth pair, both ends down: `near` here, `far` straight into the namespace `into`.
+pub(crate) fn add_veth(batch: &mut Batch, near: End<'_>, far: End<'_>, into: BorrowedFd<'_>) {
+    batch.push("add a veth pair", NEW_LINK, ACK | NEW, &header(0, 0, 0), |link| {
+        describe(link, near);
         link.nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |veth| {
                 veth.nest(VETH_INFO_PEER, |peer| {
-                    name_end(peer.raw(&header(0, 0, 0)), far);
+                    describe(peer.raw(&header(0, 0, 0)), far);
                     peer.bytes(IFLA_NET_NS_FD, &into.as_raw_fd().to_ne_bytes());
                 });
             });
@@ -100,14 +91,26 @@ pub(crate) fn add_veth(
     });
 }
 
-fn name_end(link: &mut Attributes<'_>, end: End<'_>) {
-    link.text(IFLA_IFNAME, end.name).bytes(IFLA_ADDRESS, &end.mac);
+/// One queue each way: what passes a pair is never queued, and the kernel's default of one per
+/// processor costs each pair time and memory.
+fn describe(link: &mut Attributes<'_>, end: End<'_>) {
+    link.text(IFLA_IFNAME, end.name)
+        .bytes(IFLA_ADDRESS, &end.mac)
+        .u32(IFLA_NUM_TX_QUEUES, 1)
+        .u32(IFLA_NUM_RX_QUEUES, 1);
 }
 
-/// Makes a port of a bridge unable to reach the other isolated ports, and labels it.
-pub(crate) fn isolate_port(batch: &mut Batch, name: &str, alias: &str) {
-    batch.push("isolate a port of the bridge", NEW_LINK, ACK, &header(0, 0, 0), |link| {
-        link.text(IFLA_IFNAME, name).text(IFLA_IFALIAS, alias).nest(IFLA_LINKINFO, |info| {
+/// Makes an interface a port of the bridge with index `bridge`.
+pub(crate) fn join(batch: &mut Batch, name: &str, bridge: u32) {
+    batch.push("add a port to the bridge", NEW_LINK, ACK, &header(0, 0, 0), |link| {
+        link.text(IFLA_IFNAME, name).u32(IFLA_MASTER, bridge);
+    });
+}
+
+/// Makes a port of a bridge unable to reach the other isolated ports, then sets it up.
+pub(crate) fn isolate(batch: &mut Batch, name: &str) {
+    batch.push("isolate a port of the bridge", NEW_LINK, ACK, &header(0, UP, UP), |link| {
+        link.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
                 port.u8(IFLA_BRPORT_ISOLATED, 1);
             });
