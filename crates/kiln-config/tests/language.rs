@@ -177,6 +177,31 @@ fn sensitivity_spreads_to_what_is_computed() {
     }
 }
 
+#[test]
+fn messages_do_not_give_sensitive_values_away() {
+    let console = console();
+    for expression in [
+        "parseint(sensitive(\"hunter2\"), 10)",
+        "cidrhost(sensitive(\"hunter2\"), 1)",
+        "formatdate(sensitive(\"'hunter2\"), \"2020-01-01T00:00:00Z\")",
+        "tonumber(sensitive(\"hunter2\"))",
+        "lookup({}, sensitive(\"hunter2\"))",
+        "{}[sensitive(\"hunter2\")]",
+        "sensitive({ hunter2 = 1 }).hunter3",
+        "sensitive({ hunter2 = 1 })[\"hunter3\"]",
+        "file(sensitive(\"hunter2\"))",
+        "{ for x in [1, 2] : sensitive(\"hunter2\") => x }",
+        "sensitive(\"hunter2\") + 1",
+        "regex(\"x\", sensitive(\"hunter2\"))",
+        "jsondecode(sensitive(\"hunter2\"))",
+    ] {
+        let errors = console.evaluate(expression).expect_err(expression);
+        for error in &errors {
+            assert!(!format!("{error:?}").contains("hunter2"), "{expression}: {error:?}");
+        }
+    }
+}
+
 /// Components have an address; other names are those of the console.
 struct WithComponents<'a>(&'a Console);
 

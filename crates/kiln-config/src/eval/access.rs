@@ -1,5 +1,8 @@
 //! References, attributes, indexes and splats.
 
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
 use super::{Evaluated, Evaluator, Reference, Resolved, error, help, suggest};
 use crate::diagnostic::Diagnostic;
 use crate::syntax::ast::{Expr, ExprKind, Ident, Index, Splat};
@@ -39,11 +42,11 @@ impl Evaluator<'_> {
         let found = match value.data() {
             Data::Object(entries) => match entries.get(&name.name) {
                 Some(found) => found.clone(),
-                None => return no_attribute("object", name, entries.keys()),
+                None => return no_attribute("object", name, known(value, entries)),
             },
             Data::Map(_, entries) => match entries.get(&name.name) {
                 Some(found) => found.clone(),
-                None => return no_attribute("map", name, entries.keys()),
+                None => return no_attribute("map", name, known(value, entries)),
             },
             Data::Component(component) => self.scope.attribute(component, name)?,
             Data::Unknown(ty, reason) => unknown_attribute(ty, reason, name)?,
@@ -83,18 +86,18 @@ impl Evaluator<'_> {
                 let position = position(key, elements.len(), span)?;
                 match elements.get(position) {
                     Some(found) => Ok(found.clone()),
-                    None => error(span, out_of_bounds(position, elements.len())),
+                    None => error(span, out_of_bounds(key, position, elements.len())),
                 }
             }
             Data::Map(_, entries) | Data::Object(entries) => {
                 let text = text_key(key, span)?;
-                entries.get(text.as_str().unwrap_or_default()).cloned().ok_or_else(|| {
-                    let name = text.as_str().unwrap_or_default();
+                let name = text.as_str().unwrap_or_default();
+                entries.get(name).cloned().ok_or_else(|| {
                     let shown =
                         if key.is_sensitive() { String::new() } else { format!(" {name:?}") };
                     let missing =
                         Diagnostic::error(span, format!("there is no element with the key{shown}"));
-                    suggest(missing, name, entries.keys().map(|key| &**key)).into()
+                    suggest(missing, name, known(source, entries).map(|key| &**key)).into()
                 })
             }
             Data::Component(component) => self.component_element(component, key, span),
@@ -144,6 +147,15 @@ impl Evaluator<'_> {
     }
 }
 
+/// The keys of a value, as far as they may be shown.
+fn known<'k>(
+    value: &Value,
+    entries: &'k BTreeMap<Key, Value>,
+) -> impl Iterator<Item = &'k Key> + use<'k> {
+    let shown = if value.is_sensitive() { 0 } else { entries.len() };
+    entries.keys().take(shown)
+}
+
 fn no_attribute<'k>(
     what: &str,
     name: &Ident,
@@ -156,7 +168,7 @@ fn no_attribute<'k>(
 
 fn unknown_attribute(ty: &Type, reason: &Reason, name: &Ident) -> Evaluated {
     let ty = match ty {
-        Type::Any => Type::Any,
+        Type::Any | Type::Component => Type::Any,
         Type::Map(element) => (**element).clone(),
         Type::Object(attributes) => match attributes.get(&name.name) {
             Some(ty) => ty.clone(),
@@ -184,22 +196,23 @@ fn position(key: &Value, length: usize, span: Span) -> Evaluated<usize> {
         return error(span, "a position is a number");
     };
     if !number.is_whole() {
-        return error(span, format!("a position is a whole number, not {number}"));
+        return error(span, "a position is a whole number");
     }
     if number.signum() < 0 {
-        return error(span, format!("a position is counted from 0, so it cannot be {number}"));
+        return error(span, "a position is counted from 0, so it cannot be negative");
     }
     match number.to_usize() {
         Some(position) => Ok(position),
-        None => error(span, out_of_bounds(number, length)),
+        None => error(span, out_of_bounds(key, number, length)),
     }
 }
 
-fn out_of_bounds(position: impl std::fmt::Display, length: usize) -> String {
+fn out_of_bounds(key: &Value, position: impl Display, length: usize) -> String {
+    let shown = if key.is_sensitive() { "there".into() } else { position.to_string() };
     match length {
-        0 => format!("there is no element {position}: the list is empty"),
-        1 => format!("there is no element {position}: the list has only element 0"),
-        _ => format!("there is no element {position}: the last one is {}", length - 1),
+        0 => format!("there is no element {shown}: the list is empty"),
+        1 => format!("there is no element {shown}: the list has only element 0"),
+        _ => format!("there is no element {shown}: the last one is {}", length - 1),
     }
 }
 

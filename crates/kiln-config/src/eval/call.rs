@@ -112,6 +112,10 @@ impl Evaluator<'_> {
         if call.args.is_empty() {
             return error(span, "function \"try\": at least one argument is needed");
         }
+        if failed.is_empty() {
+            // What failed has been reported where it stands.
+            return Err(failed);
+        }
         let mut none = Diagnostic::error(span, "function \"try\": no argument could be evaluated");
         for diagnostic in failed {
             if let Some(place) = diagnostic.span {

@@ -1,6 +1,6 @@
 //! Operators and conditionals.
 
-use super::{Evaluated, Evaluator, error, help, number_error};
+use super::{Evaluated, Evaluator, error, number_error};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::syntax::ast::{Binary, BinaryOp, Conditional, Expr, UnaryOp};
 use crate::syntax::span::Span;
@@ -48,9 +48,19 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Evaluates an operand and converts it.
     fn operand<T>(
         &self,
+        expr: &Expr,
+        ty: &Type,
+        take: fn(&Value) -> Option<T>,
+    ) -> Evaluated<Operand<T>> {
+        self.taking("operand", expr, ty, take)
+    }
+
+    /// Evaluates an operand and converts it; `role` is what messages call it.
+    fn taking<T>(
+        &self,
+        role: &str,
         expr: &Expr,
         ty: &Type,
         take: fn(&Value) -> Option<T>,
@@ -59,7 +69,7 @@ impl Evaluator<'_> {
         let converted = match convert(&value, ty) {
             Ok(converted) => converted,
             Err(failure) => {
-                let message = format!("unsuitable operand: {failure}");
+                let message = format!("unsuitable {role}: {failure}");
                 let wrong = Diagnostic::error(expr.span, message);
                 return Err(failure.help.into_iter().fold(wrong, Diagnostic::with_help).into());
             }
@@ -70,7 +80,7 @@ impl Evaluator<'_> {
         }
         match take(&converted) {
             Some(known) => Ok(Operand { known: Ok(known), sensitive }),
-            None => error(expr.span, "unsuitable operand: it must not be null"),
+            None => error(expr.span, format!("unsuitable {role}: it must not be null")),
         }
     }
 
@@ -143,10 +153,8 @@ impl Evaluator<'_> {
     /// Both sides are evaluated, since both take part in the type of the result; errors on the
     /// side that is not taken are of no matter.
     pub(super) fn conditional(&self, conditional: &Conditional, span: Span) -> Evaluated {
-        let condition = match self.operand(&conditional.condition, &Type::Bool, Value::as_bool) {
-            Ok(condition) => condition,
-            Err(errors) => return Err(help(errors, "a condition is either true or false")),
-        };
+        let condition =
+            self.taking("condition", &conditional.condition, &Type::Bool, Value::as_bool)?;
         let then = self.evaluate(&conditional.then);
         let otherwise = self.evaluate(&conditional.otherwise);
         let result = match condition.known {

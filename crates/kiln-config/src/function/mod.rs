@@ -39,7 +39,7 @@ pub use args::Failure;
 pub use directory::{Directory, FileError, Files};
 
 use crate::value::convert::convert;
-use crate::value::{Type, Value};
+use crate::value::{Data, Type, Value};
 
 /// The type of a parameter or a result, as far as it is fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +205,7 @@ impl Function {
             return Ok(Value::unknown(self.returns.ty(), reason).with_sensitive(sensitive));
         }
         let result = (self.body)(&Args::new(&converted, files))
-            .map_err(|failure| self.name_argument(failure))?;
+            .map_err(|failure| self.name_argument(conceal(failure, &converted)))?;
         Ok(result.with_sensitive(sensitive))
     }
 
@@ -247,6 +247,27 @@ impl Function {
             let failure = self.name_argument(Failure::of(index, error.to_string()));
             error.help.into_iter().fold(failure, Failure::with_help)
         })
+    }
+}
+
+/// Takes out of a message what it could give away of a sensitive argument.
+fn conceal(failure: Failure, arguments: &[Value]) -> Failure {
+    let blamed = failure.argument.and_then(|index| arguments.get(index));
+    let hidden = blamed.map_or_else(|| arguments.iter().any(hides_text), hides_text);
+    if !hidden {
+        return failure;
+    }
+    let message = "it does not fit; what is wrong is not shown, since it is sensitive".into();
+    Failure { message, help: None, ..failure }
+}
+
+/// Whether a value is sensitive and yet legible; the text of a secret is not.
+fn hides_text(value: &Value) -> bool {
+    match value.data() {
+        Data::Secret(_) => false,
+        _ if value.is_sensitive() => true,
+        Data::Map(_, entries) | Data::Object(entries) => entries.values().any(hides_text),
+        _ => value.as_elements().unwrap_or_default().iter().any(hides_text),
     }
 }
 
