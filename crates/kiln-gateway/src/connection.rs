@@ -172,10 +172,8 @@ impl Route {
             Route::Endpoint(accepted_as) => Some(&snapshot.endpoint(accepted_as)?.backends),
             Route::Service { network, to, http } => {
                 let service = snapshot.network(network)?.services.get(to.ip())?;
-                match service.http.get(&to.port()) {
-                    Some(choices) if *http => Some(choices),
-                    _ => Some(&service.bytes),
-                }
+                // A connection that began as HTTP stays with backends that speak it.
+                if *http { service.http.get(&to.port()) } else { Some(&service.bytes) }
             }
         }
     }

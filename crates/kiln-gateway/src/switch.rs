@@ -79,7 +79,7 @@ impl Switch {
 
     /// Puts a table in force, or says why not and changes nothing.
     pub(crate) fn set_table(&mut self, table: RouteTable) -> Result<Applied, Refusal> {
-        if *self.purpose.borrow() == Purpose::Ending {
+        if self.is_ending() {
             return Err(Refusal::Ending);
         }
         let before = self.shared.current.load_full();
@@ -215,6 +215,10 @@ impl Switch {
         let load = self.registry.find_load(instance)?;
         load.sever();
         Some(load)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.purpose.borrow() == Purpose::Ending
     }
 
     /// Takes no tables and no connections any more; those that are open have `DRAIN_BOUND`.

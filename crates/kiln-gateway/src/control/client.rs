@@ -28,7 +28,7 @@ pub struct Gateway {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
-    /// No gateway listens; [`crate::ensure_running`] starts one.
+    /// No gateway listens, or the one that did is ending; [`crate::ensure_running`] starts one.
     #[error("no gateway answers at {}", path.display())]
     NotRunning {
         /// The control socket.
@@ -134,13 +134,24 @@ impl Gateway {
             return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
         }
         match parse(&line).map_err(|source| self.malformed(source))? {
+            Reply::Refused { refusal: Refusal::Ending } => {
+                Err(self.broken(io::ErrorKind::ConnectionReset.into()))
+            }
             Reply::Refused { refusal } => Err(GatewayError::Refused(refusal)),
             reply => Ok(reply),
         }
     }
 
+    /// A connection that is closed without an answer is that of a gateway that has ended.
     fn broken(&self, source: io::Error) -> GatewayError {
-        GatewayError::Broken { path: self.socket.clone(), source }
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let path = self.socket.clone();
+        match source.kind() {
+            BrokenPipe | ConnectionReset | UnexpectedEof => {
+                GatewayError::NotRunning { path, source }
+            }
+            _ => GatewayError::Broken { path, source },
+        }
     }
 
     fn malformed(&self, source: serde_json::Error) -> GatewayError {

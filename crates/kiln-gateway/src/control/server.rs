@@ -110,7 +110,7 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
             Ok(applied) => Reply::Applied(applied),
             Err(refusal) => Reply::Refused { refusal },
         },
-        Ok(Request::Status) => Reply::Status(Box::new(status(control))),
+        Ok(Request::Status) => status(control),
         Ok(Request::Sever { instance }) => {
             let load = control.switch().sever(&instance);
             let deadline = Instant::now() + SEVER_TIME;
@@ -150,11 +150,14 @@ fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
     stream.write_all(&encode(reply)?)
 }
 
-fn status(control: &Control) -> Status {
+fn status(control: &Control) -> Reply {
     let uptime_ms = u64::try_from(control.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let switch = control.switch();
+    if switch.is_ending() {
+        return Reply::Refused { refusal: Refusal::Ending };
+    }
     let snapshot = switch.snapshot();
-    Status {
+    Reply::Status(Box::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_ms,
@@ -162,7 +165,7 @@ fn status(control: &Control) -> Status {
         tables: snapshot.stacks().map(|view| view.table.clone()).collect(),
         endpoints: switch.endpoints(),
         instances: switch.instances(),
-    }
+    }))
 }
 
 /// Passes events on until the client closes its side or does not take them.
