@@ -13,7 +13,7 @@ const MAX_MEMBERS: usize = 16;
 pub(super) struct Member {
     pub(super) name: String,
     offset: u64,
-    length: u64,
+    pub(super) length: u64,
 }
 
 impl Member {

@@ -21,6 +21,11 @@ pub use data::{Entry, EntryKind};
 const MAX_CONTROL_BYTES: u64 = 64 << 20;
 /// The longest data archive that is unpacked, in bytes; the largest of Debian is below 4 GB.
 const MAX_DATA_BYTES: u64 = 16 << 30;
+/// How many times its packed length an archive may unpack to, beyond the first
+/// [`FREE_BYTES`]. Programs and data pack to a tenth at best, bombs to a thousandth.
+const MAX_RATIO: u64 = 200;
+/// What any archive may unpack to, in bytes.
+const FREE_BYTES: u64 = 64 << 20;
 
 /// A package that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +100,15 @@ impl Deb {
         for member in ar::members(&file).map_err(|reason| form(&reason))? {
             let reader = BufReader::with_capacity(128 * 1024, member.reader(&file));
             let source = Source { path, member: &member.name };
+            let fair_bytes = FREE_BYTES.saturating_add(MAX_RATIO.saturating_mul(member.length));
             if let Some(suffix) = member.name.strip_prefix("control.tar") {
-                control =
-                    Some(source.read_control(source.open(reader, suffix, MAX_CONTROL_BYTES)?)?);
+                control = Some(source.read_control(source.open(
+                    reader,
+                    suffix,
+                    MAX_CONTROL_BYTES.min(fair_bytes),
+                )?)?);
             } else if let Some(suffix) = member.name.strip_prefix("data.tar") {
-                let reader = source.open(reader, suffix, MAX_DATA_BYTES)?;
+                let reader = source.open(reader, suffix, MAX_DATA_BYTES.min(fair_bytes))?;
                 entries = Some(source.read_data(reader, spool)?);
             }
         }

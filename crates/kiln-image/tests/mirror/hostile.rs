@@ -59,10 +59,12 @@ fn set_id_bits_of_programs_are_taken_away() {
 
 #[test]
 fn a_bomb_is_refused_at_its_bound() {
-    // 65 MiB of description, a few kB packed.
-    let control = format!("{CONTROL}Description: {}\n", " ".repeat(65 << 20));
-    let refused = read(&deb(&control, &[0; 1024]));
-    assert!(matches!(refused, Err(DebError::TooLarge { .. })), "{refused:?}");
+    // 70 MiB, a few kB packed: of description, of files.
+    let control = format!("{CONTROL}Description: {}\n", " ".repeat(70 << 20));
+    for bomb in [deb(&control, &[0; 1024]), deb(CONTROL, &vec![0; 70 << 20])] {
+        let refused = read(&bomb);
+        assert!(matches!(refused, Err(DebError::TooLarge { .. })), "{refused:?}");
+    }
 }
 
 #[test]
