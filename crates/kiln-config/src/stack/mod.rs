@@ -52,7 +52,7 @@ use decode::Sink;
 use files::{STACK_ENDING, configuration_files, read_text};
 use program::Program;
 use schema::attribute;
-use world::World;
+use world::{Outside, World};
 
 /// The prefix of environment variables that give values to variables.
 pub const VARIABLE_PREFIX: &str = "KILN_VAR_";
@@ -70,7 +70,8 @@ pub struct Inputs {
     pub var_files: Vec<PathBuf>,
     /// The environment. An empty variable counts as unset.
     pub env: BTreeMap<String, String>,
-    /// The addresses that the parent generation, and others that are kept, have given out.
+    /// The addresses that the parent generation, and others that are kept, have given out; where
+    /// empty, [`Surroundings::carried`] is asked.
     pub carried: Offsets,
 }
 
@@ -88,6 +89,13 @@ pub trait Surroundings {
     /// The id of the present version of a secret: of this value, or of the generated one. `None`
     /// where it is not known.
     fn secret_version(&self, secret: &ComponentId, value: Option<&[u8]>) -> Option<String>;
+
+    /// The addresses that generations of the stack of this name have given out and that are still
+    /// kept. It is asked once, as soon as the name is known.
+    fn carried(&self, stack: &StackName) -> Offsets {
+        let _ = stack;
+        Offsets::new()
+    }
 }
 
 /// A stack after evaluation.
@@ -176,9 +184,14 @@ impl<'i> Loader<'i> {
         let values =
             variable::evaluate(&program.variables, &given, &environment, &mut self.diagnostics);
         let sink: Sink = RefCell::new(std::mem::take(&mut self.diagnostics));
-        let shown = name.clone();
-        let shown = shown.as_ref().map_or("", StackName::as_str);
-        let world = World::new(&program, inputs, surroundings, &environment, shown, &sink);
+        let known = name.clone();
+        let shown = known.as_ref().map_or("", StackName::as_str);
+        let carried = match &known {
+            Some(name) if inputs.carried.is_empty() => surroundings.carried(name),
+            _ => inputs.carried.clone(),
+        };
+        let outside = Outside { inputs, surroundings, carried, stack_name: shown };
+        let world = World::new(&program, outside, &environment, &sink);
         // The cell is empty: it was made with the world.
         let _ = world.variables.set(values);
         variable::validate(&world, &given);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_model::name::{Kind, is_label};
 use rustc_hash::FxHashMap;
 
-use super::schema::{OUTPUT, STACK, Schema, TOP_LEVEL, VARIABLE, attribute};
+use super::schema::{OUTPUT, STACK, Schema, TOP_LEVEL, VARIABLE, attribute, check_nested};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::syntax::ast::{Attribute, Block, Body, Expr, Ident, Name};
 
@@ -115,6 +115,7 @@ impl Program {
             &mut self.refused
         } else {
             Schema::of(kind).check(block.span, &block.body, true, diagnostics);
+            block.body.blocks.iter().for_each(|inner| check_nested(inner, diagnostics));
             if let (Some(count), Some(each)) =
                 (attribute(&block.body, "count"), attribute(&block.body, "for_each"))
             {

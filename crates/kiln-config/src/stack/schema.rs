@@ -68,26 +68,24 @@ const IMAGE: Schema = Schema {
     foreign: &[("from", "base"), ("cmd", "entrypoint"), ("command", "entrypoint")],
 };
 
-pub(super) const COPY: Schema =
+const COPY: Schema =
     Schema { what: "a `copy` block", required: &["to"], optional: &["owner", "mode"], ..NOTHING };
 
-pub(super) const FILE: Schema = Schema {
+const FILE: Schema = Schema {
     what: "a `file` block",
     required: &["content"],
     optional: &["owner", "mode"],
     ..NOTHING
 };
 
-pub(super) const DIRECTORY: Schema =
+const DIRECTORY: Schema =
     Schema { what: "a `directory` block", optional: &["owner", "mode"], ..NOTHING };
 
-pub(super) const SYMLINK: Schema =
-    Schema { what: "a `symlink` block", required: &["target"], ..NOTHING };
+const SYMLINK: Schema = Schema { what: "a `symlink` block", required: &["target"], ..NOTHING };
 
-pub(super) const USER: Schema =
-    Schema { what: "a `user` block", optional: &["uid", "home"], ..NOTHING };
+const USER: Schema = Schema { what: "a `user` block", optional: &["uid", "home"], ..NOTHING };
 
-pub(super) const DYNAMIC: Schema = Schema {
+const DYNAMIC: Schema = Schema {
     what: "a `dynamic` block",
     required: &["for_each"],
     optional: &["iterator", "labels"],
@@ -229,6 +227,50 @@ impl Schema {
             Some(near) => diagnostic.with_help(format!("did you mean `{near}`?")),
             None => diagnostic,
         }
+    }
+}
+
+/// The schema of a block inside a component's.
+pub(super) fn nested(kind: &str) -> Option<Schema> {
+    Some(match kind {
+        "copy" => COPY,
+        "file" => FILE,
+        "directory" => DIRECTORY,
+        "symlink" => SYMLINK,
+        "user" => USER,
+        _ => return None,
+    })
+}
+
+/// Checks the names in a block inside a component's, and in what `dynamic` makes.
+pub(super) fn check_nested(block: &Block, diagnostics: &mut Diagnostics) {
+    if let Some(schema) = nested(&block.kind.name) {
+        schema.check(block.span, &block.body, false, diagnostics);
+    }
+    if &*block.kind.name != "dynamic" {
+        return;
+    }
+    DYNAMIC.check(block.span, &block.body, false, diagnostics);
+    let Some(made) = block.labels.first().and_then(|label| nested(&label.name)) else {
+        let span = block.labels.first().map_or(block.span, |label| label.span);
+        let diagnostic = Diagnostic::error(span, "there is no such block to make")
+            .with_label("expected `dynamic \"file\" {` or another block of an image");
+        diagnostics.push(diagnostic);
+        return;
+    };
+    let contents: Vec<&Block> =
+        block.body.blocks.iter().filter(|inner| &*inner.kind.name == "content").collect();
+    for content in &contents {
+        made.check(content.span, &content.body, false, diagnostics);
+    }
+    match contents[..] {
+        [_] => {}
+        [] => diagnostics.push(
+            Diagnostic::error(block.span, "`content` is missing")
+                .with_label("a `dynamic` block needs one `content` block"),
+        ),
+        [_, second, ..] => diagnostics
+            .push(Diagnostic::error(second.span, "a `dynamic` block has one `content` block")),
     }
 }
 

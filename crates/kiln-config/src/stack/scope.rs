@@ -121,9 +121,7 @@ impl<'s> Site<'s> {
         }
         let summary = format!("there is no {what} `{}`", name.name);
         let diagnostic = Diagnostic::error(name.span, summary).with_label("not declared");
-        let mut known: Vec<&str> = known.collect();
-        known.sort_unstable();
-        let help = match nearest(&name.name, known) {
+        let help = match self.world.nearest(&name.name, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None if what == "local" => {
                 format!("declare it: locals {{ {} = … }}", name.name)
@@ -168,7 +166,7 @@ impl Scope for Site<'_> {
             // Paths are taken relative to the stack's directory, so that what is made of them is
             // the same wherever it lies.
             "path" => named(&["stack"], "."),
-            "stack" => named(&["name"], self.world.stack_name),
+            "stack" => named(&["name"], self.world.outside.stack_name),
             _ => Err(unknown_root(reference)),
         }
     }

@@ -1,6 +1,6 @@
 //! A stack while it is evaluated: its declarations and what is already known of their values.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -18,14 +18,26 @@ use super::memo::{Memo, Trail};
 use super::program::Program;
 use super::scope::Site;
 use super::{Inputs, Surroundings};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::eval::{Environment, Evaluated, Evaluator};
 use crate::syntax::ast::{Expr, ExprKind, Name};
 use crate::syntax::span::Span;
 use crate::value::Value;
 
+/// Names are many and so may mistakes be: no more of them get a suggestion.
+const MAX_SEARCHES: u32 = 200;
+
 /// One of the components that a block makes: the block's index and its place among them.
 pub(super) type Place = (usize, usize);
+
+/// What comes from outside of the stack's files.
+pub(super) struct Outside<'w> {
+    pub(super) inputs: &'w Inputs,
+    pub(super) surroundings: &'w dyn Surroundings,
+    /// Addresses that have been given out before.
+    pub(super) carried: Offsets,
+    pub(super) stack_name: &'w str,
+}
 
 /// The stable addresses of a stack.
 #[derive(Debug, Default)]
@@ -56,14 +68,14 @@ pub(super) struct Talk {
 /// A stack while it is evaluated.
 pub(super) struct World<'w> {
     pub(super) program: &'w Program,
-    pub(super) inputs: &'w Inputs,
-    pub(super) surroundings: &'w dyn Surroundings,
+    pub(super) outside: Outside<'w>,
     pub(super) environment: &'w Environment<'w>,
-    pub(super) stack_name: &'w str,
     pub(super) sink: &'w Sink,
     pub(super) variables: OnceCell<BTreeMap<Name, Option<Value>>>,
     pub(super) talks: RefCell<Vec<Talk>>,
     pub(super) listeners: RefCell<FxHashMap<SocketAddr, Span>>,
+    /// How often the nearest name may still be searched for.
+    searches: Cell<u32>,
     trail: Trail,
     locals: Memo<usize, Value>,
     expansions: Memo<usize, Rc<Expansion>>,
@@ -75,22 +87,19 @@ pub(super) struct World<'w> {
 impl<'w> World<'w> {
     pub(super) fn new(
         program: &'w Program,
-        inputs: &'w Inputs,
-        surroundings: &'w dyn Surroundings,
+        outside: Outside<'w>,
         environment: &'w Environment<'w>,
-        stack_name: &'w str,
         sink: &'w Sink,
     ) -> Self {
         Self {
             program,
-            inputs,
-            surroundings,
+            outside,
             environment,
-            stack_name,
             sink,
             variables: OnceCell::new(),
             talks: RefCell::default(),
             listeners: RefCell::default(),
+            searches: Cell::new(MAX_SEARCHES),
             trail: Trail::default(),
             locals: Memo::default(),
             expansions: Memo::default(),
@@ -102,6 +111,18 @@ impl<'w> World<'w> {
 
     pub(super) fn report(&self, diagnostic: Diagnostic) {
         self.sink.borrow_mut().push(diagnostic);
+    }
+
+    /// The name nearest to `name`, as long as not too many have been searched for.
+    pub(super) fn nearest<'n>(
+        &self,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+    ) -> Option<&'n str> {
+        self.searches.set(self.searches.get().checked_sub(1)?);
+        let mut known: Vec<&str> = known.collect();
+        known.sort_unstable();
+        nearest(name, known)
     }
 
     /// The value of an expression; `None` where it has none and that has been reported.
@@ -221,7 +242,7 @@ impl<'w> World<'w> {
         let Ok(cidr) = self.range(place, header) else { return };
         let network = NetworkIdentity { cidr, egress: Vec::new() };
         let nothing = BTreeMap::new();
-        let carried = self.inputs.carried.get(&id).unwrap_or(&nothing);
+        let carried = self.outside.carried.get(&id).unwrap_or(&nothing);
         let ids = inside.iter().map(|(id, _)| id);
         match address::allocate(&id, &network, ids, carried) {
             Ok(offsets) => {

@@ -1,7 +1,7 @@
 //! Where a piece of source text stands: file ids, byte ranges, and the table of sources.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The number of a file in a [`Sources`] table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +53,8 @@ pub struct Position {
 pub struct Source {
     path: PathBuf,
     text: Arc<str>,
+    /// Offsets of the starts of the lines, once a position has been asked for.
+    line_starts: OnceLock<Box<[u32]>>,
 }
 
 impl Source {
@@ -69,22 +71,27 @@ impl Source {
     /// The position of the byte at `offset`; behind the end it is the end.
     pub fn position(&self, offset: u32) -> Position {
         let offset = self.floor_boundary(offset);
-        let before = &self.text[..offset];
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before[self.line_start(offset)..].chars().count() + 1;
-        Position { line: clamp(line), column: clamp(column) }
+        let (line, start) = self.line_of(offset);
+        let column = self.text[start..offset].chars().count() + 1;
+        Position { line: clamp(line + 1), column: clamp(column) }
     }
 
     /// The line in which `offset` stands, without its line break, and the offset of its start.
     pub fn line_at(&self, offset: u32) -> (&str, u32) {
         let offset = self.floor_boundary(offset);
-        let start = self.line_start(offset);
+        let (_, start) = self.line_of(offset);
         let end = self.text[offset..].find('\n').map_or(self.text.len(), |found| offset + found);
         (self.text[start..end].trim_end_matches('\r'), clamp(start))
     }
 
-    fn line_start(&self, offset: usize) -> usize {
-        self.text[..offset].rfind('\n').map_or(0, |found| found + 1)
+    /// The number of the line of `offset`, from 0, and the offset of its start.
+    fn line_of(&self, offset: usize) -> (usize, usize) {
+        let starts = self.line_starts.get_or_init(|| {
+            let breaks = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            std::iter::once(0).chain(breaks.map(|(at, _)| clamp(at + 1))).collect()
+        });
+        let line = starts.partition_point(|start| *start as usize <= offset).saturating_sub(1);
+        (line, starts[line] as usize)
     }
 
     fn floor_boundary(&self, offset: u32) -> usize {
@@ -114,7 +121,8 @@ impl Sources {
     /// Adds a text under the name `path` and returns its id.
     pub fn add(&mut self, path: impl Into<PathBuf>, text: impl Into<Arc<str>>) -> FileId {
         let id = FileId(clamp(self.files.len()));
-        self.files.push(Source { path: path.into(), text: text.into() });
+        let line_starts = OnceLock::new();
+        self.files.push(Source { path: path.into(), text: text.into(), line_starts });
         id
     }
 

@@ -10,14 +10,13 @@ use super::paths::{absolute_path, is_canonical, writable};
 use crate::diagnostic::Diagnostic;
 use crate::stack::base::base;
 use crate::stack::decode::Field;
-use crate::stack::schema::{COPY, DIRECTORY, FILE, SYMLINK, Schema, USER};
 use crate::syntax::span::Span;
 
 const MAX_ID: u32 = 65_533;
 
 pub(super) fn image(reader: &Reader<'_>) -> Option<Image> {
     let recipe = recipe(reader)?;
-    let locked = reader.world.surroundings.locked_inputs(reader.id, &recipe);
+    let locked = reader.world.outside.surroundings.locked_inputs(reader.id, &recipe);
     let inputs = locked.map_or(Inputs::Unlocked, Inputs::Locked);
     Some(Image { identity: ImageIdentity { recipe, inputs } })
 }
@@ -112,22 +111,11 @@ pub(super) fn check_environment_names<'n>(
     None
 }
 
-fn schema(kind: &str) -> Option<Schema> {
-    Some(match kind {
-        "copy" => COPY,
-        "file" => FILE,
-        "directory" => DIRECTORY,
-        "symlink" => SYMLINK,
-        "user" => USER,
-        _ => return None,
-    })
-}
-
 /// The steps, in the order in which they stand.
 fn steps(reader: &Reader<'_>) -> Option<Vec<Step>> {
     let mut steps = Vec::new();
     let mut complete = true;
-    reader.each_block(schema, |nested| match step(nested) {
+    reader.each_block(|nested| match step(nested) {
         Some(step) => steps.push(step),
         None => complete = false,
     });
@@ -178,7 +166,7 @@ fn copy(reader: &Reader<'_>, from: &str, span: Span) -> Option<Step> {
         if is_canonical(path) { Some(to) } else { field.refuse("an absolute path in the image") }
     });
     let attributes = attributes(reader);
-    let digest = match reader.world.surroundings.copied(from) {
+    let digest = match reader.world.outside.surroundings.copied(from) {
         Ok(digest) => Some(digest),
         Err(error) => {
             reader.world.report(Diagnostic::error(span, error));

@@ -1,11 +1,10 @@
 //! Blocks inside a component's block, those that `dynamic` makes among them.
 
 use super::Reader;
-use crate::diagnostic::Diagnostic;
 use crate::stack::decode::{Field, Marks};
-use crate::stack::schema::{DYNAMIC, Schema, attribute};
+use crate::stack::schema::{attribute, nested};
 use crate::stack::scope::Iterator;
-use crate::syntax::ast::{Block, Body, Expr, ExprKind, Name};
+use crate::syntax::ast::{Block, Expr, ExprKind};
 use crate::syntax::span::Span;
 use crate::value::{Data, Key, Value};
 
@@ -19,20 +18,14 @@ pub(super) struct Nested<'n> {
 
 impl Reader<'_> {
     /// Hands each block inside to `each`, in the order in which they stand. What `dynamic` makes
-    /// stands where it stands. `schema` gives the names that each kind of block knows.
-    pub(super) fn each_block(
-        &self,
-        schema: impl Fn(&str) -> Option<Schema>,
-        mut each: impl FnMut(&Nested<'_>),
-    ) {
+    /// stands where it stands. Their names have been checked.
+    pub(super) fn each_block(&self, mut each: impl FnMut(&Nested<'_>)) {
         for block in &self.body.blocks {
             if &*block.kind.name == "dynamic" {
-                self.dynamic(block, &schema, &mut each);
-            } else if let Some(schema) = schema(&block.kind.name) {
-                self.check_once(&schema, block.span, &block.body);
-                let marks = Marks::default();
-                let reader =
-                    Reader { body: &block.body, header: block.span, marks: &marks, ..*self };
+                self.dynamic(block, &mut each);
+            } else if nested(&block.kind.name).is_some() {
+                let (body, header, marks) = (&block.body, block.span, Marks::default());
+                let reader = Reader { body, header, marks: &marks, ..*self };
                 let label = block.labels.first();
                 let label = label.map(|label| (label.name.to_string(), label.span));
                 each(&Nested { kind: &block.kind.name, label, reader });
@@ -41,44 +34,11 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks names for the first of the components that the block makes: they are the same for
-    /// all.
-    fn check_once(&self, schema: &Schema, header: Span, body: &Body) {
-        if self.place.1 == 0 {
-            schema.check(header, body, false, &mut self.world.sink.borrow_mut());
-        }
-    }
-
-    fn dynamic(
-        &self,
-        block: &Block,
-        schema: &impl Fn(&str) -> Option<Schema>,
-        each: &mut impl FnMut(&Nested<'_>),
-    ) {
-        self.check_once(&DYNAMIC, block.span, &block.body);
-        let kind = block.labels.first().map(|label| (&*label.name, schema(&label.name)));
-        let Some((kind, Some(inner))) = kind else {
-            let span = block.labels.first().map_or(block.span, |label| label.span);
-            let diagnostic = Diagnostic::error(span, "there is no such block to make")
-                .with_label("expected `dynamic \"copy\" {` or another block of an image");
-            self.world.report(diagnostic);
-            return;
-        };
-        let mut contents = block.body.blocks.iter().filter(|b| &*b.kind.name == "content");
-        let Some(content) = contents.next() else {
-            let diagnostic = Diagnostic::error(block.span, "`content` is missing")
-                .with_label("a `dynamic` block needs one `content` block");
-            self.world.report(diagnostic);
-            return;
-        };
-        if let Some(second) = contents.next() {
-            let summary = "a `dynamic` block has one `content` block";
-            self.world.report(Diagnostic::error(second.span, summary));
-        }
-        self.check_once(&inner, content.span, &content.body);
-        let name: Name = attribute(&block.body, "iterator")
-            .and_then(|iterator| iterator.expr.as_variable().cloned())
-            .unwrap_or_else(|| kind.into());
+    fn dynamic(&self, block: &Block, each: &mut impl FnMut(&Nested<'_>)) {
+        let content = block.body.blocks.iter().find(|inner| &*inner.kind.name == "content");
+        let (Some(made), Some(content)) = (block.labels.first(), content) else { return };
+        let iterator = attribute(&block.body, "iterator");
+        let name = iterator.and_then(|iterator| iterator.expr.as_variable()).unwrap_or(&made.name);
         let Some(items) = attribute(&block.body, "for_each").and_then(|a| self.items(&a.expr))
         else {
             return;
@@ -88,8 +48,7 @@ impl Reader<'_> {
             let item = [("key", key), ("value", value)].map(|(k, v)| (Key::from(k), v));
             let iterator = Iterator { name: name.clone(), item: Value::object(item.into()) };
             let site = self.site.with_iterator(&iterator);
-            let (body, header) = (&content.body, content.span);
-            let marks = Marks::default();
+            let (body, header, marks) = (&content.body, content.span, Marks::default());
             let reader = Reader { site, body, header, marks: &marks, ..*self };
             let label = match labels {
                 None => None,
@@ -98,7 +57,7 @@ impl Reader<'_> {
                     None => continue,
                 },
             };
-            each(&Nested { kind, label, reader });
+            each(&Nested { kind: &made.name, label, reader });
             self.take_marks(marks);
         }
     }

@@ -59,7 +59,7 @@ pub(super) fn secret(reader: &Reader<'_>) -> Option<(Secret, Option<SecretValue>
     let given = match source {
         "generate" => {
             let bytes = reader.required("generate", |f| f.integer(1..=MAX_GENERATED_BYTES))?;
-            let version = reader.world.surroundings.secret_version(reader.id, None);
+            let version = reader.world.outside.surroundings.secret_version(reader.id, None);
             return Some((made(version, SecretSource::Generate(bytes)), None));
         }
         "value" => reader.required("value", |f| f.sensitive_string()),
@@ -73,7 +73,8 @@ pub(super) fn secret(reader: &Reader<'_>) -> Option<(Secret, Option<SecretValue>
         reader.world.report(Diagnostic::error(place, summary).with_label(label));
         return None;
     }
-    let version = reader.world.surroundings.secret_version(reader.id, Some(given.as_bytes()));
+    let version =
+        reader.world.outside.surroundings.secret_version(reader.id, Some(given.as_bytes()));
     Some((made(version, SecretSource::Given), Some(SecretValue(given))))
 }
 
@@ -85,7 +86,7 @@ fn made(version: Option<String>, source: SecretSource) -> Secret {
 /// The content of a file, which may lie anywhere; one line break at its end does not count.
 fn from_file(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {
     let path = field.string()?;
-    let full: PathBuf = reader.world.inputs.directory.join(Path::new(&path));
+    let full: PathBuf = reader.world.outside.inputs.directory.join(Path::new(&path));
     match read_text(&full) {
         Ok(text) => {
             let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -100,7 +101,7 @@ fn from_file(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {
 
 fn from_environment(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
-    let found = reader.world.inputs.env.get(&name).filter(|value| !value.is_empty());
+    let found = reader.world.outside.inputs.env.get(&name).filter(|value| !value.is_empty());
     if found.is_none() {
         let summary = format!("the environment variable {name} is not set");
         let diagnostic = Diagnostic::error(field.span(), summary)
