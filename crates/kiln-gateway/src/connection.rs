@@ -16,7 +16,7 @@ use crate::load::{InFlight, Unit};
 use crate::peer::Peer;
 use crate::sniff::{self, Sniffed};
 use crate::stats::EndpointStats;
-use crate::table::{Current, Endpoint, ListenKey, Snapshot};
+use crate::table::{Current, EndpointId, ListenKey, Snapshot};
 use crate::tcp;
 use crate::worker::{Active, Workers};
 
@@ -51,8 +51,8 @@ pub(crate) struct Connection {
 /// Which backends a connection reaches, by the table that is current when they are asked for.
 #[derive(Debug)]
 pub(crate) enum Route {
-    /// Those of an endpoint; as it was when the connection was accepted.
-    Endpoint(Arc<Endpoint>),
+    /// Those of an endpoint, with the protocol by which the connection was accepted.
+    Endpoint(Arc<EndpointId>, Protocol),
     /// Those of a component at its stable address, seen from inside a network.
     Service { network: InstanceId, to: SocketAddrV4, http: bool },
 }
@@ -88,9 +88,9 @@ fn route(
 ) -> Option<Route> {
     match door {
         Door::Endpoint(key) => {
-            let endpoint = Arc::clone(snapshot.endpoint_at(key)?);
-            endpoint.stats.connection();
-            Some(Route::Endpoint(endpoint))
+            let endpoint = snapshot.endpoint_at(key)?;
+            endpoint.id.stats.connection();
+            Some(Route::Endpoint(Arc::clone(&endpoint.id), endpoint.protocol))
         }
         Door::Inside(id) => {
             let to = socket::original_destination(stream).ok()?;
@@ -108,7 +108,7 @@ async fn serve(connection: Connection, stream: std::net::TcpStream) -> io::Resul
     let stream = TcpStream::from_std(stream)?;
     socket::tune(&stream);
     let protocol = match &connection.route {
-        Route::Endpoint(endpoint) => endpoint.protocol,
+        Route::Endpoint(_, protocol) => *protocol,
         Route::Service { http: true, .. } => Protocol::Http,
         Route::Service { http: false, .. } => Protocol::Tcp,
     };
@@ -154,7 +154,7 @@ impl Route {
     /// The port for backends that have none of their own.
     pub(crate) fn port(&self) -> u16 {
         match self {
-            Route::Endpoint(_) => 0,
+            Route::Endpoint(..) => 0,
             Route::Service { to, .. } => to.port(),
         }
     }
@@ -162,14 +162,14 @@ impl Route {
     /// The counters to which the connection adds.
     pub(crate) fn stats(&self) -> Option<&EndpointStats> {
         match self {
-            Route::Endpoint(endpoint) => Some(&endpoint.stats),
+            Route::Endpoint(endpoint, _) => Some(&endpoint.stats),
             Route::Service { .. } => None,
         }
     }
 
     fn choices<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Choices> {
         match self {
-            Route::Endpoint(accepted_as) => Some(&snapshot.endpoint(accepted_as)?.backends),
+            Route::Endpoint(endpoint, _) => Some(&snapshot.endpoint(endpoint)?.backends),
             Route::Service { network, to, http } => {
                 let service = snapshot.network(network)?.services.get(to.ip())?;
                 // A connection that began as HTTP stays with backends that speak it.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1;
@@ -20,6 +20,9 @@ use crate::peer::Peer;
 /// How long a connection is kept without use: less than the five seconds after which common
 /// servers close theirs, so that a request seldom meets a connection that is being closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a connection may take to become ready for the next request.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Connections kept per worker and instance.
 const SHELF_LIMIT: usize = 512;
@@ -125,9 +128,12 @@ pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, mut sender: Sender) {
         shelve(peer, worker, sender);
         return;
     }
-    let peer = Arc::clone(peer);
+    // Waiting keeps neither the peer nor, beyond the moment, its namespace.
+    let peer = Arc::downgrade(peer);
     tokio::spawn(async move {
-        if let Ok(Ok(())) = tokio::time::timeout(IDLE_LIMIT, sender.ready()).await {
+        if let Ok(Ok(())) = tokio::time::timeout(MOMENT, sender.ready()).await
+            && let Some(peer) = peer.upgrade()
+        {
             shelve(&peer, worker, sender);
         }
     });
@@ -143,14 +149,15 @@ fn shelve(peer: &Arc<Peer>, worker: usize, sender: Sender) {
     shelf.idle.push(Idle { sender, since_ms: now_ms() });
     if !shelf.swept {
         shelf.swept = true;
-        tokio::spawn(sweep(Arc::clone(peer), worker));
+        tokio::spawn(sweep(Arc::downgrade(peer), worker));
     }
 }
 
 /// Ends connections that have been idle too long; runs only while there are idle ones.
-async fn sweep(peer: Arc<Peer>, worker: usize) {
+async fn sweep(peer: Weak<Peer>, worker: usize) {
     loop {
         tokio::time::sleep(IDLE_LIMIT).await;
+        let Some(peer) = peer.upgrade() else { return };
         let mut shelf = peer.pool().shelf(worker);
         shelf.idle.retain(|idle| !idle.sender.is_closed() && !idle.is_old());
         if shelf.idle.is_empty() {

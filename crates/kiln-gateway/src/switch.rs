@@ -104,15 +104,15 @@ impl Switch {
     ) -> Result<Prepared, Refusal> {
         let mut prepared = Prepared::default();
         for endpoint in &view.endpoints {
-            if let Some(holder) = before.endpoint_at(&endpoint.key)
-                && holder.stack != endpoint.stack
+            if let Some(holder) = before.endpoint_at(&endpoint.id.key)
+                && holder.id.stack != endpoint.id.stack
             {
-                let holder = format!("{} of stack {}", holder.component, holder.stack);
+                let holder = format!("{} of stack {}", holder.id.component, holder.id.stack);
                 return Err(port_taken(endpoint, Some(holder)));
             }
-            if !self.listeners.contains_key(&endpoint.key) {
+            if !self.listeners.contains_key(&endpoint.id.key) {
                 let listener = self.bind(endpoint, after)?;
-                prepared.listeners.push((endpoint.key.clone(), listener));
+                prepared.listeners.push((endpoint.id.key.clone(), listener));
             }
         }
         for network in &view.networks {
@@ -126,7 +126,7 @@ impl Switch {
     }
 
     fn bind(&self, endpoint: &Endpoint, after: &Snapshot) -> Result<TcpListener, Refusal> {
-        let listen = endpoint.key.listen();
+        let listen = endpoint.id.key.listen();
         let bound = socket::host_tcp(listen).and_then(|fd| socket::listen(fd, listen));
         let error = match bound {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
@@ -261,17 +261,17 @@ impl Switch {
     pub(crate) fn endpoints(&self) -> Vec<EndpointStatus> {
         let snapshot = self.snapshot();
         let status = |endpoint: &Arc<Endpoint>| EndpointStatus {
-            stack: endpoint.stack.clone(),
+            stack: endpoint.id.stack.clone(),
             bound: self.bound(endpoint),
-            counters: endpoint.stats.read(),
+            counters: endpoint.id.stats.read(),
         };
         snapshot.stacks().flat_map(|view| &view.endpoints).map(status).collect()
     }
 
     fn bound(&self, endpoint: &Arc<Endpoint>) -> Bound {
-        let listen = endpoint.key.listen();
-        let address = self.listeners.get(&endpoint.key).map_or(listen, Listener::address);
-        Bound { component: endpoint.component.clone(), listen, address }
+        let listen = endpoint.id.key.listen();
+        let address = self.listeners.get(&endpoint.id.key).map_or(listen, Listener::address);
+        Bound { component: endpoint.id.component.clone(), listen, address }
     }
 
     fn applied(&self, snapshot: &Snapshot, stack: &StackName) -> Applied {
@@ -318,12 +318,12 @@ fn retire(before: &Snapshot, after: &Snapshot) {
 }
 
 fn port_taken(endpoint: &Endpoint, holder: Option<String>) -> Refusal {
-    let component: ComponentId = endpoint.component.clone();
-    Refusal::PortTaken { component, listen: endpoint.key.listen(), holder }
+    let component: ComponentId = endpoint.id.component.clone();
+    Refusal::PortTaken { component, listen: endpoint.id.key.listen(), holder }
 }
 
 fn cannot_listen(endpoint: &Endpoint, error: &io::Error) -> Refusal {
-    let (component, listen) = (endpoint.component.clone(), endpoint.key.listen());
+    let (component, listen) = (endpoint.id.component.clone(), endpoint.id.key.listen());
     match error.kind() {
         io::ErrorKind::AddrInUse => port_taken(endpoint, holder_of(listen)),
         io::ErrorKind::AddrNotAvailable => Refusal::AddressNotAvailable { component, listen },

@@ -56,7 +56,7 @@ impl Drop for Busy {
 /// Serves a connection whose first bytes have arrived.
 pub(crate) async fn serve(connection: Connection, stream: TcpStream, version: Version) {
     socket::limit_unread(&stream);
-    let edge = matches!(connection.route, Route::Endpoint(_));
+    let edge = matches!(connection.route, Route::Endpoint(..));
     let origin = Origin::new(connection.remote, edge);
     let clock = Arc::new(Clock::new(version == Version::One));
     let session = Arc::new(Session { connection, origin, clock: Arc::clone(&clock) });

@@ -80,8 +80,11 @@ async fn serve_datagrams(
             continue;
         };
         while waiting.try_join_next().is_some() {}
-        let Some(network) = shared.current.load().network(&id).cloned() else { continue };
-        match reply(&network, client, &buffer[..length]) {
+        let answer = match shared.current.load().network(&id) {
+            Some(network) => reply(network, client, &buffer[..length]),
+            None => continue,
+        };
+        match answer {
             Answer::Reply(reply) => drop(socket.try_send_to(&reply, client)),
             Answer::Nothing => {}
             Answer::Forward { query, failed } => {
@@ -130,8 +133,12 @@ async fn serve_stream(
         let length = timeout(TCP_IDLE, stream.read_u16()).await??;
         let mut query = vec![0; usize::from(length)];
         timeout(TCP_IDLE, stream.read_exact(&mut query)).await??;
-        let Some(network) = shared.current.load().network(id).cloned() else { return Ok(()) };
-        let reply = match reply(&network, remote, &query) {
+        // The network is not held while an answer from elsewhere is waited for.
+        let answer = match shared.current.load().network(id) {
+            Some(network) => reply(network, remote, &query),
+            None => return Ok(()),
+        };
+        let reply = match answer {
             Answer::Reply(reply) => reply,
             Answer::Nothing => return Ok(()),
             Answer::Forward { query, failed } => forward::over_tcp(&query).await.unwrap_or(failed),

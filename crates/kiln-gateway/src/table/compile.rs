@@ -9,7 +9,7 @@ use kiln_model::route::{EndpointRoute, NetworkRoute, RouteTable};
 use crate::balance::{Choice, Choices};
 use crate::control::Refusal;
 use crate::peer::Peer;
-use crate::table::{Endpoint, ListenKey, Network, Registry, Service, StackView};
+use crate::table::{Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView};
 
 /// Turns a table into a view, taking from the registry what exists already. Opens namespaces;
 /// changes nothing that serves.
@@ -19,7 +19,7 @@ pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<Stac
     let mut taken = BTreeSet::new();
     for route in &table.endpoints {
         let endpoint = compiler.endpoint(&table, route)?;
-        if !taken.insert(endpoint.key.clone()) {
+        if !taken.insert(endpoint.id.key.clone()) {
             return Err(Refusal::PortTaken {
                 component: route.component.clone(),
                 listen: route.listen,
@@ -46,14 +46,13 @@ impl Compiler<'_> {
             let peer = self.registry.peer(&backend.instance, &backend.network, backend.address)?;
             choices.push(self.choice(peer, backend.weight));
         }
-        Ok(Endpoint {
+        let id = Arc::new(EndpointId {
             key: ListenKey::new(&table.stack, &route.component, route.listen),
             stack: table.stack.clone(),
             component: route.component.clone(),
-            protocol: route.protocol,
-            backends: Choices::new(choices),
             stats: self.registry.stats(&table.stack, &route.component),
-        })
+        });
+        Ok(Endpoint { id, protocol: route.protocol, backends: Choices::new(choices) })
     }
 
     fn network(&mut self, route: &NetworkRoute) -> Result<Network, Refusal> {

@@ -70,11 +70,18 @@ pub(crate) struct StackView {
 /// A listener on the host and where its traffic goes.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
+    pub(crate) id: Arc<EndpointId>,
+    pub(crate) protocol: Protocol,
+    pub(crate) backends: Choices,
+}
+
+/// What a client's connection keeps of the endpoint that accepted it. It names no instance, so
+/// a connection that stays open holds nothing of the instances that have served it.
+#[derive(Debug)]
+pub(crate) struct EndpointId {
     pub(crate) key: ListenKey,
     pub(crate) stack: StackName,
     pub(crate) component: ComponentId,
-    pub(crate) protocol: Protocol,
-    pub(crate) backends: Choices,
     pub(crate) stats: Arc<EndpointStats>,
 }
 
@@ -107,7 +114,7 @@ impl Snapshot {
         let mut endpoints = HashMap::new();
         let mut networks = HashMap::new();
         for view in stacks.values() {
-            endpoints.extend(view.endpoints.iter().map(|e| (e.key.clone(), Arc::clone(e))));
+            endpoints.extend(view.endpoints.iter().map(|e| (e.id.key.clone(), Arc::clone(e))));
             networks.extend(view.networks.iter().map(|n| (n.id.clone(), Arc::clone(n))));
         }
         Self { stacks, endpoints, networks }
@@ -127,10 +134,10 @@ impl Snapshot {
 
     /// The endpoint behind a listener; a connection that outlives its listener is served by
     /// the same endpoint at its new address, if there is one.
-    pub(crate) fn endpoint(&self, accepted_as: &Endpoint) -> Option<&Arc<Endpoint>> {
+    pub(crate) fn endpoint(&self, accepted_as: &EndpointId) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(&accepted_as.key).or_else(|| {
             let view = self.stacks.get(&accepted_as.stack)?;
-            view.endpoints.iter().find(|endpoint| endpoint.component == accepted_as.component)
+            view.endpoints.iter().find(|endpoint| endpoint.id.component == accepted_as.component)
         })
     }
 

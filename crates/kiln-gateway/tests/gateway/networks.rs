@@ -1,15 +1,15 @@
 //! Stable addresses and names inside networks.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use kiln_model::route::{Client, NetworkRoute, SERVICE_PORT, Service, ServiceBackend};
+use kiln_model::route::{Client, NetworkRoute, Protocol, SERVICE_PORT, Service, ServiceBackend};
 
 use crate::backend::{Backend, Manner};
-use crate::world::{Network, World, component, eventually, table};
+use crate::client::Http1;
+use crate::world::{Network, World, component, endpoint, eventually, table};
 
 const RESOLVER: &str = "10.60.0.1";
 const STABLE: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 10);
@@ -127,28 +127,37 @@ fn a_removed_network_is_let_go_of() {
     let (front, back) = networks(&world);
     let at = format!("127.0.0.1:{SERVICE_PORT}");
     let bytes = Backend::start(&back, "api-1", &at, Manner::Bytes);
-    let sockets = |world: &World| {
-        let entries = fs::read_dir(format!("/proc/{}/fd", world.pid)).unwrap().flatten();
-        let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-        links
-            .filter(|link| {
-                let link = link.to_string_lossy();
-                link.starts_with("socket:") || link.contains("front-1")
-            })
-            .count()
-    };
     let other = world.network("other-1");
     other.add_address("10.61.0.1");
     let kept = || other.route("10.61.0.1");
     world.gateway.set_table(table(vec![], vec![kept()])).unwrap();
-    let before = sockets(&world);
+    let before = world.sockets();
     world.gateway.set_table(table(vec![], vec![kept(), route(&front, &bytes, vec![])])).unwrap();
     let to = SocketAddrV4::new(STABLE, SERVICE_PORT);
     let mut open = connect(&front, CLIENT, to).unwrap();
     let mut greeting = [0; 6];
     open.read_exact(&mut greeting).unwrap();
-    assert!(sockets(&world) >= before + 5);
+    assert!(world.sockets() >= before + 5);
     world.gateway.set_table(table(vec![], vec![kept()])).unwrap();
-    eventually(Duration::from_secs(2), "all sockets closed", || sockets(&world) <= before);
+    eventually(Duration::from_secs(2), "all sockets closed", || world.sockets() <= before);
     assert!(open.read(&mut [0]).is_err());
+    assert!(front.is_let_go_of_by(&world) && back.is_let_go_of_by(&world));
+}
+
+#[test]
+fn a_kept_client_connection_holds_nothing_of_earlier_instances() {
+    let Some(world) = World::start("a_kept_client_connection") else { return };
+    let (old, new) = (world.network("front-1"), world.network("front-2"));
+    let before = Backend::http(&old, "web-1");
+    let after = Backend::http(&new, "web-2");
+    let with = |b: &Backend| vec![endpoint("web", 0, Protocol::Http, vec![b.route.clone()])];
+    let applied = world.gateway.set_table(table(with(&before), vec![])).unwrap();
+    let mut client = Http1::connect(applied.bound[0].address).unwrap();
+    assert_eq!(client.get("/").unwrap().text(), "web-1");
+    assert!(!old.is_let_go_of_by(&world));
+    world.gateway.set_table(table(with(&after), vec![])).unwrap();
+    eventually(Duration::from_secs(1), "the old network is let go of", || {
+        old.is_let_go_of_by(&world)
+    });
+    assert_eq!(client.get("/").unwrap().text(), "web-2");
 }

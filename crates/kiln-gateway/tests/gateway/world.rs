@@ -1,5 +1,7 @@
 //! A root with a gateway, and networks made for one test.
 
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +61,17 @@ impl World {
             && std::fs::read_link(format!("/proc/{}/exe", self.pid)).is_ok()
     }
 
+    /// What the gateway's descriptors lead to.
+    pub(crate) fn descriptors(&self) -> Vec<Metadata> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().flatten();
+        entries.filter_map(|entry| std::fs::metadata(entry.path()).ok()).collect()
+    }
+
+    /// How many sockets the gateway has.
+    pub(crate) fn sockets(&self) -> usize {
+        self.descriptors().iter().filter(|file| file.file_type().is_socket()).count()
+    }
+
     /// Resident memory of the gateway, bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
@@ -110,6 +123,14 @@ impl Network {
         .unwrap();
         let namespace = Namespace::open(&path).unwrap();
         Self { id: id.parse().unwrap(), namespace, path }
+    }
+
+    /// Whether the gateway has no descriptor of the namespace left.
+    pub(crate) fn is_let_go_of_by(&self, world: &World) -> bool {
+        let namespace = std::fs::metadata(&self.path).unwrap();
+        let is_it =
+            |file: &Metadata| (file.dev(), file.ino()) == (namespace.dev(), namespace.ino());
+        !world.descriptors().iter().any(is_it)
     }
 
     /// Adds an address that is reachable inside.
