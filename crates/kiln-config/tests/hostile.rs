@@ -158,7 +158,8 @@ fn block() -> impl Strategy<Value = String> {
 /// Mostly right, so that evaluation gets far.
 const SOUND: &str = r#"
 image "a" {
-  base = scratch()
+  base       = scratch()
+  entrypoint = ["/bin/program"]
 }
 network "a" { cidr = "10.0.0.0/24" }
 server "a" {

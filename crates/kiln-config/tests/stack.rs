@@ -183,7 +183,8 @@ fn a_server_has_sensible_defaults() {
 
 const BASE: &str = r#"
 image "i" {
-  base = scratch()
+  base       = scratch()
+  entrypoint = ["/bin/program"]
 }
 network "n" { cidr = "10.0.0.0/24" }
 "#;
@@ -295,6 +296,8 @@ fn addresses_are_carried_and_servers_may_name_each_other() {
     );
     let mut files = Files::new(&[("main.kiln.hcl", &text)]);
     let first = files.stack();
+    let warnings = first.report.to_string();
+    assert!(warnings.contains("server.b names the address of server.a and does not"), "{warnings}");
     assert_eq!(server(&first, "server.a").identity.env["PEER"], Text::Plain("10.0.0.3".into()));
     files.write("more.kiln.hcl", "server \"0\" {}\n");
     assert!(files.errors().contains("`0` is not a valid name"));

@@ -282,6 +282,10 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
     }
     world.check_host_names();
     talk::check_cycles(world);
+    lower::check_programs(world, &stack);
+    if !world.sink.borrow().has_errors() {
+        talk::check_mentions(world);
+    }
     if let Ok(addresses) = world.addresses(Span::new(crate::syntax::span::FileId(0), 0, 0)) {
         stack.offsets.clone_from(&addresses.offsets);
     }

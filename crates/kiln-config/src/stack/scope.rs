@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use kiln_model::name::Kind;
+use kiln_model::name::{ComponentId, Kind};
 
 use super::expand::Expansion;
 use super::program::Found;
-use super::world::{Place, World};
+use super::world::{Place, Talk, World};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::eval::{Evaluated, Reference, Resolved, Scope};
 use crate::syntax::ast::{Ident, Name};
@@ -131,6 +131,17 @@ impl<'s> Site<'s> {
         diagnostic.with_help(help).into()
     }
 
+    /// Notes that the block of a server names another one's address.
+    fn mention(&self, to: &ComponentId, span: Span) {
+        if let Some((expansion, index)) = self.instance {
+            let from = expansion.id(index).clone();
+            if from.kind == Kind::Server && from != *to {
+                let talk = Talk { from, to: to.clone(), span };
+                self.world.mentions.borrow_mut().push(talk);
+            }
+        }
+    }
+
     fn place(&self, component: &Component, span: Span) -> Evaluated<Place> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == &*component.kind);
         let found = kind.and_then(|kind| self.world.program.find(kind, &component.name));
@@ -185,9 +196,13 @@ impl Scope for Site<'_> {
         Ok(match (declaration.kind, &*name.name) {
             (_, "name") => Value::from(id.name.as_str()),
             (Kind::Server, "address") => {
+                self.mention(id, name.span);
                 Value::from(self.world.address(place, name.span)?.to_string())
             }
-            (Kind::Server, "host") => Value::from(format!("{}.{}.kiln", id.host_name(), id.kind)),
+            (Kind::Server, "host") => {
+                self.mention(id, name.span);
+                Value::from(format!("{}.{}.kiln", id.host_name(), id.kind))
+            }
             (Kind::Network, "cidr") => Value::from(self.world.range(place, name.span)?.to_string()),
             (Kind::Endpoint, "address" | "host" | "port" | "url") => {
                 let listen = self.world.listen(place, name.span)?;

@@ -1,12 +1,33 @@
-//! Cycles of components that talk to each other: none of them could be brought up first.
+//! Who talks to whom: cycles, of which no member could be brought up first, and addresses that are
+//! named but may not be connected to.
 
 use std::collections::BTreeMap;
 
 use kiln_model::name::ComponentId;
+use rustc_hash::FxHashSet;
 
 use super::memo::cycle;
 use super::world::{Talk, World};
+use crate::diagnostic::Diagnostic;
 use crate::syntax::span::Span;
+
+/// Warns of servers that name the address of one that they do not connect to: what they send there
+/// is refused.
+pub(super) fn check_mentions(world: &World<'_>) {
+    let talks = world.talks.borrow();
+    let allowed: FxHashSet<(&ComponentId, &ComponentId)> =
+        talks.iter().map(|talk| (&talk.from, &talk.to)).collect();
+    for Talk { from, to, span } in world.mentions.borrow().iter() {
+        if !allowed.contains(&(from, to)) {
+            let summary = format!("{from} names the address of {to} and does not connect to it");
+            world.report(
+                Diagnostic::warning(*span, summary)
+                    .with_label("what it sends there is refused")
+                    .with_help(format!("add it: connects = [{to}]")),
+            );
+        }
+    }
+}
 
 /// Reports a cycle of `connects`. Of cycles that share components one is reported.
 pub(super) fn check_cycles(world: &World<'_>) {

@@ -73,6 +73,8 @@ pub(super) struct World<'w> {
     pub(super) sink: &'w Sink,
     pub(super) variables: OnceCell<BTreeMap<Name, Option<Value>>>,
     pub(super) talks: RefCell<Vec<Talk>>,
+    /// Where a server's block names the address of another one.
+    pub(super) mentions: RefCell<Vec<Talk>>,
     pub(super) listeners: RefCell<FxHashMap<SocketAddr, Span>>,
     /// How often the nearest name may still be searched for.
     searches: Cell<u32>,
@@ -98,6 +100,7 @@ impl<'w> World<'w> {
             sink,
             variables: OnceCell::new(),
             talks: RefCell::default(),
+            mentions: RefCell::default(),
             listeners: RefCell::default(),
             searches: Cell::new(MAX_SEARCHES),
             trail: Trail::default(),

@@ -7,7 +7,8 @@ locals {
   x = 2
 }
 image "i" {
-  base = scratch()
+  base       = scratch()
+  entrypoint = ["/bin/web"]
 }
 
 network "n" { cidr = "10.0.0.0/24" }

@@ -3,6 +3,7 @@ secret "token" { generate = 32 }
 image "i" {
   base = scratch()
   file "/token" { content = secret.token }
+  entrypoint = ["/bin/web"]
 }
 
 network "n" { cidr = "10.0.0.0/24" }

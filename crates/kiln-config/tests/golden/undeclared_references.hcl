@@ -1,5 +1,6 @@
 image "i" {
-  base = scratch()
+  base       = scratch()
+  entrypoint = ["/bin/web"]
 }
 
 network "n" { cidr = "10.0.0.0/24" }

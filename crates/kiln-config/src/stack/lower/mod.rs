@@ -13,9 +13,11 @@ use std::rc::Rc;
 
 use kiln_model::name::{ComponentId, Kind};
 use kiln_model::spec::{Body as SpecBody, Spec};
+use rustc_hash::FxHashSet;
 
 pub use secret::SecretValue;
 
+use super::Stack;
 use super::decode::{Field, Marks};
 use super::expand::Expansion;
 use super::scope::Site;
@@ -60,6 +62,31 @@ pub(super) fn lower(world: &World<'_>, expansion: &Rc<Expansion>, place: Place) 
     };
     let id = reader.id.clone();
     Some(Lowered { spec: Spec { id, body, sensitive: marks.into_inner() }, secret: value })
+}
+
+/// Reports servers that have nothing to run: no command of their own, and an image without
+/// entrypoint.
+pub(super) fn check_programs(world: &World<'_>, stack: &Stack) {
+    let without_entrypoint: FxHashSet<&ComponentId> = stack
+        .specs
+        .iter()
+        .filter(|spec| {
+            spec.as_image().is_some_and(|image| image.identity.recipe.entrypoint.is_empty())
+        })
+        .map(|spec| &spec.id)
+        .collect();
+    for spec in &stack.specs {
+        let Some(server) = spec.as_server() else { continue };
+        let image = &server.identity.image.id;
+        if server.identity.command.is_none() && without_entrypoint.contains(image) {
+            let Some(place) = stack.places.get(&spec.id) else { continue };
+            world.report(
+                Diagnostic::error(*place, format!("{} has no program to run", spec.id))
+                    .with_label(format!("{image} has no `entrypoint`"))
+                    .with_help("give the image an `entrypoint`, or the server a `command`"),
+            );
+        }
+    }
 }
 
 /// The mark of what is wrong and has been reported.
