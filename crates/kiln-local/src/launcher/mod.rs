@@ -50,6 +50,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cgroup::{Cgroups, Hierarchies};
 use base::Base;
@@ -87,6 +88,7 @@ fn serve(root: &Path, idle_limit: Duration) -> io::Result<()> {
     // Instances inherit what is ignored, but for SIGPIPE, which they take back.
     sys::reset_signals();
     sys::ignore_sigpipe();
+    set_limits()?;
     let base = Base::enter()?;
     let through = hierarchies.seen_through(&base.host(Path::new("/")));
     let cgroups = Cgroups::new(through, &root_id);
@@ -98,6 +100,14 @@ fn serve(root: &Path, idle_limit: Duration) -> io::Result<()> {
     let _ = fs::remove_file(server.socket_path());
     let _ = fs::remove_file(server.starter.root.join(PID_FILE));
     result
+}
+
+/// Room for the descriptors of thousands of instances, and no core file, which might hold their
+/// secrets.
+fn set_limits() -> io::Result<()> {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?;
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
 /// The id in the names of all that the root makes in the kernel: the content of `ROOT/id`.

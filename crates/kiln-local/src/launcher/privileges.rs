@@ -12,7 +12,10 @@ use super::protocol::{LaunchError, Stage};
 use super::user::Identity;
 use crate::seccomp::Filter;
 
-/// Becomes `identity`, with the capabilities that its user namespace gives kept for now.
+/// How many files a program may have open unless it asks for more or is given a limit.
+const DEFAULT_OPEN_FILES: u64 = 1024;
+
+/// Becomes user 0 of the instance's user namespace, with the capabilities that this gives.
 pub(super) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
     change_ids(&Identity::default())
         .map_err(|error| LaunchError::os(Stage::UserNamespace, "become user 0 of it", error))
@@ -22,13 +25,9 @@ pub(super) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
 pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(), LaunchError> {
     let fail = |what: &'static str| move |error| LaunchError::os(Stage::Privileges, what, error);
     limit_files(open_files).map_err(|error| {
-        let text = format!("limit open files to {}", open_files.unwrap_or_default());
+        let text = format!("limit open files to {}", open_files.unwrap_or(DEFAULT_OPEN_FILES));
         LaunchError::os(Stage::Privileges, text, error)
     })?;
-    // No memory image of a process that may hold secrets is written anywhere.
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(io::Error::from)
-        .map_err(fail("forbid core files"))?;
     drop_bounding_set().map_err(fail("empty the bounding set"))?;
     lock_secure_bits().map_err(fail("lock the secure bits"))?;
     change_ids(identity).map_err(fail("change user and groups"))?;
@@ -39,9 +38,16 @@ pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(
     Filter::default_profile().install().map_err(fail("install the system call filter"))
 }
 
+/// The launcher's own limit on core files, none, is inherited.
 fn limit_files(count: Option<u64>) -> io::Result<()> {
-    let Some(count) = count else { return Ok(()) };
-    let limit = Rlimit { current: Some(count), maximum: Some(count) };
+    let limit = match count {
+        Some(count) => Rlimit { current: Some(count), maximum: Some(count) },
+        // A program that wants more than the customary number raises it itself.
+        None => Rlimit {
+            current: Some(DEFAULT_OPEN_FILES),
+            maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+        },
+    };
     Ok(rustix::process::setrlimit(Resource::Nofile, limit)?)
 }
 

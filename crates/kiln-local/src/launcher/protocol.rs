@@ -362,7 +362,8 @@ pub struct Limits {
     pub cpu_millis: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Open descriptors of a process; the launcher's hard limit bounds it.
+    /// Open descriptors of a process; the launcher's hard limit bounds it. Without a bound a
+    /// program has 1024 and may raise that itself.
     pub open_files: Option<u64>,
     /// Added to the score by which the kernel chooses whom to kill when memory runs out,
     /// 0 to 1000.

@@ -23,6 +23,7 @@ use super::table::report;
 use super::user::{self, Identity};
 use crate::cgroup::{Cgroups, Group};
 use crate::instance::record::{self, Record};
+use crate::seccomp::Filter;
 
 /// What starts have in common.
 pub(super) struct Starter {
@@ -35,8 +36,6 @@ pub(super) struct Starter {
     views: Vec<CgroupView>,
     null: OwnedFd,
     boot: String,
-    /// Why user namespaces do not work here, once that is known.
-    no_user_namespace: Option<String>,
 }
 
 /// A child that is on its way to its program.
@@ -61,6 +60,8 @@ impl Starter {
         root_id: &str,
     ) -> io::Result<Self> {
         let views = views(&cgroups);
+        // Compiled here, once, rather than in each child.
+        Filter::default_profile();
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Self {
             root: base.host(root),
@@ -71,7 +72,6 @@ impl Starter {
             views,
             null: rustix::fs::open("/dev/null", flags, Mode::empty())?,
             boot: record::boot_id()?,
-            no_user_namespace: None,
         })
     }
 
@@ -104,32 +104,33 @@ impl Starter {
         image: Image,
         group: &Group,
     ) -> Result<Newborn, LaunchError> {
-        if self.no_user_namespace.is_none() {
-            let first = self.ids.take().ok_or_else(|| {
-                LaunchError::new(Stage::UserNamespace, "all ranges of user ids are in use")
-            })?;
-            let result = self.attempt(spec, identity, image.clone(), group, Some(first));
-            if result.is_err() {
-                self.ids.give_back(first);
-            }
-            match result {
-                Err(error) if lacks_user_namespaces(&error) => {
-                    self.no_user_namespace = Some(error.to_string());
-                }
-                result => return result,
-            }
+        let first = self.ids.take().ok_or_else(|| {
+            LaunchError::new(Stage::UserNamespace, "all ranges of user ids are in use")
+        })?;
+        let result = self.attempt(spec, identity, image.clone(), group, Ok(first));
+        if result.is_err() {
+            self.ids.give_back(first);
         }
-        self.attempt(spec, identity, image, group, None)
+        match result {
+            Err(error) if lacks_user_namespaces(&error) => {
+                // Tried anew at each start: the lack may be a limit that was reached.
+                self.attempt(spec, identity, image, group, Err(&error.to_string()))
+            }
+            result => result,
+        }
     }
 
+    /// Starts with a user namespace whose ids begin with the given one, or without one for the
+    /// given reason.
     fn attempt(
         &self,
         spec: &LaunchSpec,
         identity: &Identity,
         image: Image,
         group: &Group,
-        first_host_id: Option<u32>,
+        user_namespace: Result<u32, &str>,
     ) -> Result<Newborn, LaunchError> {
+        let first_host_id = user_namespace.ok();
         let root = image
             .instance_mount()
             .map_err(|error| LaunchError::os(Stage::Image, "a mount for the instance", error))?;
@@ -183,7 +184,7 @@ impl Starter {
             network: spec.network.clone(),
             started_at_ms: now_ms(),
         };
-        match self.guide(spec, identity, &newborn, [&root, &dev]) {
+        match self.guide(spec, identity, &newborn, [&root, &dev], user_namespace.err()) {
             Ok(()) => Ok(newborn),
             Err(error) => {
                 end(&newborn.pidfd);
@@ -200,6 +201,7 @@ impl Starter {
         identity: &Identity,
         newborn: &Newborn,
         mounts: [&OwnedFd; 2],
+        no_user_namespace: Option<&str>,
     ) -> Result<(), LaunchError> {
         if let Some(first) = newborn.first_host_id {
             map_ids(newborn.pid, first, mounts).map_err(|error| {
@@ -211,7 +213,8 @@ impl Starter {
             let namespace = self.base.host(&network.namespace);
             attach::attach(network, &namespace, &spec.instance, newborn.pid)?;
         }
-        let record = self.record(spec, identity, newborn);
+        let mut record = self.record(spec, identity, newborn);
+        record.no_user_namespace_because = no_user_namespace.map(str::to_owned);
         record::write(&self.root, &record)
             .map_err(|error| LaunchError::os(Stage::Spec, "write the record", error))?;
         tell(newborn, GO_EXEC);
@@ -235,7 +238,7 @@ impl Starter {
             limits: spec.limits.clone(),
             network: spec.network.clone(),
             user_namespace: newborn.first_host_id.is_some(),
-            no_user_namespace_because: self.no_user_namespace.clone(),
+            no_user_namespace_because: None,
             first_host_id: newborn.first_host_id,
             pid: newborn.pid,
             started_at_ms: newborn.started_at_ms,
