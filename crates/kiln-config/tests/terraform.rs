@@ -1,10 +1,13 @@
 //! Expressions against Terraform: the tables in `tests/terraform/` hold what `terraform console`
 //! (1.11.4) prints for each.
 //!
-//! `agree.tsv` holds expressions and Terraform's output, or `error`; line breaks are written as
-//! `␤`. `differ.tsv` holds those where Kiln departs on purpose: expression, Terraform's output,
-//! Kiln's, and the reason. `constraints.tsv` holds the type of a variable, the value that it is
-//! given, and what it is then. `templates.tsv` holds the text of a template file and what it yields.
+//! Line breaks are written as `␤`, and `error` stands for any error.
+//!
+//! - `agree.tsv`: expressions and Terraform's output;
+//! - `composed.tsv`: the same, put together at random;
+//! - `differ.tsv`: where Kiln departs on purpose: expression, Terraform's output, Kiln's, reason;
+//! - `constraints.tsv`: the type of a variable, the value that it is given, what it is then;
+//! - `templates.tsv`: the text of a template file and what it yields.
 
 mod console;
 
@@ -12,6 +15,7 @@ use console::Console;
 
 const AGREE: &str = include_str!("terraform/agree.tsv");
 const CONSTRAINTS: &str = include_str!("terraform/constraints.tsv");
+const COMPOSED: &str = include_str!("terraform/composed.tsv");
 const TEMPLATES: &str = include_str!("terraform/templates.tsv");
 const DIFFER: &str = include_str!("terraform/differ.tsv");
 
@@ -24,7 +28,7 @@ fn expressions_print_what_terraform_prints() {
     let console = Console::new();
     let mut wrong = Vec::new();
     let mut count = 0;
-    for row in rows(AGREE) {
+    for row in rows(AGREE).chain(rows(COMPOSED)) {
         let [expression, expected] = row[..] else { panic!("a row of two columns: {row:?}") };
         let found = console.print(expression);
         if found != expected {

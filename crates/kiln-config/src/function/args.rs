@@ -128,6 +128,17 @@ impl<'a> Args<'a> {
         value.as_elements().ok_or_else(|| wrong(index, "a list", value))
     }
 
+    /// An argument that is a list or tuple, whose elements have positions.
+    pub(super) fn sequence(&self, index: usize) -> Result<&'a [Value], Failure> {
+        let value = self.value(index)?;
+        match value.data() {
+            Data::List(_, elements) | Data::Tuple(elements) => Ok(elements),
+            Data::Set(..) => Err(wrong(index, "a list", value)
+                .with_help("the elements of a set have no positions; tolist() puts them in order")),
+            _ => Err(wrong(index, "a list", value)),
+        }
+    }
+
     /// An argument that is a map or object.
     pub(super) fn entries(&self, index: usize) -> Result<&'a BTreeMap<Key, Value>, Failure> {
         let value = self.value(index)?;

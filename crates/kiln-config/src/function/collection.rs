@@ -90,6 +90,7 @@ fn chunklist(args: &Args<'_>) -> Result<Value, Failure> {
     let ty = args.value(0)?.ty();
     let chunk = |chunk: &[Value]| like(args.value(0)?, chunk.to_vec());
     let chunks = match size {
+        0 if elements.is_empty() => Vec::new(),
         0 => vec![args.value(0)?.clone()],
         size => elements.chunks(size).map(chunk).collect::<Result<_, _>>()?,
     };
@@ -100,10 +101,7 @@ fn chunklist(args: &Args<'_>) -> Result<Value, Failure> {
 fn concat(args: &Args<'_>) -> Result<Value, Failure> {
     let mut elements = Vec::new();
     for index in 0..args.len() {
-        if matches!(args.value(index)?.data(), Data::Set(..)) {
-            return Err(wrong(index, "a list", args.value(index)?));
-        }
-        elements.extend_from_slice(args.elements(index)?);
+        elements.extend_from_slice(args.sequence(index)?);
     }
     let mut lists = args.all().iter().map(|value| match value.data() {
         Data::List(element, _) => Some(element),
@@ -148,6 +146,9 @@ fn matchkeys(args: &Args<'_>) -> Result<Value, Failure> {
     if values.len() != keys.len() {
         let message = format!("there are {} values for {} keys", values.len(), keys.len());
         return Err(Failure::of(1, message));
+    }
+    if Type::unify([&args.value(1)?.ty(), &args.value(2)?.ty()]).is_none() {
+        return Err(Failure::of(2, "it must be of the same type as the keys"));
     }
     let mut wanted: Vec<&Value> = wanted.iter().collect();
     wanted.sort_by(|a, b| a.order(b));
@@ -220,12 +221,7 @@ fn range(args: &Args<'_>) -> Result<Value, Failure> {
 }
 
 fn slice(args: &Args<'_>) -> Result<Value, Failure> {
-    let source = args.value(0)?;
-    if matches!(source.data(), Data::Set(..)) {
-        return Err(wrong(0, "a list", source)
-            .with_help("the elements of a set have no positions; use tolist"));
-    }
-    let elements = args.elements(0)?;
+    let (source, elements) = (args.value(0)?, args.sequence(0)?);
     let bound = |index: usize| {
         let number = args.number(index)?;
         number.to_usize().filter(|position| *position <= elements.len()).ok_or_else(|| {
@@ -255,7 +251,10 @@ fn sort(args: &Args<'_>) -> Result<Value, Failure> {
 fn transpose(args: &Args<'_>) -> Result<Value, Failure> {
     let mut lists: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
     for (key, values) in args.entries(0)? {
-        for value in values.as_elements().unwrap_or_default() {
+        let values = values
+            .as_elements()
+            .ok_or_else(|| Failure::of(0, format!("the list \"{key}\" must not be null")))?;
+        for value in values {
             let name = key_of(value, 0)?;
             lists.entry(name).or_default().push(key.clone().into());
         }
@@ -273,7 +272,7 @@ fn key_of(value: &Value, index: usize) -> Result<Key, Failure> {
 }
 
 fn zipmap(args: &Args<'_>) -> Result<Value, Failure> {
-    let (keys, values) = (args.elements(0)?, args.elements(1)?);
+    let (keys, values) = (args.elements(0)?, args.sequence(1)?);
     if keys.len() != values.len() {
         let message = format!("there are {} values for {} keys", values.len(), keys.len());
         return Err(Failure::of(1, message));

@@ -23,12 +23,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         .variadic(Param::new("vals", Shape::Any))
         .structure(),
     Function::new("contains", &[LIST, Param::new("value", Shape::Any)], Shape::Bool, |args| {
-        Ok(position(args)?.is_some().into())
+        Ok(position(args.elements(0)?, args)?.is_some().into())
     }),
     Function::new("element", &[LIST, Param::new("index", Shape::Number)], Shape::Any, element)
         .structure(),
     Function::new("index", &[LIST, Param::new("value", Shape::Any)], Shape::Number, |args| {
-        let found = position(args)?;
+        let found = position(args.sequence(0)?, args)?;
         found.map(Value::from).ok_or_else(|| Failure::of(1, "the list has no such element"))
     }),
     Function::new("keys", &[Param::new("inputMap", Shape::Any)], Shape::Any, keys).structure(),
@@ -70,17 +70,18 @@ fn coalesce(args: &Args<'_>) -> Result<Value, Failure> {
 }
 
 fn coalescelist(args: &Args<'_>) -> Result<Value, Failure> {
+    let mut found = None;
     for (index, value) in args.all().iter().enumerate() {
-        if !args.elements(index)?.is_empty() {
-            return Ok(value.clone());
+        if !args.sequence(index)?.is_empty() {
+            found = found.or(Some(value));
         }
     }
-    Err(Failure::new("no argument is a list with elements"))
+    found.cloned().ok_or_else(|| Failure::new("no argument is a list with elements"))
 }
 
-fn position(args: &Args<'_>) -> Result<Option<usize>, Failure> {
+fn position(elements: &[Value], args: &Args<'_>) -> Result<Option<usize>, Failure> {
     let wanted = args.value(1)?;
-    for (index, element) in args.elements(0)?.iter().enumerate() {
+    for (index, element) in elements.iter().enumerate() {
         if element.equals(wanted).map_err(|secret| Failure::secret(0, &secret))? {
             return Ok(Some(index));
         }
@@ -90,10 +91,7 @@ fn position(args: &Args<'_>) -> Result<Option<usize>, Failure> {
 
 /// Positions beyond either end wrap around.
 fn element(args: &Args<'_>) -> Result<Value, Failure> {
-    let elements = match args.value(0)?.data() {
-        Data::Set(..) => return Err(wrong(0, "a list", args.value(0)?)),
-        _ => args.elements(0)?,
-    };
+    let elements = args.sequence(0)?;
     if elements.is_empty() {
         return Err(Failure::of(0, "an empty list has no elements"));
     }
@@ -132,17 +130,15 @@ fn length(args: &Args<'_>) -> Result<Value, Failure> {
 
 fn lookup(args: &Args<'_>) -> Result<Value, Failure> {
     let (entries, key) = (args.entries(0)?, args.text(1)?);
-    if let Some(found) = entries.get(key) {
-        return Ok(found.clone());
-    }
-    let Some(default) = args.get(2) else {
-        return Err(Failure::of(1, format!("there is no element with the key \"{key}\""))
-            .with_help("give a default as the third argument"));
-    };
-    match args.value(0)?.data() {
-        Data::Map(element, _) => {
-            convert(default, element).map_err(|error| Failure::of(2, error.to_string()))
+    // In a map the default has to fit the other elements, even where it is not needed.
+    let default = match (args.get(2), args.value(0)?.data()) {
+        (Some(default), Data::Map(element, _)) => {
+            Some(convert(default, element).map_err(|error| Failure::of(2, error.to_string()))?)
         }
-        _ => Ok(default.clone()),
-    }
+        (default, _) => default.cloned(),
+    };
+    entries.get(key).cloned().or(default).ok_or_else(|| {
+        Failure::of(1, format!("there is no element with the key \"{key}\""))
+            .with_help("give a default as the third argument")
+    })
 }

@@ -161,14 +161,24 @@ fn to_sequence(value: &Value, ty: &Type, element: &Type) -> Result {
         _ => {}
     }
     let elements = value.as_elements().ok_or_else(|| mismatch(value, ty))?;
-    let (element, elements) = if *element == Type::Any {
-        let what = if list { "list" } else { "set" };
-        unify(elements.to_vec()).map_err(|_| {
-            ConvertError::new(format!("all {what} elements must have the same type"))
-        })?
-    } else {
-        (element.clone(), convert_all(elements, element)?)
-    };
+    if let Data::List(found, _) | Data::Set(found, _) = value.data()
+        && !possible(found, element)
+    {
+        // Even where there are no elements.
+        return Err(mismatch(value, ty));
+    }
+    let (element, elements) =
+        if let (Type::Any, Data::List(found, _) | Data::Set(found, _)) = (element, value.data()) {
+            // They are of one type already.
+            (found.clone(), elements.to_vec())
+        } else if *element == Type::Any {
+            let what = if list { "list" } else { "set" };
+            unify(elements.to_vec()).map_err(|_| {
+                ConvertError::new(format!("all {what} elements must have the same type"))
+            })?
+        } else {
+            (element.clone(), convert_all(elements, element)?)
+        };
     let made = if list { Value::list(element, elements) } else { Value::set(element, elements) };
     Ok(made.with_sensitive(value.sensitive))
 }
@@ -184,6 +194,9 @@ fn to_map(value: &Value, element: &Type) -> Result {
     match value.data() {
         Data::Map(found, _) if found == element || *element == Type::Any => {
             return Ok(value.clone());
+        }
+        Data::Map(found, _) if !possible(found, element) => {
+            return Err(mismatch(value, &Type::map(element.clone())));
         }
         _ => {}
     }
