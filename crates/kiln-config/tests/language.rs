@@ -350,6 +350,9 @@ fn hostile_input_is_refused_within_bounds() {
     let console = console();
     let nines = "9".repeat(100_000);
     let nested = format!("jsondecode(\"{}\")", "[".repeat(100_000));
+    // Each bracket doubles what is inside of it.
+    let doubling =
+        (0..40).fold(String::from("[1]"), |inner, _| format!("[for x in [{inner}] : [x, x]]"));
     let doubled = |i: usize| format!("a{i}: &a{i} [*a{0}, *a{0}]\\n", i - 1);
     let laughs = (1..30).map(doubled).collect::<Vec<_>>().concat();
     let laughs = format!("yamldecode(\"a0: &a0 x\\n{laughs}\")");
@@ -368,7 +371,10 @@ fn hostile_input_is_refused_within_bounds() {
         "parseint(\"1\", 1e30)",
         "cidrsubnet(\"::/0\", 1e30, 1)",
         "chunklist([1], 1e30)",
+        "replace(format(\"%1000s\", \"\"), \"\", format(\"%1000s\", join(\"\", range(50000))))",
+        "replace(format(\"%1000s\", \"\"), \"/.*/\", join(\"\", [for i in range(50000) : \"$0\"]))",
         nested.as_str(),
+        doubling.as_str(),
         laughs.as_str(),
         nines.as_str(),
     ] {

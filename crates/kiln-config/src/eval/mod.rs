@@ -32,6 +32,8 @@ use crate::value::{Component, Key, NumberError, Reason, Type, Value};
 pub const MAX_DEPTH: usize = 32_768;
 /// How deep collections may nest in a value.
 const MAX_VALUE_DEPTH: u16 = 512;
+/// How many values may stand in a value. Shared parts make it easy to double it with each line.
+const MAX_VALUE_NODES: u32 = 10_000_000;
 /// The stack that [`MAX_DEPTH`] levels fit on, in bytes. Pages that are not touched cost nothing.
 const STACK_BYTES: usize = 1 << 30;
 
@@ -172,6 +174,10 @@ impl<'a> Evaluator<'a> {
         let value = result?;
         if value.depth() > MAX_VALUE_DEPTH {
             return error(expr.span, "lists and objects nest too deeply in this value");
+        }
+        if value.nodes() > MAX_VALUE_NODES {
+            let summary = format!("this value stands for more than {MAX_VALUE_NODES} values");
+            return error(expr.span, summary);
         }
         Ok(value)
     }

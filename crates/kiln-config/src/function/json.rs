@@ -21,6 +21,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
     ),
 ];
 
+/// The longest text that is made, in bytes.
+const MAX_TEXT: usize = 64 << 20;
+
 /// A wholly known value as JSON. Text with secrets keeps them, escaped.
 pub fn encode(value: &Value) -> Result<BuiltText, Failure> {
     let mut text = TextBuilder::default();
@@ -29,6 +32,9 @@ pub fn encode(value: &Value) -> Result<BuiltText, Failure> {
 }
 
 fn write(value: &Value, out: &mut TextBuilder) -> Result<(), Failure> {
+    if out.len() > MAX_TEXT {
+        return Err(Failure::of(0, format!("its text would be longer than {MAX_TEXT} bytes")));
+    }
     match value.data() {
         Data::Null(_) => out.push_str("null"),
         Data::Bool(value) => out.push_str(if *value { "true" } else { "false" }),

@@ -87,13 +87,32 @@ const MAX_TEXT: usize = 64 << 20;
 /// A pattern between slashes is a regular expression.
 fn replace(args: &Args<'_>) -> Result<Value, Failure> {
     let (text, pattern, with) = (args.text(0)?, args.text(1)?, args.text(2)?);
-    let bound = text.len().saturating_add(1).saturating_mul(with.len().saturating_add(1));
-    if bound > MAX_TEXT && with.len() > pattern.len() {
-        return Err(Failure::of(2, format!("the result would be larger than {MAX_TEXT} bytes")));
+    if let Some(inner) = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
+        return replace_all(&compile(inner, 1)?, text, with);
     }
-    let inner = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
-    Ok(match inner {
-        Some(inner) => compile(inner, 1)?.replace_all(text, with).into_owned().into(),
-        None => text.replace(pattern, with).into(),
-    })
+    let matches = text.len() / pattern.len().max(1) + 1;
+    bounded(text.len().saturating_add(matches.saturating_mul(with.len())))?;
+    Ok(text.replace(pattern, with).into())
+}
+
+fn replace_all(regex: &Regex, text: &str, with: &str) -> Result<Value, Failure> {
+    let mut replaced = String::new();
+    let mut end = 0;
+    for captures in regex.captures_iter(text) {
+        let Some(whole) = captures.get(0) else { continue };
+        replaced.push_str(&text[end..whole.start()]);
+        // Two characters, as in `$0`, can stand for all of the match.
+        bounded(replaced.len().saturating_add(with.len().saturating_mul(whole.len().max(1))))?;
+        captures.expand(with, &mut replaced);
+        end = whole.end();
+    }
+    replaced.push_str(&text[end..]);
+    Ok(replaced.into())
+}
+
+fn bounded(bytes: usize) -> Result<(), Failure> {
+    if bytes <= MAX_TEXT {
+        return Ok(());
+    }
+    Err(Failure::of(2, format!("the result would be larger than {MAX_TEXT} bytes")))
 }

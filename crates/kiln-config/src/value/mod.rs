@@ -40,6 +40,7 @@ pub struct Value {
     data: Data,
     sensitive: bool,
     depth: u16,
+    nodes: u32,
 }
 
 /// What a value is, sensitivity aside.
@@ -124,16 +125,20 @@ impl fmt::Display for Component {
 impl From<Data> for Value {
     fn from(data: Data) -> Self {
         let sensitive = matches!(data, Data::Secret(_));
-        let below = match &data {
-            Data::List(_, elements) | Data::Set(_, elements) | Data::Tuple(elements) => {
-                elements.iter().map(Value::depth).max()
-            }
-            Data::Map(_, entries) | Data::Object(entries) => {
-                entries.values().map(Value::depth).max()
-            }
-            _ => None,
+        let (mut below, mut nodes) = (None, 1_u32);
+        let mut count = |child: &Value| {
+            below = below.max(Some(child.depth));
+            nodes = nodes.saturating_add(child.nodes);
         };
-        Self { data, sensitive, depth: below.map_or(0, |depth| depth.saturating_add(1)) }
+        match &data {
+            Data::List(_, elements) | Data::Set(_, elements) | Data::Tuple(elements) => {
+                elements.iter().for_each(&mut count);
+            }
+            Data::Map(_, entries) | Data::Object(entries) => entries.values().for_each(&mut count),
+            _ => {}
+        }
+        let depth = below.map_or(0, |depth: u16| depth.saturating_add(1));
+        Self { data, sensitive, depth, nodes }
     }
 }
 
@@ -213,6 +218,12 @@ impl Value {
         self.depth
     }
 
+    /// How many values it stands for, itself and all inside it. What is shared counts as often as
+    /// it occurs: that many steps does it take to walk through.
+    pub fn nodes(&self) -> u32 {
+        self.nodes
+    }
+
     /// Whether this value itself is marked as sensitive; what it contains may be all the same.
     pub fn is_sensitive(&self) -> bool {
         self.sensitive
@@ -230,7 +241,7 @@ impl Value {
     pub fn without_sensitive(self) -> Option<Self> {
         match self.data {
             Data::Secret(_) => None,
-            data => Some(Self { data, sensitive: false, depth: self.depth }),
+            data => Some(Self { data, sensitive: false, depth: self.depth, nodes: self.nodes }),
         }
     }
 

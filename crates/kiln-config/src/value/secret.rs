@@ -68,6 +68,8 @@ impl SecretText {
 #[derive(Debug, Default)]
 pub struct TextBuilder {
     done: Vec<SecretPart>,
+    /// Bytes of the literals in `done`.
+    flushed: usize,
     literal: String,
 }
 
@@ -101,11 +103,7 @@ impl TextBuilder {
 
     /// The length so far in bytes, secrets not counted.
     pub fn len(&self) -> usize {
-        let done = self.done.iter().map(|part| match part {
-            SecretPart::Literal(text) => text.len(),
-            SecretPart::Secret(..) => 0,
-        });
-        done.sum::<usize>() + self.literal.len()
+        self.flushed + self.literal.len()
     }
 
     /// Whether nothing has been appended.
@@ -124,6 +122,7 @@ impl TextBuilder {
 
     fn flush(&mut self) {
         if !self.literal.is_empty() {
+            self.flushed += self.literal.len();
             self.done.push(SecretPart::Literal(std::mem::take(&mut self.literal).into()));
         }
     }
