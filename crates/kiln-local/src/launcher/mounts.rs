@@ -20,9 +20,10 @@ use super::sys::{
 use super::user::Identity;
 
 /// Parts of /proc that tell of or reach into the host. What the kernel lacks is skipped.
-const HIDDEN_PROC: [&str; 9] = [
+const HIDDEN_PROC: [&str; 10] = [
     "acpi",
     "asound",
+    "interrupts",
     "kcore",
     "keys",
     "latency_stats",
@@ -142,6 +143,7 @@ pub(super) fn writable(mounts: &[WritableMount], owner: &Identity) -> Step {
         }
         let options = [
             ("size", mount.size_bytes.to_string()),
+            ("nr_inodes", (mount.size_bytes / 1024).max(1024).to_string()),
             ("mode", format!("{:o}", mount.mode)),
             ("uid", owner.uid.to_string()),
             ("gid", owner.gid.to_string()),
@@ -151,7 +153,7 @@ pub(super) fn writable(mounts: &[WritableMount], owner: &Identity) -> Step {
         let fs = new_mount_with("tmpfs", &options, attributes)
             .map_err(|error| fail("new tmpfs for", error))?;
         attach_inside(&fs, &mount.path)
-            .map_err(|error| fail("mount on (a directory of the image)", error))?;
+            .map_err(|error| fail("the image must have a directory to mount on at", error))?;
     }
     Ok(())
 }

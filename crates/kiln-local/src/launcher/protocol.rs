@@ -206,6 +206,8 @@ pub enum Stage {
     UserNamespace,
     /// The interface is attached.
     Network,
+    /// What is kept of the instance is written.
+    Record,
     /// The host name is set.
     Hostname,
     /// The root is put together.
@@ -240,6 +242,7 @@ impl fmt::Display for Stage {
             Self::Clone => "process",
             Self::UserNamespace => "user namespace",
             Self::Network => "network",
+            Self::Record => "record",
             Self::Hostname => "host name",
             Self::Root => "root",
             Self::Proc => "/proc",
@@ -333,7 +336,8 @@ pub struct Labels {
 pub struct WritableMount {
     /// An absolute path of a directory of the image, or `/dev/shm`.
     pub path: String,
-    /// Its size in bytes; the kernel rounds up to whole pages.
+    /// Its size in bytes, more than 0; the kernel rounds up to whole pages. It holds at most one
+    /// file per KiB, or 1024.
     pub size_bytes: u64,
     /// Permission bits of its root, which belongs to the instance's user.
     pub mode: u32,

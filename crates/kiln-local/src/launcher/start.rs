@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Mode, OFlags};
@@ -17,7 +17,7 @@ use super::ids::{COUNT, IdRanges};
 use super::images::{Image, Images};
 use super::mounts::CgroupView;
 use super::pipes::{self, Pipe};
-use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage};
+use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage, WritableMount};
 use super::sys::{self, Cloned};
 use super::table::report;
 use super::user::{self, Identity};
@@ -216,7 +216,7 @@ impl Starter {
         let mut record = self.record(spec, identity, newborn);
         record.no_user_namespace_because = no_user_namespace.map(str::to_owned);
         record::write(&self.root, &record)
-            .map_err(|error| LaunchError::os(Stage::Spec, "write the record", error))?;
+            .map_err(|error| LaunchError::os(Stage::Record, "write", error))?;
         tell(newborn, GO_EXEC);
         Ok(())
     }
@@ -266,10 +266,26 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         format!("the host name `{}` is not 1 to 64 bytes long", spec.hostname)
     } else if let Some(name) = bad_variable(&spec.env) {
         format!("`{name}` cannot be the name of an environment variable")
+    } else if let Some(mount) = spec.writable.iter().find(|mount| !may_be_writable(mount)) {
+        format!(
+            "`{}` of {} bytes cannot be writable space: name a directory of the image outside \
+             /proc, /sys and /dev (but for /dev/shm), and a size",
+            mount.path, mount.size_bytes
+        )
     } else {
         return Ok(());
     };
     Err(LaunchError::new(Stage::Spec, complaint))
+}
+
+fn may_be_writable(mount: &WritableMount) -> bool {
+    let path = Path::new(&mount.path);
+    let plain =
+        path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let kernel = ["/proc", "/sys", "/dev"].into_iter().any(|top| path.starts_with(top));
+    let place = !kernel || mount.path == "/dev/shm";
+    // A tmpfs of size 0 is one without bounds.
+    mount.size_bytes > 0 && plain && place && path.is_absolute() && path.parent().is_some()
 }
 
 fn bad_variable(env: &[(String, String)]) -> Option<&str> {

@@ -205,6 +205,37 @@ fn files_of_its_own_lie_over_those_of_the_image() {
 }
 
 #[test]
+fn secrets_are_kept_nowhere() {
+    let Some(root) = TestRoot::new("secrets_are_kept_nowhere") else { return };
+    let mut client = root.client();
+    let mut spec = root.spec("keeps", &["sleep"]);
+    spec.env.push(("PASSWORD".to_owned(), "correct-horse".to_owned()));
+    spec.files.push(FileMount {
+        path: "/etc/hosts".to_owned(),
+        content: "battery-staple".to_owned(),
+        mode: 0o400,
+    });
+    assert!(!format!("{spec:?}").contains("horse"));
+    root.start(&mut client, spec);
+    let mut directories = vec![root.path().join("run"), root.path().join("logs")];
+    let mut files = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.is_file() {
+                let text = fs::read(&path).unwrap();
+                let text = String::from_utf8_lossy(&text);
+                assert!(!text.contains("horse") && !text.contains("staple"), "{}", path.display());
+                files += 1;
+            }
+        }
+    }
+    assert!(files >= 3, "the record, the log and the pid file were not looked at");
+}
+
+#[test]
 fn output_can_be_opened_by_its_name() {
     let Some(root) = TestRoot::new("output_can_be_opened_by_its_name") else { return };
     let (_, output) = root.run(root.spec("names", &["write", "/dev/stdout", "/dev/stderr"]));

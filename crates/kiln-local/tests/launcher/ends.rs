@@ -95,6 +95,10 @@ fn a_failed_start_names_its_stage_and_leaves_nothing() {
         assert!(client.list().unwrap().is_empty());
     };
     fails(Stage::Spec, None, &|spec| "Fails/..".clone_into(&mut spec.instance));
+    for path in ["/", "tmp", "/proc/x", "/srv/../etc"] {
+        fails(Stage::Spec, None, &|spec| path.clone_into(&mut spec.writable[0].path));
+    }
+    fails(Stage::Spec, None, &|spec| spec.writable[0].size_bytes = 0);
     fails(Stage::Image, Some(libc::ENOENT), &|spec| spec.image = "/no/image".into());
     fails(Stage::Image, Some(libc::EINVAL), &|spec| spec.image = "/etc/passwd".into());
     fails(Stage::User, None, &|spec| "stranger".clone_into(&mut spec.user));

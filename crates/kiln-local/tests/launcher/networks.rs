@@ -6,7 +6,7 @@ use kiln_local::instance::client::ClientError;
 use kiln_local::launcher::protocol::{LaunchSpec, NetworkAttachment, Refusal, Stage};
 use kiln_local::network::{NetworkSpec, Networks};
 
-use crate::support::TestRoot;
+use crate::support::{TestRoot, until};
 
 /// A network of the test's own; gone when it is dropped.
 struct Network {
@@ -76,8 +76,8 @@ fn a_failed_start_leaves_its_network_as_it_was() {
         Err(ClientError::Refused(Refusal::Launch(error))) => assert_eq!(error.stage, Stage::Exec),
         other => panic!("{other:?}"),
     }
-    assert_eq!(network.instances(), []);
-    // The address is free again, at once.
+    // The kernel removes the interface with the namespace, in its own time.
+    until("the port to be gone", || network.instances().is_empty());
     let again = network.attach(root.spec("present", &["sleep"]), 201);
     root.start(&mut client, again);
     assert_eq!(network.instances(), [Some("present".to_owned())]);
