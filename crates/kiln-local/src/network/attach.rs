@@ -11,7 +11,7 @@ use super::name::{BRIDGE, INSTANCE, TABLE, mac, port_mac, port_name};
 use super::netlink::{Batch, Protocol, Refused, Socket};
 use super::nft::{Family, SetName, Transaction};
 use super::rtnl::address::Scope;
-use super::rtnl::{address, link, route};
+use super::rtnl::{address, link, neighbour, route};
 use super::rules::{SOURCES, source_key};
 use super::sysctl;
 
@@ -31,10 +31,6 @@ pub struct AttachSpec {
 }
 
 impl AttachSpec {
-    fn source_key(&self) -> Vec<u8> {
-        source_key(&port_name(&self.instance), mac(self.address), self.address)
-    }
-
     fn check(&self) -> Result<(), Error> {
         let cidr = Ipv4Net::new(self.address, self.prefix_bits.min(32))
             .expect("a prefix of at most 32 bits")
@@ -52,8 +48,7 @@ impl AttachSpec {
 /// and the default route, isolated from the other instances and bound to its own addresses. The
 /// instance's loopback is set up, too.
 ///
-/// What was done is undone on failure. The interface goes with the instance's namespace; call
-/// [`detach`] then, for what is left on the side of the network.
+/// What was done is undone on failure. All of it goes with the instance's namespace.
 pub fn attach(network: &Namespace, instance: &Namespace, spec: &AttachSpec) -> Result<(), Error> {
     spec.check()?;
     let subject = &spec.instance;
@@ -64,36 +59,50 @@ pub fn attach(network: &Namespace, instance: &Namespace, spec: &AttachSpec) -> R
             Socket::open(Protocol::Route).about(subject)
         })
         .about(subject)??;
-    let done = connect(&mut outside, &mut filter, instance, spec)
-        .and_then(|()| configure(&mut inside, spec));
+    let done = connect(&mut outside, &mut filter, instance, spec).and_then(|[port, bridge]| {
+        configure(&mut inside, spec)?;
+        link::settle(&mut outside, port)?;
+        // It carries nothing before its first port does.
+        link::settle(&mut outside, bridge)
+    });
     if let Err(source) = done {
         // Nothing to be done about a second failure; the first one is what is reported.
-        let _ = detach(network, spec);
+        let mut batch = Batch::default();
+        link::delete(&mut batch, &port_name(&spec.instance));
+        let _ = outside.execute(&batch);
         return Err(Error::Kernel { subject: subject.clone(), source });
     }
     Ok(())
 }
 
-/// The side of the network: the permission to send, then the port.
+/// The side of the network. Returns the indices of the port and of the bridge.
 fn connect(
     route: &mut Socket,
     filter: &mut Socket,
     instance: &Namespace,
     spec: &AttachSpec,
-) -> Result<(), Refused> {
+) -> Result<[u32; 2], Refused> {
     let bridge = interface(route, BRIDGE)?;
-    Transaction::new().add_elements(SOURCES_SET, &[(&spec.source_key(), &[])]).commit(filter)?;
+    // It stays when the instance goes: it says nothing but what this address's hardware address
+    // is, and to delete it would cost a grace period of the kernel.
+    let source = source_key(mac(spec.address), spec.address);
+    Transaction::new().add_elements(SOURCES_SET, &[(&source, &[])]).commit(filter)?;
     let port = port_name(&spec.instance);
     let near = link::End { name: &port, mac: port_mac(spec.address) };
     let far = link::End { name: INSTANCE, mac: mac(spec.address) };
-    let mut batch = Batch::default();
     // In this order whoever measures meanwhile sees nothing that does not belong there: an idle
-    // interface, then a labelled port that is down, then one that is isolated and up.
+    // interface, then a labelled port that is down, then one that is closed and up.
+    let mut batch = Batch::default();
     link::add_veth(&mut batch, near, far, instance.as_fd());
     link::set_alias(&mut batch, &port, &spec.instance);
     link::join(&mut batch, &port, bridge);
-    link::isolate(&mut batch, &port);
-    route.execute(&batch)
+    route.execute(&batch)?;
+    let index = interface(route, &port)?;
+    let mut batch = Batch::default();
+    neighbour::add(&mut batch, index, mac(spec.address));
+    link::close_port(&mut batch, &port);
+    route.execute(&batch)?;
+    Ok([index, bridge])
 }
 
 /// The side of the instance.
@@ -107,21 +116,16 @@ fn configure(route: &mut Socket, spec: &AttachSpec) -> Result<(), Refused> {
     route.execute(&batch)
 }
 
-/// Takes an instance off its network: its interface, where it still exists, and the permission to
-/// send. To do so twice is no error.
+/// Cuts an instance off its network: nothing that it sends gets past its port any more. The port
+/// itself goes with the instance's namespace. To do so twice, or when the port is gone, is no
+/// error.
 pub fn detach(network: &Namespace, spec: &AttachSpec) -> Result<(), Error> {
     let subject = &spec.instance;
-    let (mut route, mut filter) = Socket::both_in(network).about(subject)?;
-    let port = port_name(&spec.instance);
-    // Deleting holds up every other change of interfaces, even if there is nothing to delete.
-    if route.interface(&port).is_some() {
-        let mut batch = Batch::default();
-        link::delete(&mut batch, &port);
-        unless_absent(route.execute(&batch)).about(subject)?;
-    }
-    let key = spec.source_key();
-    let forbid = Transaction::new().delete_elements(SOURCES_SET, &[(&key, &[])]);
-    unless_absent(forbid.commit(&mut filter)).about(subject)
+    let mut route = Socket::open_in(network, Protocol::Route).about(subject)?;
+    let Some(port) = route.interface(&port_name(&spec.instance)) else { return Ok(()) };
+    let mut batch = Batch::default();
+    neighbour::delete(&mut batch, port, mac(spec.address));
+    unless_absent(route.execute(&batch)).about(subject)
 }
 
 fn interface(route: &Socket, name: &str) -> Result<u32, Refused> {

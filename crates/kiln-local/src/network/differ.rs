@@ -42,25 +42,23 @@ pub enum Difference {
         /// Its name.
         name: String,
     },
-    /// A port of the bridge can reach other ports.
-    #[error("port {name} is not isolated")]
-    PortNotIsolated {
+    /// A port of the bridge can reach other ports, or learns who is behind it.
+    #[error("port {name} is not closed")]
+    PortNotClosed {
         /// Its name.
         name: String,
     },
-    /// Something may be sent at a port that is not the port's own address.
-    #[error("{address} may be sent at {port}, where it does not belong")]
+    /// A port has more than one hardware address.
+    #[error("port {name} has a foreign hardware address")]
+    ForeignHardware {
+        /// Its name.
+        name: String,
+    },
+    /// An address may be sent from by a hardware address that is not its own.
+    #[error("{address} may be sent from by a foreign hardware address")]
     ForeignSource {
-        /// The port's name.
-        port: String,
         /// The address.
         address: Ipv4Addr,
-    },
-    /// A port from which nothing may be sent.
-    #[error("nothing may be sent at port {name}")]
-    SourceMissing {
-        /// The port's name.
-        name: String,
     },
     /// An address is missing.
     #[error("address {address} is missing")]
@@ -164,24 +162,19 @@ fn interfaces(state: &State, spec: &NetworkSpec, found: &mut Vec<Difference>) {
 fn ports(network: &ObservedNetwork, state: &State, found: &mut Vec<Difference>) {
     for link in state.ports() {
         // What is down passes nothing: it is just being attached.
-        if link.up && !link.isolated {
-            found.push(Difference::PortNotIsolated { name: link.name.clone() });
+        if link.up && !link.closed {
+            found.push(Difference::PortNotClosed { name: link.name.clone() });
+        }
+        if state.bound.iter().filter(|(port, _)| *port == link.index).count() > 1 {
+            found.push(Difference::ForeignHardware { name: link.name.clone() });
         }
     }
-    for port in &network.ports {
-        match (&port.instance, port.address) {
-            (None, _) => found.push(Difference::ForeignPort { name: port.name.clone() }),
-            (Some(_), None) => found.push(Difference::SourceMissing { name: port.name.clone() }),
-            (Some(_), Some(_)) => {}
-        }
+    for port in network.ports.iter().filter(|port| port.instance.is_none()) {
+        found.push(Difference::ForeignPort { name: port.name.clone() });
     }
-    let mut seen = BTreeSet::new();
-    for (port, sender, address) in state.sources() {
-        // A permission outlives its port until the instance is detached, and is of no use alone:
-        // no other instance's port ever has that name.
-        let attached = network.ports.iter().any(|it| it.name == port);
-        if attached && (sender != mac(address) || !seen.insert(port.clone())) {
-            found.push(Difference::ForeignSource { port, address });
+    for (sender, address) in state.sources() {
+        if sender != mac(address) {
+            found.push(Difference::ForeignSource { address });
         }
     }
 }

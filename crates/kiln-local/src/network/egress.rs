@@ -73,6 +73,8 @@ pub(super) fn open(
 
     let mut inside = Socket::open_in(network, Protocol::Route).about(&spec.id)?;
     add_address(&mut inside, UPLINK, ours, Some(theirs)).about(&spec.id)?;
+    let index = outside.interface(&name).unwrap_or_default();
+    link::settle(&mut outside, index).about(&spec.id)?;
     forwarding::turn_on(host, &lock)
 }
 

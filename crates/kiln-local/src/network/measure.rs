@@ -15,7 +15,7 @@ use super::nft::{self, Family, Table};
 use super::rtnl::address::Address;
 use super::rtnl::link::Link;
 use super::rtnl::route::Route;
-use super::rtnl::{address, link, route};
+use super::rtnl::{Mac, address, link, neighbour, route};
 use super::rules::{self, SOURCES};
 use super::services::{Service, services_of};
 use super::{NetworkSpec, sysctl};
@@ -49,7 +49,7 @@ pub struct Port {
     pub name: String,
     /// The instance that it was made for; none for a port that Kiln has not made.
     pub instance: Option<String>,
-    /// The address that may be sent from there.
+    /// The address that may be sent from there; none for one that is cut off.
     pub address: Option<Ipv4Addr>,
 }
 
@@ -59,6 +59,8 @@ pub(super) struct State {
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<Address>,
     pub(super) routes: Vec<Route>,
+    /// The bridge's ports, by index, and the hardware addresses bound to them.
+    pub(super) bound: Vec<(u32, Mac)>,
     pub(super) tables: Vec<Table>,
     /// Settings in the order of [`sysctl::NETWORK`], then [`sysctl::FORWARD`].
     pub(super) settings: Vec<Option<String>>,
@@ -109,9 +111,11 @@ pub(super) fn measure(
 }
 
 fn read(host: &Namespace, network: &Namespace, root: &str, id: &str) -> Result<State, Error> {
+    let (mut route, mut filter) = Socket::both_in(network).about(id)?;
+    // First of all: with its label, it is whole.
+    let links = link::links(&mut route).about(id)?;
     let settings = sysctl::NETWORK.iter().map(|(setting, _)| *setting).chain([sysctl::FORWARD]);
     let settings = network.enter(|| settings.map(sysctl::read).collect()).about(id)?;
-    let (mut route, mut filter) = Socket::both_in(network).about(id)?;
     let (mut host_route, mut host_filter) = Socket::both_in(host).about(id)?;
     let (link_name, table_name) = (host_link(root, id), host_table(root, id));
     let names = nft::list::names(&mut host_filter).about(id)?;
@@ -128,9 +132,10 @@ fn read(host: &Namespace, network: &Namespace, root: &str, id: &str) -> Result<S
         None
     };
     Ok(State {
-        links: link::links(&mut route).about(id)?,
+        links,
         addresses: address::addresses(&mut route).about(id)?,
         routes: route::routes(&mut route).about(id)?,
+        bound: neighbour::bound(&mut route).about(id)?,
         tables: nft::list(&mut filter).about(id)?,
         settings,
         host_link,
@@ -153,13 +158,19 @@ impl State {
         self.links.iter().filter(move |link| link.master.is_some() && link.master == bridge)
     }
 
-    /// What may be sent at which port.
-    pub(super) fn sources(&self) -> Vec<(String, super::rtnl::Mac, Ipv4Addr)> {
+    /// The addresses that may be sent from, and the hardware address of each.
+    pub(super) fn sources(&self) -> Vec<(Mac, Ipv4Addr)> {
         let sets = self.table(Family::Bridge).into_iter().flat_map(|table| &table.sets);
         sets.filter(|set| set.name == SOURCES)
             .flat_map(|set| set.elements.keys())
             .filter_map(|key| rules::parse_source_key(key))
             .collect()
+    }
+
+    /// The address that may be sent from at a port.
+    fn address_at(&self, port: u32) -> Option<Ipv4Addr> {
+        let bound = self.bound.iter().find(|(index, _)| *index == port)?.1;
+        self.sources().into_iter().find(|(mac, _)| *mac == bound).map(|(_, address)| address)
     }
 }
 
@@ -176,13 +187,12 @@ impl ObservedNetwork {
         }
         self.egress = rules::egress_of(&state.tables);
         self.services = state.table(Family::Ip).map(services_of).unwrap_or_default();
-        let sources = state.sources();
         self.ports = state
             .ports()
             .map(|link| Port {
                 name: link.name.clone(),
                 instance: link.alias.clone().filter(|alias| port_name(alias) == link.name),
-                address: sources.iter().find(|it| it.0 == link.name).map(|it| it.2),
+                address: state.address_at(link.index),
             })
             .collect();
         self.ports.sort_by(|one, other| one.name.cmp(&other.name));

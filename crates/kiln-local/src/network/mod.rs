@@ -4,7 +4,7 @@
 //! ([`BRIDGE`]) that holds the network's first address, and packet filter rules that let nothing
 //! through by themselves. An instance hangs on the bridge by a veth pair ([`attach`]). The ports
 //! of the bridge are isolated from each other, and a frame gets past its port only with the
-//! source that belongs to the port. So whatever goes from one instance to another goes through
+//! hardware address that is bound to the port, and the address that belongs to that. So whatever goes from one instance to another goes through
 //! the gateway: the lower half of the range, where the stable addresses of components are, is
 //! delivered to the namespace itself, and [`set_services`] says which client reaches which stable
 //! address, and at which port of the gateway. All else is refused.

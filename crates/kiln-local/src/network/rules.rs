@@ -18,7 +18,7 @@ use super::rtnl::Mac;
 
 /// The map from a client and a stable address to the gateway's port.
 pub(super) const SERVICES: &str = "services";
-/// The set of who may send what at which port of the bridge.
+/// The set of addresses with the hardware address that may send from each.
 pub(super) const SOURCES: &str = "sources";
 /// The set of the host's interfaces between which Kiln must not open the way.
 const BEFORE: &str = "before";
@@ -33,26 +33,24 @@ const PRIORITY_DESTINATION_NAT: i32 = -100;
 const PRIORITY_SOURCE_NAT: i32 = 100;
 const PRIORITY_BRIDGE_FIRST: i32 = -300;
 
-/// Where the parts of a key of [`SOURCES`] go: an interface's name takes four registers, a
-/// hardware address two.
-const KEY_MAC: Register = Register(4);
-const KEY_ADDRESS: Register = Register(6);
+/// Where the parts of a key of [`SOURCES`] go: a hardware address takes two registers.
+const KEY_MAC: Register = Register(0);
+const KEY_ADDRESS: Register = Register(2);
 /// Where the parts of a key of [`SERVICES`] go, and its value.
 const KEY_CLIENT: Register = Register(0);
 const KEY_SERVICE: Register = Register(1);
 const PORT: Register = Register(4);
 
-/// Who may send at a port of the bridge, as a key of [`SOURCES`].
-pub(super) fn source_key(port: &str, mac: Mac, address: Ipv4Addr) -> Vec<u8> {
-    [&name(port)[..], &mac, &[0, 0], &address.octets()].concat()
+/// An address with its hardware address, as a key of [`SOURCES`].
+pub(super) fn source_key(mac: Mac, address: Ipv4Addr) -> Vec<u8> {
+    [&mac[..], &[0, 0], &address.octets()].concat()
 }
 
-/// The port, hardware address and address of a key of [`SOURCES`].
-pub(super) fn parse_source_key(key: &[u8]) -> Option<(String, Mac, Ipv4Addr)> {
-    let port = key.get(..16)?.split(|byte| *byte == 0).next()?;
-    let mac = key.get(16..22)?.try_into().ok()?;
-    let address: [u8; 4] = key.get(24..28)?.try_into().ok()?;
-    Some((String::from_utf8_lossy(port).into_owned(), mac, address.into()))
+/// The hardware address and the address of a key of [`SOURCES`].
+pub(super) fn parse_source_key(key: &[u8]) -> Option<(Mac, Ipv4Addr)> {
+    let mac = key.get(..6)?.try_into().ok()?;
+    let address: [u8; 4] = key.get(8..12)?.try_into().ok()?;
+    Some((mac, address.into()))
 }
 
 /// A client and the stable address that it may reach, as a key of [`SERVICES`].
@@ -62,7 +60,7 @@ pub(super) fn service_key(client: Ipv4Addr, service: Ipv4Addr) -> Vec<u8> {
 
 /// The tables in a network's namespace, with empty sets.
 pub(super) fn network_tables(cidr: Ipv4Net, egress: &[Ipv4Net]) -> Vec<Table> {
-    let sources = vec![Field::Interface, Field::Mac, Field::Ipv4];
+    let sources = vec![Field::Mac, Field::Ipv4];
     let bridge = Table {
         family: Family::Bridge,
         name: TABLE.to_owned(),
@@ -101,8 +99,8 @@ fn source_nat_chain(rules: Vec<Rule>) -> Chain {
     chain("postrouting", hook, rules)
 }
 
-/// A frame gets past its port only with the addresses that belong to the port. It is dropped
-/// before the bridge learns anything from it.
+/// An instance sends only from the address that belongs to its hardware address, which the bridge
+/// binds to its port.
 fn bridge_chain() -> Chain {
     let known = |rule: Rule, mac: Place, address: Place| {
         rule.meta(META_IN).payload(mac, KEY_MAC).payload(address, KEY_ADDRESS).lookup(SOURCES, None)

@@ -1,6 +1,7 @@
 //! The way out, over a namespace that stands for the host to one that stands for the outside.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use kiln_local::network::{Error, NetworkSpec};
 use kiln_netns::Namespace;
@@ -159,7 +160,8 @@ fn neighbour_reaches_outside(root: &Root, outside: &Namespace, test: &str) -> Op
     let teller = Teller::new(outside, Ipv4Addr::UNSPECIFIED, "outside");
     let reached = || {
         let there = SocketAddrV4::new(OUTSIDE, teller.address.port());
-        refusal(&neighbour, there, crate::support::NEVER).0.is_none()
+        // Long enough for a first packet that is lost while the links come up.
+        refusal(&neighbour, there, Duration::from_millis(1500)).0.is_none()
     };
     let before = reached();
     drop(root.network(&with_egress("open-1", &["0.0.0.0/0"])));

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_netns::Namespace;
 
@@ -134,4 +134,25 @@ fn equal_ranges_stand_side_by_side() {
     assert_eq!(ask(&networks[1], tellers[1].address), Ok("second direct".to_owned()));
     let range = root.networks.observe().unwrap()[0].cidr.unwrap();
     assert_eq!(range.to_string(), CIDR);
+}
+
+#[test]
+fn the_first_packets_arrive() {
+    let Some(root) = Root::new("the_first_packets_arrive") else { return };
+    let network = root.network(&spec("front-1"));
+    let resolver = network.udp_bound(at(FIRST, 53)).unwrap();
+    let mut slow = 0;
+    for host in 150..250_u8 {
+        let address = Ipv4Addr::new(10, 60, 0, host);
+        let one = instance(&network, &format!("one-{host}"), address);
+        let client = one.udp_bound(at(address, 0)).unwrap();
+        let start = Instant::now();
+        client.send_to(b"question", at(FIRST, 53)).unwrap();
+        let (_, sender) = receive(&resolver, SOON).unwrap();
+        resolver.send_to(b"answer", sender).unwrap();
+        receive(&client, SOON).unwrap();
+        // A lost packet is sent again after a second.
+        slow += u32::from(start.elapsed() > Duration::from_millis(900));
+    }
+    assert_eq!(slow, 0);
 }

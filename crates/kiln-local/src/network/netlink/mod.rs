@@ -21,6 +21,8 @@ pub(crate) const ACK: u16 = 0x4;
 pub(crate) const NEW: u16 = 0x200 | 0x400;
 /// The object is made if need be.
 pub(crate) const CREATE: u16 = 0x400;
+/// The object takes the place of one that is there.
+pub(crate) const REPLACE: u16 = 0x100;
 /// What is added goes behind what is there.
 pub(crate) const APPEND: u16 = 0x800;
 

@@ -142,6 +142,31 @@ impl Socket {
         Err(Refused::new(what, rustix::io::Errno::AGAIN))
     }
 
+    /// Asks for one object and gives the answer's payload to `read`.
+    pub(crate) fn get<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        header: &[u8],
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Refused> {
+        let mut batch = Batch::default();
+        batch.push(what, kind, 0, header, |_| ());
+        self.send(&batch)?;
+        let received = rustix::io::retry_on_intr(|| {
+            recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT)
+        });
+        let (length, _) = received.map_err(|source| Refused::new(what, source))?;
+        match messages(&self.buffer[..length]).next() {
+            Some(answer) if answer.kind == ERROR => {
+                outcome(&answer, &batch.whats)?;
+                Ok(None)
+            }
+            Some(answer) => Ok(read(answer.payload)),
+            None => Ok(None),
+        }
+    }
+
     /// The list, or `None` when it has changed meanwhile.
     fn read_dump<T>(
         &mut self,

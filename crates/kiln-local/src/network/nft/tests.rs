@@ -27,7 +27,7 @@ fn all_tables() -> Vec<Table> {
     let (client, service) = ("10.60.0.200".parse().unwrap(), "10.60.0.10".parse().unwrap());
     tables[0].sets[0].elements =
         BTreeMap::from([(rules::service_key(client, service), 4000_u16.to_be_bytes().to_vec())]);
-    let source = rules::source_key("k0123456789abcd", [2, 0x6b, 10, 60, 0, 200], client);
+    let source = rules::source_key([2, 0x6b, 10, 60, 0, 200], client);
     tables[1].sets[0].elements = BTreeMap::from([(source, Vec::new())]);
     tables.push(rules::host_table("kiln-root-front-1", "kilnlink", client));
     tables.push(rules::forwarding_table(["lo", "eth0"].into_iter()));

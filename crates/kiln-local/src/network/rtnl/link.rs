@@ -1,6 +1,7 @@
 //! Interfaces: a bridge, veth pairs, the ports of a bridge.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use super::Mac;
 use crate::network::netlink::{
@@ -16,6 +17,7 @@ const UP: u32 = 0x1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -29,7 +31,16 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
+
+/// `IF_OPER_UP`.
+const OPER_UP: u8 = 6;
+/// The longest wait of [`settle`], and how often it asks.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+const SETTLE_PAUSE: Duration = Duration::from_micros(100);
 
 /// The loopback interface has this index in every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
@@ -107,15 +118,39 @@ pub(crate) fn join(batch: &mut Batch, name: &str, bridge: u32) {
     });
 }
 
-/// Makes a port of a bridge unable to reach the other isolated ports, then sets it up.
-pub(crate) fn isolate(batch: &mut Batch, name: &str) {
-    batch.push("isolate a port of the bridge", NEW_LINK, ACK, &header(0, UP, UP), |link| {
+/// Closes a port of a bridge, then sets it up: it can't reach other closed ports, and takes only
+/// frames from the hardware address that [`neighbour::add`](super::neighbour::add) has given it.
+pub(crate) fn close_port(batch: &mut Batch, name: &str) {
+    batch.push("close a port of the bridge", NEW_LINK, ACK, &header(0, UP, UP), |link| {
         link.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
-                port.u8(IFLA_BRPORT_ISOLATED, 1);
+                port.u8(IFLA_BRPORT_ISOLATED, 1)
+                    .u8(IFLA_BRPORT_LOCKED, 1)
+                    .u8(IFLA_BRPORT_LEARNING, 0)
+                    .u8(IFLA_BRPORT_UNICAST_FLOOD, 0);
             });
         });
     });
+}
+
+/// Waits until an interface that was set up before what it depends on passes packets: an end of a
+/// veth pair before the other end, or a bridge before its first port.
+///
+/// The kernel makes such an interface ready some time later, from its link watch, and drops what is sent
+/// until then; a lost first packet costs a client a second. To ask for the interface makes it
+/// ready at once since Linux 6.8, and tells whether it is.
+pub(crate) fn settle(socket: &mut Socket, index: u32) -> Result<(), Refused> {
+    let deadline = Instant::now() + SETTLE_TIME;
+    let state = |payload: &[u8]| Some(find(payload.get(16..)?, IFLA_OPERSTATE)? == [OPER_UP]);
+    let header = header(index, 0, 0);
+    while !socket.get("ask for an interface", GET_LINK, &header, state)?.unwrap_or(true) {
+        if Instant::now() >= deadline {
+            // It is as whole as it can be made; packets will be sent again.
+            break;
+        }
+        std::thread::sleep(SETTLE_PAUSE);
+    }
+    Ok(())
 }
 
 /// Deletes an interface; of a veth pair, both ends go.
@@ -137,8 +172,8 @@ pub(crate) struct Link {
     /// Index of the bridge that it is a port of.
     pub(crate) master: Option<u32>,
     pub(crate) up: bool,
-    /// Whether it is an isolated port.
-    pub(crate) isolated: bool,
+    /// Whether it is a port as [`close_port`] leaves it.
+    pub(crate) closed: bool,
 }
 
 /// All interfaces of the socket's namespace.
@@ -164,12 +199,21 @@ fn parse(payload: &[u8]) -> Option<Link> {
             IFLA_MASTER => link.master = u32_host(value),
             IFLA_LINKINFO => {
                 link.kind = find(value, IFLA_INFO_KIND).map(text);
-                link.isolated = find(value, IFLA_INFO_SLAVE_DATA)
-                    .and_then(|port| find(port, IFLA_BRPORT_ISOLATED))
-                    .is_some_and(|flag| flag != [0]);
+                link.closed = find(value, IFLA_INFO_SLAVE_DATA).is_some_and(is_closed);
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+fn is_closed(port: &[u8]) -> bool {
+    [
+        (IFLA_BRPORT_ISOLATED, 1),
+        (IFLA_BRPORT_LOCKED, 1),
+        (IFLA_BRPORT_LEARNING, 0),
+        (IFLA_BRPORT_UNICAST_FLOOD, 0),
+    ]
+    .iter()
+    .all(|(kind, value)| find(port, *kind) == Some(&[*value]))
 }

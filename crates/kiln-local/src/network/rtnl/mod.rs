@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod link;
+pub(crate) mod neighbour;
 pub(crate) mod route;
 
 /// `AF_INET` as the one byte that the headers have for it.
