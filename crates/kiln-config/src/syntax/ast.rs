@@ -305,6 +305,7 @@ pub enum TemplatePart {
 
 impl Expr {
     /// An expression of this kind at this place.
+    #[inline]
     pub fn new(span: Span, kind: ExprKind) -> Self {
         let height = 1 + kind.child_height();
         Self { span, height, kind }

@@ -30,6 +30,7 @@ impl<'t> Lexer<'t> {
     }
 
     /// The next token. With `newlines`, line breaks are tokens, else white space.
+    #[inline]
     pub(crate) fn next(&mut self, newlines: bool) -> Token {
         self.skip_blank(newlines);
         let start = self.pos;
@@ -37,6 +38,7 @@ impl<'t> Lexer<'t> {
         Token { kind, start: offset(start), end: offset(self.pos) }
     }
 
+    #[inline]
     fn byte(&self, ahead: usize) -> u8 {
         self.text.as_bytes().get(self.pos + ahead).copied().unwrap_or(0)
     }

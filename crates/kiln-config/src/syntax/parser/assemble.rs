@@ -83,7 +83,7 @@ impl Parser<'_, '_> {
     }
 
     /// Short strings repeat often and are shared; long ones are not worth the search.
-    fn string(&mut self, text: &str) -> Name {
+    pub(super) fn string(&mut self, text: &str) -> Name {
         const LONGEST_SHARED_BYTES: usize = 32;
         if text.len() <= LONGEST_SHARED_BYTES { self.intern(text) } else { text.into() }
     }

@@ -1,6 +1,7 @@
 //! Bodies: attributes and blocks, and where reading goes on behind a mistake.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Failed, Parse, Parser, Role};
 use crate::diagnostic::Diagnostic;
@@ -239,6 +240,15 @@ impl Parser<'_, '_> {
 
     /// Reports attributes that are set twice and leaves out the later ones.
     fn refuse_repeated(&mut self, body: &mut Body) {
+        const FEW: usize = 16;
+        // Names are interned: equal ones are one allocation.
+        let twice = |(index, attribute): (usize, &Attribute)| {
+            let later = &body.attributes[index + 1..];
+            later.iter().any(|other| Arc::ptr_eq(&attribute.name.name, &other.name.name))
+        };
+        if body.attributes.len() <= FEW && !body.attributes.iter().enumerate().any(twice) {
+            return;
+        }
         let mut order: Vec<usize> = (0..body.attributes.len()).collect();
         order.sort_by_key(|index| (&*body.attributes[*index].name.name, *index));
         let mut repeated = HashSet::new();

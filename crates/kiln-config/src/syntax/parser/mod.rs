@@ -130,15 +130,18 @@ impl<'t, 'd> Parser<'t, 'd> {
     }
 
     /// Reads the next token without consuming the one at hand.
+    #[inline]
     fn advance(&mut self) {
         self.token = self.lexer.next(self.newlines);
     }
 
     /// Consumes the token at hand and returns it.
+    #[inline]
     fn bump(&mut self) -> Token {
         self.bump_as(Role::Plain)
     }
 
+    #[inline]
     fn bump_as(&mut self, role: Role) -> Token {
         let token = self.token;
         if token.kind.opens() {
@@ -158,6 +161,7 @@ impl<'t, 'd> Parser<'t, 'd> {
         }
     }
 
+    #[inline]
     fn at(&self, kind: TokenKind) -> bool {
         self.token.kind == kind
     }
@@ -202,6 +206,7 @@ impl<'t, 'd> Parser<'t, 'd> {
         &self.text[token.start as usize..token.end as usize]
     }
 
+    #[inline]
     fn span(&self, start: u32, end: u32) -> Span {
         Span::new(self.file, start, end)
     }
@@ -215,6 +220,7 @@ impl<'t, 'd> Parser<'t, 'd> {
         self.span(start, self.last_end.max(start))
     }
 
+    #[inline]
     fn intern(&mut self, text: &str) -> Name {
         if let Some(name) = self.names.get(text) {
             return name.clone();
@@ -232,6 +238,7 @@ impl<'t, 'd> Parser<'t, 'd> {
     }
 
     /// An expression, refused if it is too high.
+    #[inline]
     fn node(&mut self, span: Span, kind: ExprKind) -> Parse<Expr> {
         let expr = Expr::new(span, kind);
         if expr.height() > MAX_EXPR_HEIGHT {
@@ -244,6 +251,7 @@ impl<'t, 'd> Parser<'t, 'd> {
     }
 
     /// Runs `inner` one level deeper, unless that is too deep.
+    #[inline]
     fn nested<T>(&mut self, inner: impl FnOnce(&mut Self) -> Parse<T>) -> Parse<T> {
         if self.nesting >= MAX_NESTING {
             let diagnostic = Diagnostic::error(self.span_of(self.token), "nested too deeply")

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::{Failed, Parse, Parser};
 use crate::diagnostic::Diagnostic;
-use crate::syntax::ast::{Expr, Ident};
+use crate::syntax::ast::{Expr, ExprKind, Ident};
 use crate::syntax::span::Span;
 use crate::syntax::token::{Token, TokenKind};
 
@@ -36,6 +36,15 @@ impl<'t> Parser<'t, '_> {
     /// `"text ${expr} text"`.
     pub(super) fn quoted_template(&mut self) -> Parse<Expr> {
         let open = self.token;
+        let rest = &self.text[open.end as usize..];
+        let run = plain_run(rest.as_bytes(), true);
+        // Most strings are plain: they are their text.
+        if rest.as_bytes().get(run) == Some(&b'"') {
+            let (text, after) = (&rest[..run], &rest[run + 1..]);
+            self.lexer.set_pos(u32::try_from(self.text.len() - after.len()).unwrap_or(u32::MAX));
+            let span = self.end_template(open);
+            return Ok(Expr::new(span, ExprKind::String(self.string(text))));
+        }
         let pieces = self.pieces(Ending::Quote { open })?;
         self.finish_template(open, pieces)
     }
@@ -48,11 +57,17 @@ impl<'t> Parser<'t, '_> {
 
     /// Makes the tree of a template whose end the lexer has reached, and reads the token behind.
     pub(super) fn finish_template(&mut self, open: Token, pieces: Vec<Piece<'t>>) -> Parse<Expr> {
+        let span = self.end_template(open);
+        self.assemble(span, pieces)
+    }
+
+    /// Reads the token behind a template whose end the lexer has reached; the template's place.
+    fn end_template(&mut self, open: Token) -> Span {
         let end = self.lexer.pos();
         self.record(Token { end, ..open }, super::Role::Plain);
         self.last_end = end;
         self.advance();
-        self.assemble(self.span(open.start, end), pieces)
+        self.span(open.start, end)
     }
 
     /// Reads from the lexer's place to behind the ending.
