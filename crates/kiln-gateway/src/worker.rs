@@ -2,7 +2,8 @@
 //!
 //! Each worker is a single-threaded runtime: a connection, its requests and the backend
 //! connections that they use stay on one thread, so nothing on their way is shared. A new
-//! connection goes to the worker with the fewest.
+//! connection goes to the worker with the fewest. Measured against one runtime with as many
+//! threads, this takes a few percent less processor time per request.
 
 use std::io;
 use std::sync::Arc;

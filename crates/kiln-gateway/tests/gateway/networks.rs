@@ -131,17 +131,20 @@ fn a_removed_network_is_let_go_of() {
     other.add_address("10.61.0.1");
     let kept = || other.route("10.61.0.1");
     world.gateway.set_table(table(vec![], vec![kept()])).unwrap();
-    let before = world.sockets();
+    let before = world.settled_sockets();
     world.gateway.set_table(table(vec![], vec![kept(), route(&front, &bytes, vec![])])).unwrap();
     let to = SocketAddrV4::new(STABLE, SERVICE_PORT);
     let mut open = connect(&front, CLIENT, to).unwrap();
     let mut greeting = [0; 6];
     open.read_exact(&mut greeting).unwrap();
     assert!(world.sockets() >= before + 5);
+    assert!(!front.is_let_go_of_by(&world) && !back.is_let_go_of_by(&world));
     world.gateway.set_table(table(vec![], vec![kept()])).unwrap();
     eventually(Duration::from_secs(2), "all sockets closed", || world.sockets() <= before);
+    eventually(Duration::from_secs(2), "both networks let go of", || {
+        front.is_let_go_of_by(&world) && back.is_let_go_of_by(&world)
+    });
     assert!(open.read(&mut [0]).is_err());
-    assert!(front.is_let_go_of_by(&world) && back.is_let_go_of_by(&world));
 }
 
 #[test]

@@ -72,6 +72,15 @@ impl World {
         self.descriptors().iter().filter(|file| file.file_type().is_socket()).count()
     }
 
+    /// The same, without those of control connections that are just being closed.
+    pub(crate) fn settled_sockets(&self) -> usize {
+        let samples = (0..20).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            self.sockets()
+        });
+        samples.min().unwrap()
+    }
+
     /// Resident memory of the gateway, bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
