@@ -46,7 +46,8 @@ pub fn configuration_files(directory: &Path) -> Result<ConfigurationFiles, Diagn
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden || path.is_dir() {
+        // What cannot be looked at is tried and reported when it is read.
+        if hidden || fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             continue;
         }
         if ends_with(&path, STACK_ENDING) {
