@@ -1,5 +1,6 @@
 //! Locking and building the images of a stack.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -65,6 +66,7 @@ impl Draft {
             }
         }
         self.lock = lock;
+        self.sealed = OnceCell::new();
         Ok(())
     }
 
@@ -92,9 +94,6 @@ impl Draft {
             let order = Order { name: &id.name, recipe, stack: &self.directory };
             let progress = Of { image: Some(id), told };
             let done = store.build(order, &self.lock, &sources, &progress).map_err(Box::new)?;
-            for warning in &done.warnings {
-                told.event(Some(id), Event::Warning(warning));
-            }
             built.insert(id.clone(), done.record);
         }
         Ok(built)

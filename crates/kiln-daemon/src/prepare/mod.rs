@@ -10,6 +10,7 @@ mod images;
 mod secrets;
 mod surroundings;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,20 +99,19 @@ pub struct Draft {
     secrets: BTreeMap<ComponentId, SecretValue>,
     lock: Lock,
     locked: Lock,
+    /// The specs sealed, until one of them is changed.
+    sealed: OnceCell<BTreeMap<ComponentId, Sealed>>,
 }
 
 impl Draft {
     /// Evaluates a stack. `ledger` is the store of the root, where there is one.
     pub fn new(source: &Source, ledger: Option<&Ledger>) -> Result<Self, PrepareError> {
         let lock = Lock::load(&source.directory)?;
-        // The name decides on the parent, and the parent on addresses: the first look has none.
-        let first = load(source, ledger, &lock, Offsets::new())?;
+        let stack = load(source, ledger, &lock)?;
         let (state, parent) = match ledger {
-            Some(ledger) => (ledger.state(&first.name)?, ledger.active(&first.name)?),
+            Some(ledger) => (ledger.state(&stack.name)?, ledger.active(&stack.name)?),
             None => (State::default(), None),
         };
-        let carried = parent.as_ref().map(|p| p.content.offsets.clone()).unwrap_or_default();
-        let stack = if carried.is_empty() { first } else { load(source, ledger, &lock, carried)? };
         let mut draft = Self {
             stack: stack.name,
             directory: source.directory.clone(),
@@ -124,6 +124,7 @@ impl Draft {
             secrets: stack.secrets,
             locked: lock.clone(),
             lock,
+            sealed: OnceCell::new(),
         };
         draft.carry_generated_secrets();
         Ok(draft)
@@ -135,20 +136,24 @@ impl Draft {
     }
 
     /// The specs with what is known of their digests.
-    pub fn seal(&self) -> Result<BTreeMap<ComponentId, Sealed>, PrepareError> {
-        seal(self.specs.clone()).map_err(PrepareError::Seal)
+    pub fn seal(&self) -> Result<&BTreeMap<ComponentId, Sealed>, PrepareError> {
+        if let Some(sealed) = self.sealed.get() {
+            return Ok(sealed);
+        }
+        let sealed = seal(self.specs.clone()).map_err(PrepareError::Seal)?;
+        Ok(self.sealed.get_or_init(|| sealed))
     }
 
     /// What it changes.
     pub fn changes(&self) -> Result<Vec<Change>, PrepareError> {
         let nothing = Content::default();
         let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
-        Ok(changes(before, &self.seal()?))
+        Ok(changes(before, self.seal()?))
     }
 
     /// Whether `other` holds the same.
     pub fn is_content_of(&self, other: &Generation) -> Result<bool, PrepareError> {
-        let same = changes(&other.content, &self.seal()?).iter().all(|c| !c.is_difference());
+        let same = changes(&other.content, self.seal()?).iter().all(|c| !c.is_difference());
         Ok(same && other.content.outputs == self.outputs && other.content.offsets == self.offsets)
     }
 
@@ -159,8 +164,8 @@ impl Draft {
     ) -> Result<Content, PrepareError> {
         let mut components = BTreeMap::new();
         for (id, sealed) in self.seal()? {
-            let digest = sealed.digest.map_err(PrepareError::Unknown)?;
-            components.insert(id, Component { digest, spec: sealed.spec });
+            let digest = sealed.digest.clone().map_err(PrepareError::Unknown)?;
+            components.insert(id.clone(), Component { digest, spec: sealed.spec.clone() });
         }
         let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
         Ok(Content { components, images, offsets, outputs })
@@ -171,7 +176,6 @@ fn load(
     source: &Source,
     ledger: Option<&Ledger>,
     lock: &Lock,
-    carried: Offsets,
 ) -> Result<stack::Stack, PrepareError> {
     let inputs = Inputs {
         directory: source.directory.clone(),
@@ -179,7 +183,7 @@ fn load(
         vars: source.vars.clone(),
         var_files: source.var_files.clone(),
         env: source.env.clone(),
-        carried,
+        ..Inputs::default()
     };
     let around = surroundings::Around::new(&source.directory, lock, ledger);
     stack::load(&inputs, &around).map_err(|report| PrepareError::Configuration(Box::new(report)))

@@ -1,5 +1,7 @@
 //! Versions of secrets: carried from the parent where they are generated, kept before a commit.
 
+use std::cell::OnceCell;
+
 use kiln_engine::secret::Secrets;
 use kiln_model::spec::Body;
 use kiln_model::spec::secret::{SecretSource, SecretVersion};
@@ -28,6 +30,7 @@ impl Draft {
     /// Keeps the values of given secrets, encrypted, and generates those that are to be: from
     /// then on every version is known.
     pub fn keep_secrets(&mut self, ledger: &Ledger) -> Result<(), PrepareError> {
+        self.sealed = OnceCell::new();
         let keeper = Secrets::new(ledger.store(), ledger.key());
         for spec in &mut self.specs {
             let Body::Secret(secret) = &mut spec.body else { continue };

@@ -6,8 +6,9 @@ use kiln_config::stack::Surroundings;
 use kiln_engine::secret::Secrets;
 use kiln_image::debian::suite::native_architecture;
 use kiln_image::lock::Lock;
+use kiln_model::address::Offsets;
 use kiln_model::digest::Digest;
-use kiln_model::name::ComponentId;
+use kiln_model::name::{ComponentId, StackName};
 use kiln_model::spec::image::Recipe;
 
 use crate::ledger::Ledger;
@@ -41,6 +42,13 @@ impl Surroundings for Around<'_> {
 
     fn locked_inputs(&self, _: &ComponentId, recipe: &Recipe) -> Option<Digest> {
         self.lock.inputs(recipe, native_architecture()).ok()
+    }
+
+    /// Addresses stay from a generation to its child. Where the store can't be read, that is
+    /// found when the parent is looked for.
+    fn carried(&self, stack: &StackName) -> Offsets {
+        let active = self.ledger.and_then(|ledger| ledger.active(stack).ok().flatten());
+        active.map(|generation| generation.content.offsets.clone()).unwrap_or_default()
     }
 
     /// The version of a given value needs the root's key; that of a generated one stands in the

@@ -7,7 +7,7 @@ use kiln_model::change::Change;
 use kiln_model::generation::Content;
 
 use crate::cli::Variables;
-use crate::context::Context;
+use crate::context::{Context, print_text, to_json};
 use crate::document::change::{ChangeDocument, PlanDocument};
 use crate::document::outputs;
 use crate::error::{CommandError, Exit};
@@ -28,8 +28,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let ledger = Ledger::open(&context.root)?;
     let draft = context.draft(&args.variables, ledger.as_ref())?;
     let changes = draft.changes()?;
-    let text = text(&draft, &changes, context.out)?;
-    context.print(&document(&draft, &changes), || text)?;
+    let shown = if context.json {
+        to_json(&document(&draft, &changes))? + "\n"
+    } else {
+        text(&draft, &changes, context.out)?
+    };
+    print_text(&shown)?;
     let differ = changes.iter().any(Change::is_difference);
     Ok(if args.detailed_exitcode && differ { Exit::Differences } else { Exit::Done })
 }
@@ -58,7 +62,7 @@ pub(crate) fn text(
         parent: draft.parent.as_ref().map(|parent| parent.number),
         sides: Sides {
             before: draft.parent.as_ref().map_or(&nothing, |parent| &parent.content),
-            after: &draft.seal()?,
+            after: draft.seal()?,
             changes,
         },
         outputs: &draft.outputs,

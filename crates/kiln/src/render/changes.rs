@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use kiln_model::change::{Action, Because, Change};
 use kiln_model::generation::Content;
 use kiln_model::name::ComponentId;
-use kiln_model::seal::Sealed;
+use kiln_model::seal::{Sealed, Unknown};
 
 use super::spec::{counted, summary};
 use super::style::Palette;
@@ -72,8 +72,15 @@ fn head(sides: &Sides<'_>, change: &Change, width: usize, palette: Palette, text
     if change.action == Action::Keep {
         "handled in another way; nobody is replaced".clone_into(&mut what);
     }
-    if let Some(unknown) = &change.unknown {
-        let _ = write!(what, " (digest known after apply: {unknown})");
+    match &change.unknown {
+        None => {}
+        // What is built from it says less: the reason stands at the component itself.
+        Some(Unknown::NotLocked(of) | Unknown::ToBeGenerated(of)) if *of != id => {
+            what.push_str(" (digest known after apply)");
+        }
+        Some(unknown) => {
+            let _ = write!(what, " (digest known after apply: {unknown})");
+        }
     }
     let symbol = match change.action {
         Action::Create => palette.green("  +"),

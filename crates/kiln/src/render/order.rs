@@ -1,5 +1,7 @@
 //! The order in which changes happen, in words.
 
+use std::collections::BTreeMap;
+
 use kiln_model::change::{Action, Change};
 use kiln_model::name::{ComponentId, Kind};
 use kiln_model::spec::Server;
@@ -42,19 +44,7 @@ pub(crate) fn sentences(sides: &Sides<'_>) -> Vec<String> {
 
 /// Those that others connect to come first.
 fn servers(sides: &Sides<'_>, said: &mut Vec<String>) {
-    let mut left: Vec<&Change> = sides.differences().filter(|c| c.kind == Kind::Server).collect();
-    let mut ordered: Vec<&Change> = Vec::new();
-    while !left.is_empty() {
-        let ids: Vec<ComponentId> = left.iter().map(|c| c.id()).collect();
-        let waits = |change: &&Change| {
-            let spec = sides.after.get(&change.id()).map(|s| &s.spec);
-            spec.is_some_and(|spec| spec.talks_to().iter().any(|to| ids.contains(to)))
-        };
-        let (waiting, ready): (Vec<&Change>, Vec<&Change>) = left.iter().partition(|c| waits(c));
-        // Sealing refuses cycles; should there be one, all of it comes at once.
-        left = if ready.is_empty() { Vec::new() } else { waiting.clone() };
-        ordered.extend(if ready.is_empty() { waiting } else { ready });
-    }
+    let ordered = upstream_first(sides);
     let changing = ordered.iter().filter(|c| c.action != Action::Destroy);
     said.extend(changing.filter_map(|change| {
         let server = sides.after.get(&change.id())?.spec.as_server()?;
@@ -67,12 +57,43 @@ fn servers(sides: &Sides<'_>, said: &mut Vec<String>) {
     }
 }
 
+/// The servers that differ, each behind those that it connects to and that differ too.
+fn upstream_first<'a>(sides: &Sides<'a>) -> Vec<&'a Change> {
+    let servers: BTreeMap<ComponentId, &Change> =
+        sides.differences().filter(|c| c.kind == Kind::Server).map(|c| (c.id(), c)).collect();
+    let mut waits: BTreeMap<&ComponentId, usize> = BTreeMap::new();
+    let mut clients: BTreeMap<&ComponentId, Vec<&ComponentId>> = BTreeMap::new();
+    for id in servers.keys() {
+        let spec = sides.after.get(id).map(|sealed| &sealed.spec);
+        let upstream = spec.map(|spec| spec.talks_to()).unwrap_or_default();
+        let upstream = upstream.into_iter().filter_map(|to| servers.get_key_value(to));
+        let count = upstream.map(|(to, _)| clients.entry(to).or_default().push(id)).count();
+        waits.insert(id, count);
+    }
+    let free = waits.iter().filter(|(_, count)| **count == 0);
+    let mut ordered: Vec<&ComponentId> = free.map(|(id, _)| *id).collect();
+    let mut next = 0;
+    while let Some(id) = ordered.get(next) {
+        next += 1;
+        for client in clients.remove(*id).unwrap_or_default() {
+            let left = waits.entry(client).or_default();
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                ordered.push(client);
+            }
+        }
+    }
+    ordered.into_iter().filter_map(|id| servers.get(id).copied()).collect()
+}
+
 fn server_sentence(sides: &Sides<'_>, change: &Change, server: &Server) -> String {
     let id = change.id();
     let new = counted(server.policy.replicas as usize, "new instance");
-    let verb = if server.policy.replicas == 1 { "starts" } else { "start" };
+    let one = server.policy.replicas == 1;
+    let verb = if one { "starts" } else { "start" };
     match change.action {
-        Action::Create => format!("{id}: {new} {verb}, and serve when they are healthy"),
+        Action::Create if one => format!("{id}: {new} starts, and serves when it is healthy"),
+        Action::Create => format!("{id}: {new} start, and each serves when it is healthy"),
         Action::Keep => {
             let before = sides.before.components.get(&id).and_then(|c| c.spec.as_server());
             match before.map(|b| b.policy.replicas) {

@@ -78,7 +78,7 @@ mod tests {
     fn long_values_keep_both_ends() {
         let value = Value::from("a".repeat(100) + "z");
         let text = short(&value);
-        assert_eq!(text.chars().count(), WIDEST - 1 + 1);
+        assert!(text.chars().count() <= WIDEST);
         assert!(text.starts_with("\"aaa") && text.ends_with("az\""), "{text}");
         assert_eq!(short(&Value::Null), "(none)");
     }

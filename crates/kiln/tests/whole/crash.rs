@@ -1,0 +1,64 @@
+//! SIGKILL of the daemon at any moment of an apply: traffic goes on, and nothing is lost,
+//! orphaned or doubled.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::load::Load;
+use crate::replace::SHOP;
+use crate::site::{Site, eventually, site_or_skip};
+
+/// How often the daemon is killed.
+const KILLS: u64 = 100;
+
+#[test]
+fn the_daemon_can_be_killed_at_any_moment() {
+    let site = site_or_skip!("the_daemon_can_be_killed_at_any_moment");
+    site.write(SHOP);
+    site.must(&["apply", "--yes"]);
+    let load = Load::start(site.address(), 6);
+    // A linear congruential generator (Knuth's MMIX): the moments are the same in every run.
+    let mut random: u64 = 1;
+    for kill in 0..KILLS {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let release = format!("release=r{}", kill % 3);
+        let mut apply = site.start(&["apply", "--yes", "--var", &release]);
+        std::thread::sleep(Duration::from_millis((random >> 33) % 400));
+        site.signal("serve", Signal::KILL);
+        // The client has lost its daemon, or was done before.
+        let _ = apply.wait();
+        if kill % 10 == 9 {
+            settle(&site, &release);
+        }
+    }
+    settle(&site, "release=last");
+    assert_eq!(site.get("/"), (200, "last".to_owned()));
+    load.stop();
+}
+
+/// Applies, which starts a daemon again, and compares what there is with what there should be.
+fn settle(site: &Site, release: &str) {
+    eventually("an apply that succeeds", || {
+        site.run(&["apply", "--yes", "--var", release]).status.success()
+    });
+    let status = site.status();
+    assert_eq!(status["healthy"], true, "{status}");
+    let mut ids = site.instances("web", "id");
+    assert_eq!(ids.len(), 3);
+    ids.extend(site.instances("api", "id"));
+    ids.sort();
+    eventually("no instance but those", || {
+        let mut kept: Vec<String> = names(&site.root().join("run/instances"));
+        kept.sort();
+        kept == ids
+    });
+    eventually("two networks and no more", || names(&site.root().join("run/net")).len() == 2);
+}
+
+fn names(directory: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+}

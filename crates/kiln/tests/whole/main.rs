@@ -1,0 +1,19 @@
+//! The whole program on the real kernel: a root, a stack, a daemon, instances, traffic.
+//!
+//! Each test has a root and ports of its own and leaves the machine as it found it, so that
+//! several runs can go side by side. The instances run `kiln-probe`, built statically; its path
+//! is in `KILN_PROBE`, or it stands where its documentation says that it is built. A test that
+//! lacks it, or root's rights, says so and counts as skipped.
+
+#![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
+#![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
+
+mod crash;
+mod failure;
+mod isolation;
+mod leftovers;
+mod load;
+mod replace;
+mod secrets;
+mod site;
+mod target;

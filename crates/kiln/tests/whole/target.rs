@@ -1,0 +1,71 @@
+//! This machine against the suite that every target must pass.
+
+use std::fs;
+use std::path::Path;
+
+use kiln_engine::conformance::{Subject, target};
+use kiln_image::erofs;
+use kiln_image::tree::{Inode, Metadata, Tree};
+use kiln_local::local::{ImageFiles, Images, Local, SecretValues};
+use kiln_model::digest::Digest;
+use kiln_model::name::{ComponentId, StackName};
+
+use crate::site::{free_port, site_or_skip};
+
+struct OneImage(ImageFiles);
+
+impl Images for OneImage {
+    fn get(&self, _: &Digest) -> Result<ImageFiles, String> {
+        Ok(self.0.clone())
+    }
+}
+
+struct NoSecrets;
+
+impl SecretValues for NoSecrets {
+    fn reveal(&self, _: &StackName, _: u64, secret: &ComponentId) -> Result<String, String> {
+        Err(format!("there is no {secret}"))
+    }
+}
+
+#[test]
+fn this_machine_is_a_target() {
+    let site = site_or_skip!("this_machine_is_a_target");
+    let root = site.root();
+    fs::create_dir_all(&root).unwrap();
+    fs::write(root.join("id"), format!("{:08x}\n", std::process::id())).unwrap();
+    let image = OneImage(probe_image(&site.stack().join("kiln-probe"), &root));
+    let web = kiln_model::fixture::server("web").spec();
+    let subject = Subject {
+        stack: "shop".parse().unwrap(),
+        server: web.as_server().unwrap().clone(),
+        port: 8080,
+        image: Digest::of(b"probe"),
+        listen: ([127, 0, 0, 1], free_port()).into(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let exe = Path::new(env!("CARGO_BIN_EXE_kiln"));
+        let local = Local::open(&root, exe, Box::new(image), Box::new(NoSecrets)).unwrap();
+        target(&local, &subject).await;
+    });
+    fs::remove_dir_all(&root).unwrap();
+}
+
+/// An image with the probe and the places that an instance needs.
+fn probe_image(probe: &Path, root: &Path) -> ImageFiles {
+    let mut tree = Tree::new();
+    for directory in ["dev", "proc", "sys", "run", "tmp", "etc"] {
+        tree.insert(directory, Inode::directory(Metadata::new(0o755))).unwrap();
+    }
+    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
+        tree.insert(file, Inode::file(Metadata::new(0o644), Vec::new())).unwrap();
+    }
+    let program = fs::read(probe).unwrap();
+    tree.insert("kiln-probe", Inode::file(Metadata::new(0o755), program)).unwrap();
+    let rootfs = root.join("probe.erofs");
+    let mut file = fs::File::create(&rootfs).unwrap();
+    let _ = erofs::write(&tree, erofs::Options { build_time: 0 }, &mut file).unwrap();
+    let argv = ["/kiln-probe", "serve", "--port", "8080"].map(str::to_owned).to_vec();
+    ImageFiles { rootfs, argv, ..ImageFiles::default() }
+}
