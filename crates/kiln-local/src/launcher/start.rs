@@ -21,7 +21,7 @@ use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage, Writabl
 use super::sys::{self, Cloned};
 use super::table::report;
 use super::user::{self, Identity};
-use crate::cgroup::{Cgroups, Group};
+use crate::cgroup::{CgroupError, Cgroups, Group};
 use crate::instance::record::{self, Record};
 use crate::seccomp::Filter;
 
@@ -140,13 +140,7 @@ impl Starter {
         let (socket, child_socket) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(|error| LaunchError::os(Stage::Clone, "socket pair", error))?;
-        let cgroup_failed = |error: crate::cgroup::CgroupError| LaunchError {
-            stage: Stage::Cgroup,
-            errno: error.errno(),
-            text: error.to_string(),
-        };
-        let v1_tasks = group.open_v1_tasks().map_err(cgroup_failed)?;
-        let unified = group.open_unified().map_err(cgroup_failed)?;
+        let (v1_tasks, unified) = open_group(group)?;
         let mut flags = NAMESPACES;
         if first_host_id.is_some() {
             flags |= libc::CLONE_NEWUSER as u64;
@@ -298,6 +292,15 @@ fn lacks_user_namespaces(error: &LaunchError) -> bool {
     let denied = [libc::EPERM, libc::EINVAL, libc::ENOSPC, libc::ENOSYS, libc::EOPNOTSUPP];
     matches!(error.stage, Stage::Clone | Stage::UserNamespace)
         && error.errno.is_some_and(|errno| denied.contains(&errno))
+}
+
+/// What the child joins its control groups by: version 1 by `tasks`, version 2 by the clone.
+fn open_group(group: &Group) -> Result<(Vec<fs::File>, Option<OwnedFd>), LaunchError> {
+    let failed = |error: CgroupError| {
+        let errno = error.errno();
+        LaunchError { stage: Stage::Cgroup, errno, text: error.to_string() }
+    };
+    Ok((group.open_v1_tasks().map_err(failed)?, group.open_unified().map_err(failed)?))
 }
 
 fn open_output(identity: &Identity, first: Option<u32>) -> io::Result<[Pipe; 2]> {
