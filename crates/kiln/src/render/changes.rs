@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use kiln_model::change::{Action, Because, Change};
 use kiln_model::generation::Content;
 use kiln_model::name::ComponentId;
 use kiln_model::seal::{Sealed, Unknown};
+use kiln_model::spec::Spec;
+use kiln_model::spec::image::Step;
 
 use super::spec::{counted, summary};
 use super::style::Palette;
@@ -54,9 +57,9 @@ pub(crate) fn list(sides: &Sides<'_>, palette: Palette) -> String {
     for change in differences {
         head(sides, change, width, palette, &mut text);
         for because in own(change) {
-            reason(change, because, palette, &mut text);
+            reason(sides, change, because, palette, &mut text);
         }
-        for line in cascades(change) {
+        for line in cascades(sides, change) {
             let _ = writeln!(text, "        {}", palette.dim(&line));
         }
     }
@@ -99,9 +102,14 @@ fn own(change: &Change) -> impl Iterator<Item = &Because> {
     change.because.iter().filter(move |because| compared && because.through.is_empty())
 }
 
-fn reason(change: &Change, because: &Because, palette: Palette, text: &mut String) {
-    let prefix = format!("{}.", change.id());
-    let path = because.path.strip_prefix(&prefix).unwrap_or(&because.path);
+fn reason(
+    sides: &Sides<'_>,
+    change: &Change,
+    because: &Because,
+    palette: Palette,
+    text: &mut String,
+) {
+    let path = place(sides, &change.id(), &because.path);
     if let (true, Some(from), Some(to)) =
         (are_texts(&because.from, &because.to), because.from.as_str(), because.to.as_str())
     {
@@ -123,7 +131,7 @@ fn reason(change: &Change, because: &Because, palette: Palette, text: &mut Strin
 
 /// One line for each component that a replacement comes from by reference. Its values stand at
 /// that component.
-fn cascades(change: &Change) -> Vec<String> {
+fn cascades(sides: &Sides<'_>, change: &Change) -> Vec<String> {
     let mut found: BTreeMap<(&[ComponentId], &ComponentId), BTreeSet<&str>> = BTreeMap::new();
     for because in change.because.iter().filter(|b| !b.through.is_empty()) {
         let Some(source) = because.through.last() else { continue };
@@ -136,9 +144,7 @@ fn cascades(change: &Change) -> Vec<String> {
             let way: Vec<String> = way.iter().map(ToString::to_string).collect();
             let _ = write!(line, " (through {})", way.join(" → "));
         }
-        let prefix = format!("{source}.");
-        let own = |path: &&str| path.strip_prefix(&prefix).unwrap_or(path).to_owned();
-        let paths: Vec<String> = paths.iter().map(own).collect();
+        let paths: Vec<String> = paths.iter().map(|path| place(sides, source, path)).collect();
         if paths.len() <= 3 {
             let _ = write!(line, ": {}", paths.join(", "));
         } else {
@@ -147,6 +153,38 @@ fn cascades(change: &Change) -> Vec<String> {
         line
     };
     found.into_iter().map(line).collect()
+}
+
+/// Where a value stands in its component, as its author would say it: a step of an image is
+/// named by what it makes and not by its number.
+fn place(sides: &Sides<'_>, id: &ComponentId, path: &str) -> String {
+    let path = path.strip_prefix(&format!("{id}.")).unwrap_or(path);
+    let named = || {
+        let (number, rest) = path.strip_prefix("steps[")?.split_once(']')?;
+        let number: usize = number.parse().ok()?;
+        let after = sides.after.get(id).map(|sealed| &sealed.spec);
+        let before = sides.before.components.get(id).map(|component| &component.spec);
+        let step = |spec: Option<&Arc<Spec>>| {
+            spec?.as_image()?.identity.recipe.steps.get(number).map(step_name)
+        };
+        let name = step(after).or_else(|| step(before))?;
+        let field = rest.rsplit_once('.').map_or("", |(_, field)| field);
+        // Of a step that is new or gone there is no one field to name.
+        let field =
+            if rest.matches('.').count() == 2 { format!(" {field}") } else { String::new() };
+        Some(format!("{name}{field}"))
+    };
+    named().unwrap_or_else(|| path.to_owned())
+}
+
+fn step_name(step: &Step) -> String {
+    match step {
+        Step::Copy { from, .. } => format!("copy {from:?}"),
+        Step::File { path, .. } => format!("file {path:?}"),
+        Step::Directory { path, .. } => format!("directory {path:?}"),
+        Step::Symlink { path, .. } => format!("symlink {path:?}"),
+        Step::User { name, .. } => format!("user {name:?}"),
+    }
 }
 
 /// `Plan: 2 to create, 1 to replace; 3 stay as they are.`

@@ -108,6 +108,10 @@ fn server_sentence(sides: &Sides<'_>, change: &Change, server: &Server) -> Strin
                 "{id}: {new} {verb} beside the old; when all are healthy, traffic moves in one \
                  step and the old drain and go"
             ),
+            Strategy::Rolling { .. } if one => format!(
+                "{id}: {new} starts; traffic moves to it when it is healthy, then the old drains \
+                 and goes"
+            ),
             Strategy::Rolling { surge } => format!(
                 "{id}: {new} {verb}, {surge} at a time; traffic moves to each when it is healthy, \
                  then an old one drains and goes"
