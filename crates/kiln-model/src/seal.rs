@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,21 @@ pub enum SealError {
         /// The address.
         listen: SocketAddr,
     },
+    /// A server that may connect to two components with one address.
+    #[error(
+        "{from} connects to {first} and {second}, which both have the address {address}: \
+         give their networks different `cidr`s"
+    )]
+    SameAddress {
+        /// Who connects.
+        from: ComponentId,
+        /// The component that comes first by name.
+        first: ComponentId,
+        /// The other.
+        second: ComponentId,
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// An identity that has no canonical encoding.
     #[error("{id} cannot be given a digest")]
     Encode {
@@ -95,6 +110,7 @@ pub fn seal(specs: Vec<Spec>) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealE
         }
     }
     check_references(&by_id, &mut errors);
+    check_addresses(&by_id, &mut errors);
     check_listeners(&by_id, &mut errors);
     if let Some(cycle) = find_cycle(&by_id) {
         errors.push(SealError::Cycle(cycle));
@@ -152,6 +168,25 @@ fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<S
         for to in spec.talks_to() {
             if !by_id.contains_key(to) || !matches!(to.kind, Kind::Server | Kind::Database) {
                 errors.push(SealError::Dangling { from: id.clone(), to: to.clone() });
+            }
+        }
+    }
+}
+
+/// From inside one network an address means one component.
+fn check_addresses(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<SealError>) {
+    for (id, spec) in by_id {
+        let mut seen: BTreeMap<Ipv4Addr, &ComponentId> = BTreeMap::new();
+        for connection in spec.as_server().iter().flat_map(|s| &s.identity.connects) {
+            let address = connection.address;
+            let first = seen.entry(address).or_insert(&connection.to);
+            if *first != &connection.to {
+                errors.push(SealError::SameAddress {
+                    from: id.clone(),
+                    first: (*first).clone(),
+                    second: connection.to.clone(),
+                    address,
+                });
             }
         }
     }

@@ -37,6 +37,9 @@ pub async fn ensure_daemon(
         .arg("--root")
         .arg(root.path())
         .arg("serve")
+        // Its starter's environment may hold secrets.
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,9 +1,11 @@
 //! What is written down about rollouts and instances: how a proposal becomes a generation, a
 //! generation active or abandoned, and an instance's first success or early end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kiln_model::generation::{Content, Generation, Origin};
+use kiln_model::name::InstanceId;
 use kiln_model::observed::{ObservedInstance, Phase};
 use kiln_model::plan::Report;
 
@@ -193,7 +195,8 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 cause: cause.to_string(),
             });
         }
-        self.proved.retain(|id| instances.iter().any(|i| i.id == *id));
+        let present: BTreeSet<&InstanceId> = instances.iter().map(|i| &i.id).collect();
+        self.proved.retain(|id| present.contains(id));
         self.record(events)
     }
 }

@@ -39,10 +39,7 @@ fn every_seed_keeps_the_laws() {
 
 #[test]
 fn one_seed() {
-    let Some(seed) = std::env::var("KILN_SEED").ok().and_then(|s| s.parse().ok()) else {
-        println!("skipped: one_seed: KILN_SEED names no seed");
-        return;
-    };
+    let seed = std::env::var("KILN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     let outcome = run::run(seed, Flaw::None);
     for line in &outcome.trace {
         println!("{line}");

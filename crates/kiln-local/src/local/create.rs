@@ -27,6 +27,9 @@ impl Machine {
     pub(super) fn create_network(&self, creation: &NetworkCreation) -> Result<(), TargetError> {
         let what = format!("create {}", creation.component);
         let labels = NetworkLabels::of(creation);
+        if NetworkLabels::exist(&self.root, &creation.id) {
+            return Err(TargetError::passing(what, "it exists"));
+        }
         // The record first: what is half made is then found as such.
         labels.write(&self.root).map_err(|e| TargetError::passing(&what, e))?;
         let Err(error) = self.networks.create(&labels.spec()) else { return Ok(()) };

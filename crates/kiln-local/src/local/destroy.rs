@@ -1,5 +1,7 @@
 //! Draining and ending, completely.
 
+use std::time::{Duration, Instant};
+
 use kiln_engine::TargetError;
 use kiln_gateway::GatewayError;
 use kiln_model::name::InstanceId;
@@ -8,10 +10,14 @@ use kiln_netns::Namespace;
 use super::create::chain;
 use super::labels::{InstanceLabels, NetworkLabels, mark_draining};
 use super::{Machine, now};
+use crate::instance::client::Client;
 use crate::instance::{self, StopPolicy, record};
 use crate::launcher::protocol::NetworkAttachment;
 use crate::logs;
 use crate::network::{self, AttachSpec};
+
+/// How long the launcher may take to end.
+const LAUNCHER_END: Duration = Duration::from_secs(1);
 
 /// Logs of ended instances that are kept for each component.
 const ENDED_LOGS: usize = 3;
@@ -41,7 +47,24 @@ impl Machine {
         let attached = record.as_ref().and_then(|r| r.network.as_ref());
         self.detach(id, attached).map_err(|error| fail(chain(&error)))?;
         self.prune_logs(id);
+        self.dismiss_launcher();
         Ok(())
+    }
+
+    /// Ends the launcher once there is no instance left; the next one starts it again. It
+    /// refuses while it has any.
+    fn dismiss_launcher(&self) {
+        if record::list(&self.root).is_ok_and(|left| left.is_empty())
+            && let Ok(mut launcher) = Client::connect(&self.root)
+        {
+            // One that is needed after all refuses, and stays.
+            let ends = launcher.shutdown().is_ok();
+            let deadline = Instant::now() + LAUNCHER_END;
+            // One that is ending must not be met by those who need one.
+            while ends && Client::connect(&self.root).is_ok() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Takes what is left of an instance off its network, where that still exists.

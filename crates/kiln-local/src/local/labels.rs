@@ -103,6 +103,11 @@ impl NetworkLabels {
         write(&Self::path(root, &self.id), &serde_json::to_vec(self)?)
     }
 
+    /// Whether there is a record of a network.
+    pub(super) fn exist(root: &Path, id: &InstanceId) -> bool {
+        Self::path(root, id).exists()
+    }
+
     pub(super) fn remove(root: &Path, id: &InstanceId) -> io::Result<()> {
         remove(&Self::path(root, id))
     }

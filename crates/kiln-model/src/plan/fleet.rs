@@ -296,14 +296,16 @@ impl Order<'_> {
         None
     }
 
+    /// Why one more is made: for one that broke, in place of an older digest, or at all.
     fn reason(&self) -> Reason {
-        if let Some((instance, reason)) = self.sorted.broken.first() {
-            return Reason::InPlaceOf {
-                instance: instance.id.clone(),
-                why: Box::new(reason.clone()),
-            };
+        let leaving = |reason: &Reason| *reason == Reason::Draining;
+        if let Some((instance, reason)) = self.sorted.broken.iter().find(|(_, r)| !leaving(r)) {
+            let why = Box::new(reason.clone());
+            return Reason::InPlaceOf { instance: instance.id.clone(), why };
         }
-        match self.sorted.old.first() {
+        let draining = self.sorted.broken.iter().map(|(instance, _)| instance);
+        let mut older = self.sorted.old.iter().chain(draining);
+        match older.find(|i| i.digest != self.component.digest) {
             Some(old) => Reason::Replaces { from: old.digest },
             None => Reason::Missing,
         }

@@ -1,5 +1,6 @@
 //! Why each step is taken, what is being waited for, and how far it has come.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -87,7 +88,7 @@ impl fmt::Display for Reason {
             Reason::TooMany => f.write_str("there are more than wanted"),
             Reason::NotWanted => f.write_str("it is no longer declared"),
             Reason::Ended { cause } => write!(f, "{cause}"),
-            Reason::Draining => f.write_str("it is draining"),
+            Reason::Draining => f.write_str("it has finished what it had begun"),
             Reason::Drifted { drift } => {
                 write!(f, "{} is {}, not {}", drift.what, drift.found, drift.expected)
             }
@@ -152,6 +153,7 @@ pub(super) fn report(
     fleets: &Fleets,
     steps: &[Step],
 ) -> Report {
+    let ailments = ailments(observed);
     let waiting: Vec<Waiting> = fleets
         .servers()
         .filter(|(_, fleet)| fleet.ready < fleet.wanted)
@@ -160,7 +162,8 @@ pub(super) fn report(
             wanted: fleet.wanted,
             ready: fleet.ready,
             starting: fleet.starting,
-            why: hindrance(observed, id).or_else(|| fleet.held.as_ref().map(|h| h.0.clone())),
+            why: hindrance(observed, &ailments, id)
+                .or_else(|| fleet.held.as_ref().map(|h| h.0.clone())),
         })
         .collect();
     let whole = waiting.is_empty() && networks.creations().next().is_none();
@@ -179,20 +182,32 @@ pub(super) fn report(
 }
 
 /// What is known of why `server` does not get ready.
-fn hindrance(observed: &Observed, server: &ComponentId) -> Option<Reason> {
+fn hindrance(
+    observed: &Observed,
+    ailments: &BTreeMap<&ComponentId, Reason>,
+    server: &ComponentId,
+) -> Option<Reason> {
     let pace = observed.pace.get(server);
-    if let Some((_, failure)) = pace.and_then(|p| p.last_failure.as_ref()) {
-        return Some(Reason::NeverReady { last: Some(failure.clone()) });
+    match pace.and_then(|p| p.last_failure.as_ref()) {
+        Some((_, failure)) => Some(Reason::NeverReady { last: Some(failure.clone()) }),
+        None => ailments.get(server).cloned(),
     }
-    observed.instances.iter().filter(|i| i.component == *server).find_map(
-        |instance| match &instance.health {
+}
+
+/// For each component, what ails the first of its instances that is not well.
+fn ailments(observed: &Observed) -> BTreeMap<&ComponentId, Reason> {
+    let mut ailments = BTreeMap::new();
+    for instance in &observed.instances {
+        let reason = match &instance.health {
             Verdict::Starting { last: Some(last) } => {
-                Some(Reason::NeverReady { last: Some(last.clone()) })
+                Reason::NeverReady { last: Some(last.clone()) }
             }
-            Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
-            Verdict::Starting { last: None } | Verdict::Ready { .. } => None,
-        },
-    )
+            Verdict::Unready { reason, .. } => Reason::Unready { last: reason.clone() },
+            Verdict::Starting { last: None } | Verdict::Ready { .. } => continue,
+        };
+        ailments.entry(&instance.component).or_insert(reason);
+    }
+    ailments
 }
 
 fn wake_at(desired: &Generation, observed: &Observed, fleets: &Fleets) -> Option<Timestamp> {

@@ -72,3 +72,18 @@ fn dangling_references_and_shared_listeners_are_all_found() {
         ]
     );
 }
+
+#[test]
+fn two_components_at_one_address_are_told_apart_by_nobody() {
+    let errors = seal(vec![
+        image("web", "v1"),
+        network("front", "10.0.0.0/24"),
+        server("a").spec(),
+        server("b").spec(),
+        server("web").connects("a").connects("b").spec(),
+    ])
+    .unwrap_err();
+    let expected = "server.web connects to server.a and server.b, which both have the address \
+                    10.0.0.3: give their networks different `cidr`s";
+    assert_eq!(errors[0].to_string(), expected);
+}

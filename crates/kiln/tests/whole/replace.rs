@@ -18,7 +18,7 @@ image "probe" {
 }
 
 network "front" { cidr = var.cidr }
-network "back" { cidr = "10.60.0.0/24" }
+network "back" { cidr = "10.60.8.0/24" }
 
 server "api" {
   image   = image.probe
@@ -94,10 +94,10 @@ fn policy_and_counts_change_without_replacing_anybody() {
     site.must(&["apply", "--yes"]);
     let load = Load::start(site.address(), 4);
     let ids = site.instances("web", "id");
-    site.must(&["scale", "server.web=5"]);
+    site.must(&["scale", "--yes", "server.web=5"]);
     eventually("five instances", || site.instances("web", "id").len() == 5);
     assert!(ids.iter().all(|id| site.instances("web", "id").contains(id)));
-    site.must(&["scale", "server.web=auto"]);
+    site.must(&["scale", "--yes", "server.web=auto"]);
     eventually("three instances", || site.instances("web", "id").len() == 3);
     site.write(&SHOP.replace("every = \"1s\"", "every = \"2s\""));
     let ids = site.instances("web", "id");
