@@ -63,13 +63,17 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             return nothing(context, &draft, Ending::Declined, begun);
         }
         let proposal = prepare(context, &mut draft, &ledger, &board)?;
-        home.keep(&context.root, &draft.stack)?;
+        // Who takes a stack over has it once that has worked.
+        if Home::known(&context.root, &draft.stack)?.is_none() {
+            home.keep(&context.root, &draft.stack)?;
+        }
         let pin = draft.state.pin;
         let what = Changed { stack: &draft.stack, outputs: outputs(&draft.outputs), begun };
         match context.block_on(conclude(context, what, &proposal, &board)) {
             Err(Concluded::ParentChanged) => {}
             Err(Concluded::Failed(error)) => return Err(error),
             Ok(exit) => {
+                home.keep(&context.root, &draft.stack)?;
                 if let Some(pin) = pin {
                     context.say(&format!(
                         "the stack stays pinned to generation {pin} for what follows a \

@@ -66,6 +66,7 @@ pub(crate) fn text(
             changes,
         },
         outputs: &draft.outputs,
+        builds: true,
     };
     Ok(view.render(palette))
 }

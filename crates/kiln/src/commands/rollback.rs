@@ -85,6 +85,7 @@ pub(crate) fn replace(
         parent: state.active,
         sides: Sides { before, after: &after, changes: &changes },
         outputs: &wanted.content.outputs,
+        builds: false,
     };
     context.say(&view.render(context.err));
     if view.sides.differ() && !yes && !context.confirm(&wanted.question)? {

@@ -160,9 +160,7 @@ impl<'a> View<'a> {
             ProgressEvent::Waiting { waiting } => self.wait_for(waiting),
             ProgressEvent::Active { generation } => {
                 self.waiting.clear();
-                self.board.line(&format!(
-                    "generation {generation} serves; what it replaced finishes what it has begun"
-                ));
+                self.board.line(&format!("generation {generation} serves"));
             }
             ProgressEvent::Abandoned { generation, .. } => {
                 self.waiting.clear();

@@ -13,8 +13,8 @@ use super::spec::counted;
 /// The most components that are named one by one in a sentence.
 const MOST_NAMES: usize = 4;
 
-/// One sentence for each thing that happens, in order.
-pub(crate) fn sentences(sides: &Sides<'_>) -> Vec<String> {
+/// One sentence for each thing that happens, in order. With `builds`, images are built for it.
+pub(crate) fn sentences(sides: &Sides<'_>, builds: bool) -> Vec<String> {
     let mut said = Vec::new();
     let of = |kind: Kind, action: Action| -> Vec<ComponentId> {
         let wanted = |c: &&Change| c.kind == kind && c.action == action;
@@ -22,7 +22,7 @@ pub(crate) fn sentences(sides: &Sides<'_>) -> Vec<String> {
     };
     let both = |kind| [of(kind, Action::Create), of(kind, Action::Replace)].concat();
     let images = both(Kind::Image);
-    if !images.is_empty() {
+    if builds && !images.is_empty() {
         said.push(format!("{} locked and built, unless that was done before", are(&images)));
     }
     if let made @ [_, ..] = of(Kind::Network, Action::Create).as_slice() {

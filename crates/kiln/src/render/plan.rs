@@ -20,6 +20,8 @@ pub(crate) struct PlanView<'a> {
     pub(crate) parent: Option<u64>,
     pub(crate) sides: Sides<'a>,
     pub(crate) outputs: &'a BTreeMap<String, Output>,
+    /// Whether images are built for it; else what was built before is used.
+    pub(crate) builds: bool,
 }
 
 /// The most sentences about the order.
@@ -52,7 +54,7 @@ impl PlanView<'_> {
     }
 
     fn order(&self, palette: Palette, text: &mut String) {
-        let sentences = sentences(&self.sides);
+        let sentences = sentences(&self.sides, self.builds);
         if sentences.is_empty() {
             return;
         }

@@ -5,10 +5,13 @@ use std::time::Duration;
 /// A span in its two largest units: `3m 20s`, `450ms`, `2d 4h`.
 pub(crate) fn span(span: Duration) -> String {
     let millis = span.as_millis();
-    if millis < 1000 {
+    if (1..1000).contains(&millis) {
         return format!("{millis}ms");
     }
     let seconds = span.as_secs();
+    if seconds < 60 && millis % 1000 == 0 {
+        return format!("{seconds}s");
+    }
     if seconds < 60 {
         return format!("{seconds}.{}s", millis % 1000 / 100);
     }
@@ -66,7 +69,9 @@ mod tests {
     #[test]
     fn spans_have_two_units() {
         let of = |millis| span(Duration::from_millis(millis));
+        assert_eq!(of(0), "0s");
         assert_eq!(of(450), "450ms");
+        assert_eq!(of(5_000), "5s");
         assert_eq!(of(1_250), "1.2s");
         assert_eq!(of(200_000), "3m 20s");
         assert_eq!(of(3_600_000), "1h");

@@ -29,6 +29,7 @@ fn golden(name: &str, before: Vec<Spec>, after: Vec<Spec>) {
         parent,
         sides: Sides { before: &before, after: &after, changes: &changes },
         outputs: &outputs,
+        builds: true,
     };
     let text = view.render(Palette::plain());
     assert!(view.render(Palette::new(true)).len() >= text.len());
