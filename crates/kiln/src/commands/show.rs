@@ -50,7 +50,7 @@ pub(crate) fn chapter(
 }
 
 fn text(document: &GenerationDocument, chapter: &Chapter, context: &Context) -> String {
-    let (facts_of, content) = (&document.summary, &chapter.generation.content);
+    let (facts_of, holds) = (&document.summary, &chapter.generation.content);
     let mut text = format!(
         "Generation {} of stack {}, {}\n",
         facts_of.generation,
@@ -72,11 +72,11 @@ fn text(document: &GenerationDocument, chapter: &Chapter, context: &Context) -> 
         let _ = writeln!(text, "  {component}: {}", reason.cause);
     }
     let mut table = Table::default();
-    for (id, component) in &content.components {
+    for (id, component) in &holds.components {
         table.row([&id.to_string(), &component.digest.short(12), &summary(&component.spec)]);
     }
     let _ = write!(text, "\n{}", table.render(2));
-    let shown = outputs(&content.outputs, context.out);
+    let shown = outputs(&holds.outputs, context.out);
     if !shown.is_empty() {
         let _ = write!(text, "\nOutputs\n\n{shown}");
     }

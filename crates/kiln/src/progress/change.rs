@@ -7,7 +7,7 @@ use kiln_daemon::api::{Decision, End, Line};
 use kiln_daemon::client::{Client, Lines};
 use kiln_engine::progress::{Progress, ProgressEvent};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::plan::Waiting;
+use kiln_model::plan::{Reason, Waiting};
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -197,7 +197,7 @@ impl<'a> View<'a> {
             let filled =
                 if ready >= *wanted { palette.green(&filled) } else { palette.yellow(&filled) };
             let name = format!("{:width$}", component.to_string());
-            let why = waiting.and_then(|w| w.why.as_ref()).map(ToString::to_string);
+            let why = waiting.and_then(|w| w.why.as_ref()).map(hindrance);
             let why = palette.dim(&why.unwrap_or_default());
             lines.push(format!("  {name} {filled} {ready}/{wanted} {why}"));
         }
@@ -209,10 +209,18 @@ impl<'a> View<'a> {
     }
 }
 
+/// What stands in the way of something that may yet get ready.
+fn hindrance(why: &Reason) -> String {
+    match why {
+        Reason::NeverReady { last: Some(last) } => last.clone(),
+        why => why.to_string(),
+    }
+}
+
 fn describe(waiting: &Waiting) -> String {
     let Waiting { component, ready, wanted, why, .. } = waiting;
     match why {
-        Some(why) => format!("{component}: {ready}/{wanted} ready ({why})"),
+        Some(why) => format!("{component}: {ready}/{wanted} ready ({})", hindrance(why)),
         None => format!("{component}: {ready}/{wanted} ready"),
     }
 }

@@ -9,7 +9,7 @@ pub(crate) fn span(span: Duration) -> String {
         return format!("{millis}ms");
     }
     let seconds = span.as_secs();
-    if seconds < 60 && millis % 1000 == 0 {
+    if seconds < 60 && millis.is_multiple_of(1000) {
         return format!("{seconds}s");
     }
     if seconds < 60 {

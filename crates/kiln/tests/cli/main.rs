@@ -1,5 +1,7 @@
 //! The command line as a program, in a clean environment: everything that needs no kernel.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod environment;
 mod failures;
 mod first;
