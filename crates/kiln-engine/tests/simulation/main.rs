@@ -19,6 +19,7 @@ mod store;
 mod target;
 mod world;
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -124,9 +125,12 @@ fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, V
 fn report(failures: &[(u64, Vec<String>)]) -> String {
     let mut text = String::new();
     for (seed, violations) in failures {
-        text += &format!("\nseed {seed}: {}", violations.join("; "));
-        text += &format!(
-            "\n  KILN_SEED={seed} cargo test -p kiln-engine --test simulation one_seed -- --nocapture"
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\nseed {seed}: {}\n  KILN_SEED={seed} cargo test -p kiln-engine --test simulation \
+             one_seed -- --nocapture",
+            violations.join("; ")
         );
     }
     text
