@@ -7,6 +7,7 @@
 
 mod home;
 mod images;
+mod room;
 mod secrets;
 mod surroundings;
 
@@ -32,6 +33,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
 pub use images::ImageProgress;
+pub use room::NoMemory;
 
 /// Which stack, and what is said about it from outside.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +77,12 @@ pub enum PrepareError {
     /// A component's digest is not known although everything was made that could be.
     #[error("{0}")]
     Unknown(kiln_model::seal::Unknown),
+    /// A network's range is too small.
+    #[error(transparent)]
+    NoAddresses(#[from] kiln_model::address::NoRoom),
+    /// There is not enough memory.
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// Where the stack lives.
     #[error(transparent)]
     Home(#[from] HomeError),

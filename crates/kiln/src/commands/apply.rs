@@ -58,6 +58,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         }
         draft.lock(context.root.path(), false, &ImageBoard::new(&board))?;
         board.finish();
+        draft.check_room()?;
         let changes = draft.changes()?;
         if !agreed(context, args, &draft, &changes, &mut confirmed)? {
             return nothing(context, &draft, Ending::Declined, begun);

@@ -154,9 +154,12 @@ fn show(context: &Context, name: &str) -> Result<Exit, CommandError> {
 
 fn verify(context: &Context, name: Option<&str>) -> Result<Exit, CommandError> {
     let problems: Vec<String> = if let Some(name) = name {
-        let (store, record) = record(context, name)?;
-        let verified = store.verify_image(&record.digest);
-        verified.err().map(|e| format!("image {name}: {e}")).into_iter().collect()
+        let (store, records) = records(context, name)?;
+        let wrong = |record: &Record| {
+            let error = store.verify_image(&record.digest).err()?;
+            Some(format!("image {name} ({}): {error}", record.digest))
+        };
+        records.iter().filter_map(wrong).collect()
     } else {
         let problems = store(context)?.map(|store| store.verify()).transpose();
         let problems = problems.map_err(|e| CommandError::of(&e))?.unwrap_or_default();
@@ -187,8 +190,28 @@ fn store(context: &Context) -> Result<Option<ImageStore>, CommandError> {
     }
 }
 
-/// The newest image of a name, or the one of a digest.
+/// The image of a digest, or of a name: of several the one that the stack declares.
 fn record(context: &Context, name: &str) -> Result<(ImageStore, Record), CommandError> {
+    let name = name.strip_prefix("image.").unwrap_or(name);
+    let (store, mut records) = records(context, name)?;
+    if let [only] = records.as_slice() {
+        return Ok((store, only.clone()));
+    }
+    let draft = context.draft(&Variables::default(), None).ok();
+    let declared = draft.and_then(|draft| {
+        let sealed = draft.seal().ok()?.get(&ComponentId::new(Kind::Image, name))?.digest.clone();
+        sealed.ok()
+    });
+    if let Some(index) = records.iter().position(|record| Some(record.recipe) == declared) {
+        return Ok((store, records.swap_remove(index)));
+    }
+    let digests: Vec<String> = records.iter().map(|r| r.digest.to_string()).collect();
+    Err(CommandError::usage(format!("there are several images {name}"))
+        .with_help(format!("name one by its digest: {}", digests.join(", "))))
+}
+
+/// The images of a name or a digest, at least one.
+fn records(context: &Context, name: &str) -> Result<(ImageStore, Vec<Record>), CommandError> {
     let name = name.strip_prefix("image.").unwrap_or(name);
     let absent = || {
         CommandError::failed(format!("there is no image {name} in this root"))
@@ -201,17 +224,9 @@ fn record(context: &Context, name: &str) -> Result<(ImageStore, Record), Command
             || record.digest.to_string() == name
             || record.recipe.to_string() == name
     };
-    let mut found: Vec<&Record> = records.iter().filter(fits).collect();
+    let mut found: Vec<Record> = records.iter().filter(fits).cloned().collect();
     found.dedup_by_key(|record| record.digest);
-    match found.as_slice() {
-        [] => Err(absent()),
-        [only] => Ok((store.clone(), (*only).clone())),
-        several => {
-            let digests: Vec<String> = several.iter().map(|r| r.digest.to_string()).collect();
-            Err(CommandError::usage(format!("there are several images {name}"))
-                .with_help(format!("name one by its digest: {}", digests.join(", "))))
-        }
-    }
+    if found.is_empty() { Err(absent()) } else { Ok((store, found)) }
 }
 
 fn document(record: &Record) -> ImageDocument {

@@ -27,6 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let ledger = Ledger::open(&context.root)?;
     let draft = context.draft(&args.variables, ledger.as_ref())?;
+    draft.check_addresses()?;
     let changes = draft.changes()?;
     let shown = if context.json {
         to_json(&document(&draft, &changes))? + "\n"

@@ -15,6 +15,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let draft = context.draft(&args.variables, None)?;
+    draft.check_addresses()?;
     let components = draft.seal()?.len();
     let document = ValidateDocument {
         stack: draft.stack.to_string(),

@@ -22,6 +22,18 @@ fn errors_of_the_configuration_point_at_the_line() {
 }
 
 #[test]
+fn a_range_that_is_too_small_for_the_surge() {
+    let small = STACK.replace("10.60.0.0/24", "10.60.0.0/28");
+    let world = World::with(&small.replace("replicas = 2", "replicas = 7"));
+    for verb in ["validate", "plan"] {
+        let ran = world.kiln(&[verb]);
+        assert_eq!(ran.status, 2, "{ran:?}");
+        assert!(ran.stderr.contains("network.front has room for 7 instances"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("give it a wider `cidr`"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn unknown_verbs_and_options_are_wrong_use() {
     let world = World::new();
     assert_eq!(world.kiln(&["frobnicate"]).status, 2);

@@ -1,0 +1,150 @@
+//! Whether there is room for a change at its height, when new instances stand beside old ones.
+
+use std::collections::BTreeMap;
+
+use kiln_model::address::{NoRoom, instance_room};
+use kiln_model::generation::Content;
+use kiln_model::name::ComponentId;
+use kiln_model::quantity::Bytes;
+use kiln_model::seal::Sealed;
+use kiln_model::spec::Server;
+use kiln_model::spec::server::Strategy;
+
+use super::{Draft, PrepareError};
+
+/// Not enough memory for what a change needs at its height.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "at its height this needs {needed} of memory more, the most of it for {first}, and {available} \
+     are free"
+)]
+pub struct NoMemory {
+    /// The server that needs the most.
+    pub first: ComponentId,
+    /// How much more is needed.
+    pub needed: Bytes,
+    /// How much there is.
+    pub available: Bytes,
+}
+
+impl Draft {
+    /// Refuses what a network has no addresses for. It needs no machine.
+    pub fn check_addresses(&self) -> Result<(), PrepareError> {
+        Ok(addresses(self.seal()?)?)
+    }
+
+    /// Refuses what this machine has no memory for, or a network no addresses.
+    pub fn check_room(&self) -> Result<(), PrepareError> {
+        self.check_addresses()?;
+        let sealed = self.seal()?;
+        let nothing = Content::default();
+        let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
+        if let Some(available) = available() {
+            memory(before, sealed, available)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many instances of a server there may be at a time.
+fn height(server: &Server) -> u32 {
+    let replicas = server.policy.replicas;
+    replicas.saturating_add(match server.policy.rollout.strategy {
+        Strategy::Rolling { surge } => surge,
+        Strategy::BlueGreen => replicas,
+    })
+}
+
+/// Each network holds the instances of its servers and those that replace them.
+fn addresses(sealed: &BTreeMap<ComponentId, Sealed>) -> Result<(), NoRoom> {
+    let mut needed: BTreeMap<&ComponentId, u32> = BTreeMap::new();
+    for server in sealed.values().filter_map(|s| s.spec.as_server()) {
+        let count = needed.entry(&server.identity.network.id).or_default();
+        *count = count.saturating_add(height(server));
+    }
+    for (id, needed) in needed {
+        let Some(network) = sealed.get(id).and_then(|s| s.spec.as_network()) else { continue };
+        let room = instance_room(&network.identity);
+        if needed > room {
+            let (network, cidr) = (id.clone(), network.identity.cidr);
+            return Err(NoRoom { network, cidr, what: "instances", room, needed });
+        }
+    }
+    Ok(())
+}
+
+/// What comes beside the present instances must fit into free memory.
+fn memory(
+    before: &Content,
+    sealed: &BTreeMap<ComponentId, Sealed>,
+    available: Bytes,
+) -> Result<(), NoMemory> {
+    let mut needs: Vec<(u64, &ComponentId)> = Vec::new();
+    for (id, after) in sealed {
+        let Some(server) = after.spec.as_server() else { continue };
+        let present = before.components.get(id);
+        let count = present.and_then(|p| p.spec.as_server()).map_or(0, |s| s.policy.replicas);
+        let kept = present.is_some_and(|p| after.digest.as_ref() == Ok(&p.digest));
+        let more = if present.is_none() || kept {
+            server.policy.replicas.saturating_sub(count)
+        } else {
+            height(server).saturating_sub(count)
+        };
+        needs.push((server.identity.memory.0.saturating_mul(u64::from(more)), id));
+    }
+    let needed = needs.iter().fold(0_u64, |sum, (bytes, _)| sum.saturating_add(*bytes));
+    match needs.iter().max() {
+        Some((_, first)) if needed > available.0 => {
+            let mib = |bytes: u64| Bytes::mib(bytes >> 20);
+            Err(NoMemory {
+                first: (*first).clone(),
+                needed: mib(needed),
+                available: mib(available.0),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Memory that could be given out without swapping: `MemAvailable` of `/proc/meminfo`.
+fn available() -> Option<Bytes> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(Bytes(kib << 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::fixture::{generation, image, network, server};
+    use kiln_model::seal::seal;
+
+    use super::*;
+
+    fn stack(cidr: &str, replicas: u32, release: &str) -> Vec<kiln_model::spec::Spec> {
+        let web = server("web").replicas(replicas).spec();
+        vec![image("web", release), network("front", cidr), web]
+    }
+
+    #[test]
+    fn a_range_must_hold_the_surge() {
+        let of = |replicas| addresses(&seal(stack("10.0.0.0/28", replicas, "v1")).unwrap());
+        assert_eq!(of(6), Ok(()));
+        let error = of(7).unwrap_err();
+        assert_eq!((error.room, error.needed), (7, 8), "seven, and one to replace them");
+    }
+
+    #[test]
+    fn only_what_comes_besides_needs_memory() {
+        let before = generation(1, stack("10.0.0.0/24", 10, "v1")).content;
+        let of = |replicas, release: &str, mib| {
+            let after = seal(stack("10.0.0.0/24", replicas, release)).unwrap();
+            memory(&before, &after, Bytes::mib(mib))
+        };
+        assert_eq!(of(10, "v1", 0), Ok(()), "nothing comes");
+        assert_eq!(of(10, "v2", 64), Ok(()), "one at a time");
+        assert_eq!(of(12, "v1", 128), Ok(()), "two more");
+        let error = of(12, "v1", 127).unwrap_err();
+        assert_eq!((error.needed, error.available), (Bytes::mib(128), Bytes::mib(127)));
+    }
+}
