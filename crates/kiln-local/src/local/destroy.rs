@@ -45,7 +45,7 @@ impl Machine {
         instance::destroy(&self.root, &self.cgroups, id.as_str(), policy)
             .map_err(|error| fail(chain(&error)))?;
         let attached = record.as_ref().and_then(|r| r.network.as_ref());
-        self.detach(id, attached).map_err(|error| fail(chain(&error)))?;
+        detach(id, attached).map_err(|error| fail(chain(&error)))?;
         self.prune_logs(id);
         self.dismiss_launcher();
         Ok(())
@@ -65,23 +65,6 @@ impl Machine {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-    }
-
-    /// Takes what is left of an instance off its network, where that still exists.
-    fn detach(
-        &self,
-        id: &InstanceId,
-        attached: Option<&NetworkAttachment>,
-    ) -> Result<(), network::Error> {
-        let Some(attached) = attached else { return Ok(()) };
-        let Ok(namespace) = Namespace::open(&attached.namespace) else { return Ok(()) };
-        let spec = AttachSpec {
-            instance: id.to_string(),
-            address: attached.address,
-            prefix_bits: attached.prefix_bits,
-            gateway: attached.gateway,
-        };
-        network::detach(&namespace, &spec)
     }
 
     pub(super) fn destroy_network(&self, id: &InstanceId) -> Result<(), TargetError> {
@@ -119,4 +102,17 @@ impl Machine {
             let _ = logs::remove(&self.root, id);
         }
     }
+}
+
+/// Takes what is left of an instance off its network, where that still exists.
+fn detach(id: &InstanceId, attached: Option<&NetworkAttachment>) -> Result<(), network::Error> {
+    let Some(attached) = attached else { return Ok(()) };
+    let Ok(namespace) = Namespace::open(&attached.namespace) else { return Ok(()) };
+    let spec = AttachSpec {
+        instance: id.to_string(),
+        address: attached.address,
+        prefix_bits: attached.prefix_bits,
+        gateway: attached.gateway,
+    };
+    network::detach(&namespace, &spec)
 }

@@ -34,10 +34,12 @@ impl Changes {
     }
 }
 
+/// Hears events for as long as there is somebody to hear.
+type Listener = fn(&Weak<Machine>);
+
 /// Starts the listeners; they end when the machine is dropped.
 pub(super) fn listen(machine: &Arc<Machine>) {
-    let listeners: [(&str, fn(&Weak<Machine>)); 2] =
-        [("launcher-events", exits), ("gateway-events", drains)];
+    let listeners = [("launcher-events", exits as Listener), ("gateway-events", drains)];
     for (name, listener) in listeners {
         let machine = Arc::downgrade(machine);
         let run = move || {

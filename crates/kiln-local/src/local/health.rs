@@ -11,6 +11,7 @@ use kiln_engine::target::{Measured, Probes};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Verdict};
 use kiln_model::quantity::{Millis, Timestamp};
+use kiln_model::route::RouteTable;
 use kiln_model::spec::server::{Health, Probe};
 use kiln_netns::Namespace;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -68,7 +69,7 @@ impl Prober {
     /// Puts into `measured` what the probes say, and probes what is new.
     pub(super) fn judge(&self, stack: &StackName, measured: &mut Measured, probes: &Probes) {
         let rotation: BTreeSet<InstanceId> =
-            measured.table.iter().flat_map(|t| t.in_rotation()).cloned().collect();
+            measured.table.iter().flat_map(RouteTable::in_rotation).cloned().collect();
         let mut subjects = self.lock();
         subjects.retain(|id, watched| {
             let there = watched.stack != *stack

@@ -52,7 +52,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         let mut draft = Draft::new(&context.source(&args.variables), Some(&ledger))?;
         let home = Home::of(&context.directory);
         home.check(&context.root, &draft.stack, args.adopt)?;
-        let joins = await_others(&draft, &ledger, &board)?;
+        let joins = await_others(context, &draft, &ledger, &board)?;
         if joins == Meeting::Waited {
             continue;
         }
@@ -120,7 +120,12 @@ enum Meeting {
 }
 
 /// Waits for the end of a rollout of another content, which its deadline bounds.
-fn await_others(draft: &Draft, ledger: &Ledger, board: &Board) -> Result<Meeting, CommandError> {
+fn await_others(
+    context: &Context,
+    draft: &Draft,
+    ledger: &Ledger,
+    board: &Board,
+) -> Result<Meeting, CommandError> {
     let Some(rollout) = &draft.state.rollout else { return Ok(Meeting::Free) };
     let under_way = ledger.generation(&draft.stack, rollout.generation)?;
     if let Some(generation) = under_way
@@ -132,12 +137,14 @@ fn await_others(draft: &Draft, ledger: &Ledger, board: &Board) -> Result<Meeting
     board
         .line(&format!("waiting for the rollout of generation {number}, until {deadline} at most"));
     loop {
+        // A rollout that outlived its daemon goes on, or ends, only under another.
+        context.block_on(context.client())?;
         let state = ledger.state(&draft.stack)?;
         if state.rollout.is_none_or(|r| r.generation != number) {
             return Ok(Meeting::Waited);
         }
         let now = kiln_engine::Clock::now(&kiln_engine::clock::SystemClock);
-        // The daemon ends a rollout at its deadline; where none runs, the commit starts one.
+        // The daemon ends a rollout at its deadline.
         if now > deadline.after(kiln_model::quantity::Millis::seconds(5)) {
             return Ok(Meeting::Free);
         }

@@ -38,10 +38,8 @@ fn destroy_leaves_nothing_behind() {
         .filter(|path| !["store/", "images/", "cache/"].iter().any(|kept| path.starts_with(kept)))
         .collect();
     let harmless = |path: &String| {
-        path == "id"
-            || path.ends_with(".lock")
-            || path.ends_with(".start")
-            || path.ends_with(".log")
+        let extension = Path::new(path).extension().and_then(std::ffi::OsStr::to_str);
+        path == "id" || matches!(extension, Some("lock" | "start" | "log"))
     };
     let strange: Vec<&String> = kept.iter().filter(|path| !harmless(path)).collect();
     assert!(strange.is_empty(), "{strange:?}");

@@ -62,15 +62,17 @@ struct Client {
 }
 
 impl Client {
+    fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
     fn ask(&mut self) -> io::Result<()> {
         let mut stream = match self.open.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-                stream.set_nodelay(true)?;
-                BufReader::new(stream)
-            }
+            None => BufReader::new(self.connect()?),
         };
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
         let request = format!("GET / HTTP/1.1\r\nHost: shop\r\nConnection: {connection}\r\n\r\n");

@@ -6,7 +6,11 @@
 //! lacks it, or root's rights, says so and counts as skipped.
 
 #![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
-#![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: a failed expectation is a panic"
+)]
 
 mod crash;
 mod failure;

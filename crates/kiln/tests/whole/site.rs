@@ -150,13 +150,15 @@ impl Site {
         found
     }
 
-    /// Sends a signal to the processes of a role and waits for their end.
+    /// Sends a signal to the processes of a role and waits for the end of just those: a client
+    /// may start another.
     pub fn signal(&self, role: &str, signal: rustix::process::Signal) {
-        for pid in self.processes(role) {
-            send(pid, signal);
+        let signalled = self.processes(role);
+        for pid in &signalled {
+            send(*pid, signal);
         }
         let deadline = Instant::now() + PATIENCE;
-        while !self.processes(role).is_empty() {
+        while self.processes(role).iter().any(|pid| signalled.contains(pid)) {
             assert!(Instant::now() < deadline, "{role} does not end");
             std::thread::sleep(Duration::from_millis(2));
         }
