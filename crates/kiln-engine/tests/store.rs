@@ -1,5 +1,7 @@
 //! The store against its suite, and against what may befall its file.
 
+#![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
+
 use kiln_engine::Store as _;
 use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
