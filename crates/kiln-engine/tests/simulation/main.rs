@@ -4,7 +4,7 @@
 //! A failing seed is reproduced by one line, which the failure prints:
 //!
 //! ```text
-//! KILN_SEED=17 cargo test -p kiln-engine --test simulation one_seed -- --nocapture
+//! KILN_SEED=17 cargo test -p kiln-engine --test simulation every_seed -- --nocapture
 //! ```
 
 #![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
@@ -33,19 +33,15 @@ const SEEDS_PER_FLAW: u64 = 400;
 
 #[test]
 fn every_seed_keeps_the_laws() {
-    let seeds = std::env::var("KILN_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(SEEDS);
-    let failures = search(0..seeds, Flaw::None, 5);
-    assert!(failures.is_empty(), "{}", report(&failures));
-}
-
-#[test]
-fn one_seed() {
-    let seed = std::env::var("KILN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-    let outcome = run::run(seed, Flaw::None);
-    for line in &outcome.trace {
-        println!("{line}");
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("KILN_SEED") {
+        let outcome = run::run(seed, Flaw::None);
+        println!("{}", outcome.trace.join("\n"));
+        assert_eq!(outcome.violations, Vec::<String>::new());
+        return;
     }
-    assert_eq!(outcome.violations, Vec::<String>::new());
+    let failures = search(0..number("KILN_SEEDS").unwrap_or(SEEDS), Flaw::None, 5);
+    assert!(failures.is_empty(), "{}", report(&failures));
 }
 
 #[test]
@@ -123,15 +119,13 @@ fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, V
 }
 
 fn report(failures: &[(u64, Vec<String>)]) -> String {
-    let mut text = String::new();
-    for (seed, violations) in failures {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\nseed {seed}: {}\n  KILN_SEED={seed} cargo test -p kiln-engine --test simulation \
-             one_seed -- --nocapture",
-            violations.join("; ")
-        );
-    }
-    text
+    let reproduce = |seed: &u64| {
+        format!(
+            "KILN_SEED={seed} cargo test -p kiln-engine --test simulation every_seed -- --nocapture"
+        )
+    };
+    let lines = failures.iter().map(|(seed, violations)| {
+        format!("seed {seed}: {}\n  {}", violations.join("; "), reproduce(seed))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
