@@ -19,7 +19,6 @@ mod store;
 mod target;
 mod world;
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
