@@ -12,6 +12,8 @@ use crate::Result;
 pub(crate) struct Run {
     /// From before it was started until it was gone.
     pub(crate) wall: Duration,
+    /// Processor time in user and system mode: hardly touched by what else the machine does.
+    pub(crate) processor: Duration,
     /// The greatest resident set, in MiB.
     pub(crate) peak_mib: f64,
     /// How it ended.
@@ -39,8 +41,15 @@ pub(crate) fn run(command: &mut Command, output: &Path) -> Result<Run> {
     if !libc::WIFEXITED(status) {
         return Err(format!("{command:?} was killed").into());
     }
+    let processor = time(usage.ru_utime) + time(usage.ru_stime);
     let kib = f64::from(i32::try_from(usage.ru_maxrss).unwrap_or(i32::MAX));
-    Ok(Run { wall, peak_mib: kib / 1024.0, status: libc::WEXITSTATUS(status) })
+    Ok(Run { wall, processor, peak_mib: kib / 1024.0, status: libc::WEXITSTATUS(status) })
+}
+
+fn time(value: libc::timeval) -> Duration {
+    let seconds = u64::try_from(value.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(value.tv_usec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(micros)
 }
 
 /// The same, where any other end than with `expected` is an error.

@@ -25,17 +25,27 @@ impl Figures {
         self.0.get(self.0.len() / 2).copied().unwrap_or(0.0)
     }
 
+    /// `12.3 ms`: the median alone.
+    pub(crate) fn middle(&self) -> String {
+        let median = self.median();
+        if median < 1.0 {
+            format!("{} ms", digits(median * 1e3))
+        } else {
+            format!("{} s", digits(median))
+        }
+    }
+
     /// `12.3 ms (11.9–14.0)`: the median, the least and the greatest.
     pub(crate) fn seconds(&self) -> String {
         let median = self.median();
-        let (unit, scale) = if median < 1.0 { ("ms", 1e3) } else { ("s", 1.0) };
+        let scale = if median < 1.0 { 1e3 } else { 1.0 };
         let bound = |at: Option<&f64>| digits(at.copied().unwrap_or(0.0) * scale);
         let (least, greatest) = (bound(self.0.first()), bound(self.0.last()));
-        let middle = digits(median * scale);
+        let middle = self.middle();
         match self.0.len() {
             0 => "–".to_owned(),
-            1 => format!("{middle} {unit} (one run)"),
-            _ => format!("{middle} {unit} ({least}–{greatest})"),
+            1 => format!("{middle} (one run)"),
+            _ => format!("{middle} ({least}–{greatest})"),
         }
     }
 }

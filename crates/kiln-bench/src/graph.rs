@@ -17,6 +17,11 @@ pub(crate) enum Style {
     ForEach,
 }
 
+impl Style {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Blocks, Self::Count, Self::ForEach];
+}
+
 impl fmt::Display for Style {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

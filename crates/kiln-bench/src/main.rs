@@ -19,6 +19,8 @@ mod terraform;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use graph::{Graph, Style};
+
 /// What a benchmark returns where it could not measure.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -43,6 +45,9 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         // Parts of benchmarks that are processes of their own.
         ["apply-to-nothing", stack, root] => engine::apply(Path::new(stack), Path::new(root)),
+        ["write-state", style, components, version, directory] => {
+            write_state(style, components, version, Path::new(directory))
+        }
         ["crun", directory] => crun::child(Path::new(directory)),
         [kiln, names @ ..] if !kiln.starts_with('-') => run(kiln, names),
         _ => {
@@ -57,6 +62,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_state(style: &str, components: &str, version: &str, directory: &Path) -> Result {
+    let style = Style::ALL.into_iter().find(|s| s.to_string() == style).ok_or("unknown style")?;
+    let graph = Graph { style, components: components.parse()? };
+    terraform::write_state_here(&graph, version, directory)
 }
 
 fn run(kiln: &str, names: &[&str]) -> Result {

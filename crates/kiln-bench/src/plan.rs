@@ -49,12 +49,26 @@ pub(crate) fn bench(kiln: &Path) -> Result {
     let terraform = Terraform::find();
     let peer = terraform.as_ref().map_or("terraform", |t| t.version.as_str());
     let title = format!("Planning, beside Terraform {peer}");
-    let heads = ["components", "as", "plan", "Kiln", "Terraform", "ratio", "Kiln MiB", "Terraform"];
+    let heads = [
+        "components",
+        "as",
+        "plan",
+        "Kiln",
+        "Terraform",
+        "ratio",
+        "processor: Kiln",
+        "Terraform",
+        "MiB: Kiln",
+        "Terraform",
+    ];
     let mut table = Table::new(&title, &heads);
     for (components, runs, peer_runs) in SIZES {
-        for style in [Style::Blocks, Style::Count, Style::ForEach] {
+        for style in Style::ALL {
             let graph = Graph { style, components };
-            let compare = style == Style::Blocks || components <= MOST_REPEATED;
+            let repeated = style != Style::Blocks;
+            let compare = !repeated || components <= MOST_REPEATED;
+            // With `count` and `for_each` it takes tens of seconds for 1,000.
+            let peer_runs = if repeated { peer_runs.div_ceil(4) } else { peer_runs };
             let peer = terraform.as_ref().filter(|_| compare).map(|peer| (peer, peer_runs));
             for row in Case::prepare(kiln, graph, peer)?.rows(runs)? {
                 table.row(&row);
@@ -124,21 +138,16 @@ impl<'a> Case<'a> {
                 peers.push(terraform.plan(&directory, situation.marker(), situation.differs())?);
             }
         }
-        let (own_wall, own_peak) = figures(&own);
+        let (own, peers) = (Summary::of(&own), Summary::of(&peers));
         let mut row = vec![
             self.graph.components.to_string(),
             self.graph.style.to_string(),
             situation.name().to_owned(),
-            own_wall.seconds(),
         ];
-        if peers.is_empty() {
-            row.extend(["–", "–"].map(str::to_owned));
-            row.extend([digits(own_peak.median()), "–".to_owned()]);
-        } else {
-            let (wall, peak) = figures(&peers);
-            row.extend([wall.seconds(), ratio(&own_wall, &wall)]);
-            row.extend([digits(own_peak.median()), digits(peak.median())]);
-        }
+        let known = peers.wall.median() > 0.0;
+        let ratio = if known { ratio(&own.wall, &peers.wall) } else { "–".to_owned() };
+        row.extend([own.wall.seconds(), peers.wall.seconds(), ratio]);
+        row.extend([own.processor, peers.processor, own.peak, peers.peak]);
         Ok(row)
     }
 
@@ -152,8 +161,24 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Times and peaks.
-fn figures(runs: &[Run]) -> (Figures, Figures) {
-    let times = Figures::of_times(runs.iter().map(|run| run.wall));
-    (times, Figures::new(runs.iter().map(|run| run.peak_mib)))
+/// What several runs of one program showed.
+struct Summary {
+    wall: Figures,
+    /// The median of the processor time.
+    processor: String,
+    /// The median of the peak of memory, in MiB.
+    peak: String,
+}
+
+impl Summary {
+    fn of(runs: &[Run]) -> Self {
+        let processor = Figures::of_times(runs.iter().map(|run| run.processor));
+        let peak = Figures::new(runs.iter().map(|run| run.peak_mib));
+        let unless_empty = |text: String| if runs.is_empty() { "–".to_owned() } else { text };
+        Self {
+            wall: Figures::of_times(runs.iter().map(|run| run.wall)),
+            processor: unless_empty(processor.middle()),
+            peak: unless_empty(digits(peak.median())),
+        }
+    }
 }
