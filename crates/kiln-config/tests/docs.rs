@@ -1,6 +1,8 @@
 //! The user's book says what the code does: `docs/functions.md` names each function as it is
 //! called, `docs/configuration.md` each attribute and block of the schema, and neither more.
 
+#![allow(clippy::panic, reason = "a test program: a failed expectation is a panic")]
+
 use std::collections::BTreeSet;
 
 use kiln_config::function::Function;
