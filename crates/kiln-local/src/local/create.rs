@@ -54,8 +54,8 @@ impl Machine {
             Err(error) => Err(TargetError {
                 what,
                 cause: chain(&error),
-                hint: None,
-                permanent: is_permanent(&error),
+                hint: stage(&error).and_then(way_out).map(str::to_owned),
+                permanent: stage(&error).is_some_and(is_permanent),
             }),
         }
     }
@@ -162,13 +162,34 @@ fn files(creation: &InstanceCreation) -> Vec<FileMount> {
     ]
 }
 
+/// Where a start failed.
+fn stage(error: &ClientError) -> Option<Stage> {
+    match error {
+        ClientError::Refused(Refusal::Launch(error)) => Some(error.stage),
+        _ => None,
+    }
+}
+
 /// Whether a failed start would fail again: the specification, not the machine, is at fault.
-fn is_permanent(error: &ClientError) -> bool {
-    let ClientError::Refused(Refusal::Launch(error)) = error else { return false };
+fn is_permanent(stage: Stage) -> bool {
     matches!(
-        error.stage,
+        stage,
         Stage::Spec | Stage::User | Stage::Writable | Stage::Files | Stage::Workdir | Stage::Exec
     )
+}
+
+/// What helps against a start that fails at `stage`.
+fn way_out(stage: Stage) -> Option<&'static str> {
+    match stage {
+        Stage::Writable => Some(
+            "a writable path must be a directory of the image: give the image a `directory` \
+             there, or the path in its own `writable`",
+        ),
+        Stage::User => Some("give the image a `user` block of that name"),
+        Stage::Workdir => Some("a `workdir` must be a directory of the image"),
+        Stage::Exec => Some("the program must be a file of the image that can be executed there"),
+        _ => None,
+    }
 }
 
 /// An error with its causes, in one line.

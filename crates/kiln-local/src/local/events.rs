@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 
 use super::Machine;
 use crate::instance::client::Client;
+use crate::instance::record;
+use crate::launcher::ensure_running;
 
 /// The pause before a process that is not there is tried again.
 const ABSENT: Duration = Duration::from_millis(250);
@@ -57,8 +59,7 @@ pub(super) fn listen(machine: &Arc<Machine>) {
 
 /// Hears of instances that have ended, for as long as the launcher answers.
 fn exits(machine: &Weak<Machine>) {
-    let Some(root) = machine.upgrade().map(|m| m.root.clone()) else { return };
-    let Ok(mut client) = Client::connect(&root) else { return };
+    let Some(mut client) = machine.upgrade().and_then(|machine| launcher(&machine)) else { return };
     if client.subscribe().is_err() {
         return;
     }
@@ -72,6 +73,15 @@ fn exits(machine: &Weak<Machine>) {
     }
     // The launcher is gone, and with it the parent of the instances.
     alarm(machine);
+}
+
+/// The launcher, started again where it is gone and has left instances behind: it takes them
+/// over, so that their ends are heard of.
+fn launcher(machine: &Machine) -> Option<Client> {
+    if record::list(&machine.root).is_ok_and(|instances| !instances.is_empty()) {
+        return ensure_running(&machine.root, &machine.exe).ok();
+    }
+    Client::connect(&machine.root).ok()
 }
 
 /// Hears of instances that have finished draining, for as long as the gateway answers.

@@ -1,6 +1,7 @@
 //! Looking at what there is, from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
@@ -13,9 +14,13 @@ use kiln_model::quantity::Timestamp;
 use super::create::chain;
 use super::labels::{InstanceLabels, NetworkLabels, draining_since};
 use super::{Machine, now};
-use crate::instance::{self, Observed, Presence, StopPolicy, observe_instances};
+use crate::instance::{self, Observed, Presence, StopPolicy, observe_instances, record};
 use crate::launcher::protocol::Exit;
 use crate::network::{self, Difference};
+
+/// How often, and how long apart, it is looked for the record of an end.
+const EXIT_LOOKS: u32 = 10;
+const EXIT_PAUSE: Duration = Duration::from_millis(5);
 
 impl Machine {
     /// Everything of `stack`. What has no record is not of any stack, and is removed.
@@ -63,7 +68,8 @@ impl Machine {
         let phase = match seen.presence {
             Presence::Running => Phase::Running,
             Presence::Ended | Presence::Orphaned => {
-                Phase::Ended { cause: ending(seen.exit.as_ref()) }
+                let exit = seen.exit.clone().or_else(|| self.exit_of(&seen.instance));
+                Phase::Ended { cause: ending(exit.as_ref()) }
             }
         };
         Some(ObservedInstance {
@@ -81,6 +87,15 @@ impl Machine {
             draining_since: draining_since(&self.root, &seen.instance),
             drift: Vec::new(),
             id,
+        })
+    }
+
+    /// How an instance ended whose process is gone: the launcher is about to write it down, and
+    /// where it is not there to do so, nobody knows.
+    fn exit_of(&self, instance: &str) -> Option<Exit> {
+        (0..EXIT_LOOKS).find_map(|_| {
+            std::thread::sleep(EXIT_PAUSE);
+            record::read_exit(&self.root, instance).unwrap_or_default()
         })
     }
 

@@ -62,3 +62,24 @@ fn names(directory: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
+
+#[test]
+fn gateway_and_launcher_come_back_and_nobody_is_forgotten() {
+    let site = site_or_skip!("gateway_and_launcher_come_back");
+    site.write(SHOP);
+    site.must(&["apply", "--yes"]);
+    let ids = site.instances("web", "id");
+    site.signal("gateway", Signal::KILL);
+    eventually("an answer through another gateway", || {
+        crate::site::get(site.address(), "/").is_ok_and(|(status, _)| status == 200)
+    });
+    site.signal("launcher", Signal::KILL);
+    eventually("another launcher", || site.processes("launcher").len() == 1);
+    assert_eq!(site.instances("web", "id"), ids, "instances serve on without either");
+    let pids = site.instances("web", "pid");
+    crate::site::send(pids[0].parse().unwrap(), Signal::KILL);
+    eventually("an instance in place of the killed one", || {
+        let now = site.instances("web", "id");
+        now.len() == 3 && now != ids && site.instances("web", "state").iter().all(|s| s == "ready")
+    });
+}
