@@ -2,7 +2,7 @@
 //!
 //! A network instance is a namespace that is pinned by a mount at `ROOT/run/net/ID`, with a bridge
 //! ([`BRIDGE`]) that holds the network's first address, and packet filter rules that let nothing
-//! through by themselves. An instance hangs on the bridge by a veth pair ([`attach`]). The ports
+//! through by themselves. An instance hangs on the bridge by a veth pair ([`attach()`]). The ports
 //! of the bridge are isolated from each other, and a frame gets past its port only with the
 //! hardware address that is bound to the port, and the address that belongs to that. So whatever goes from one instance to another goes through
 //! the gateway: the lower half of the range, where the stable addresses of components are, is

@@ -1,7 +1,7 @@
 //! Packet filter rules, typed: what the kernel's `nf_tables` is told, and reads back.
 //!
 //! A [`Table`] is a value. [`encode`] turns tables and changes of their sets into one transaction,
-//! which takes effect as a whole or not at all; [`list`] reads tables back as the same values, so
+//! which takes effect as a whole or not at all; [`list()`] reads tables back as the same values, so
 //! that what is there can be compared with what ought to be. Only what Kiln's own rules need is
 //! modelled; anything else reads back as [`Expression::Foreign`]. The layouts are those of
 //! `linux/netfilter/nf_tables.h`.
