@@ -128,7 +128,7 @@ pub(super) fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<Owne
     new_mount_with(kind, options, MountAttrFlags::empty())
 }
 
-/// As [`new_mount`], with attributes such as read-only.
+/// As [`new_mount`], with attributes such as read-only. An option without a value is a flag.
 pub(super) fn new_mount_with(
     kind: &str,
     options: &[(&str, &str)],
@@ -136,7 +136,11 @@ pub(super) fn new_mount_with(
 ) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
-        rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+        }
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
     Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)

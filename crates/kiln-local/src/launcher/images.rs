@@ -3,18 +3,24 @@
 //! Instances of one image share one superblock and so one page cache; each gets a mount of its
 //! own, so that owners can be translated for it alone. A mount is kept as long as an instance
 //! uses it, detached, so that it is in nobody's mount table and gone when the last one ends.
+//!
+//! Two kinds of older kernels are met half way. Before Linux 6.12 EROFS is mounted only from
+//! block devices: the image then stands behind a [`LoopDevice`]. Before Linux 6.15 a detached
+//! mount can't be cloned: each instance then gets a mount of the same source.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
+use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
 use super::base::new_mount_with;
+use super::loop_device::LoopDevice;
 
 /// Identifies the content of a file as long as it is not written to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,16 +32,36 @@ struct ImageKey {
 }
 
 /// The images in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Images {
-    mounted: HashMap<ImageKey, Weak<OwnedFd>>,
+    mounted: HashMap<ImageKey, Weak<Mounted>>,
+    /// The host's /dev, as the launcher reaches it.
+    devices: PathBuf,
 }
 
 /// A mounted image. The last clone that goes takes the mount with it.
 #[derive(Debug, Clone)]
-pub(super) struct Image(Rc<OwnedFd>);
+pub(super) struct Image(Rc<Mounted>);
+
+#[derive(Debug)]
+struct Mounted {
+    mount: OwnedFd,
+    source: Source,
+}
+
+/// What an image is mounted from. It is kept open, so that it stays what it is.
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Device(LoopDevice),
+}
 
 impl Images {
+    /// No images yet; `devices` is the host's /dev.
+    pub(super) fn new(devices: PathBuf) -> Self {
+        Self { mounted: HashMap::new(), devices }
+    }
+
     /// Mounts the image at `path`, unless it is mounted already.
     pub(super) fn open(&mut self, path: &Path) -> io::Result<Image> {
         let file = File::open(path)?;
@@ -46,13 +72,50 @@ impl Images {
             size: meta.size(),
             changed: (meta.ctime(), meta.ctime_nsec()),
         };
-        if let Some(mount) = self.mounted.get(&key).and_then(Weak::upgrade) {
-            return Ok(Image(mount));
+        if let Some(mounted) = self.mounted.get(&key).and_then(Weak::upgrade) {
+            return Ok(Image(mounted));
         }
-        let mount = Rc::new(mount_erofs(&file)?);
-        self.mounted.retain(|_, mount| mount.strong_count() > 0);
-        self.mounted.insert(key, Rc::downgrade(&mount));
-        Ok(Image(mount))
+        let mounted = Rc::new(self.mount(file)?);
+        self.mounted.retain(|_, mounted| mounted.strong_count() > 0);
+        self.mounted.insert(key, Rc::downgrade(&mounted));
+        Ok(Image(mounted))
+    }
+
+    fn mount(&self, file: File) -> io::Result<Mounted> {
+        let source = Source::File(file);
+        match (source.mount(), source) {
+            (Ok(mount), source) => Ok(Mounted { mount, source }),
+            (Err(error), Source::File(file)) if error.raw_os_error() == Some(libc::ENOTBLK) => {
+                mount_device(&file, &self.devices)
+            }
+            (Err(error), _) if error.raw_os_error() == Some(libc::ENODEV) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel has no EROFS; load the module `erofs`",
+            )),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+fn mount_device(file: &File, devices: &Path) -> io::Result<Mounted> {
+    let source = Source::Device(LoopDevice::over(file, devices)?);
+    Ok(Mounted { mount: source.mount()?, source })
+}
+
+impl Source {
+    fn mount(&self) -> io::Result<OwnedFd> {
+        let path = match self {
+            // By descriptor, so that what is mounted is what was opened, wherever the path leads
+            // by now.
+            Self::File(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            Self::Device(device) => device.path().to_owned(),
+        };
+        let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV;
+        // The filesystem is read-only, and not just the mount: so is the device.
+        new_mount_with("erofs", &[("source", path), ("ro", "")], attributes)
     }
 }
 
@@ -62,33 +125,72 @@ impl Image {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH;
-        Ok(rustix::mount::open_tree(self.0.as_fd(), "", flags)?)
+        match rustix::mount::open_tree(self.0.mount.as_fd(), "", flags) {
+            Err(Errno::INVAL) => self.0.source.mount(),
+            result => Ok(result?),
+        }
     }
 
     /// The mount, to look files up in.
     pub(super) fn root(&self) -> &OwnedFd {
-        &self.0
+        &self.0.mount
     }
 }
 
-fn mount_erofs(file: &File) -> io::Result<OwnedFd> {
-    // By descriptor, so that what is mounted is what was opened, wherever the path leads by now.
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
-    new_mount_with("erofs", &[("source", &source)], attributes).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::ENOTBLK) => io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this kernel mounts EROFS only from block devices; Linux 6.12 or newer mounts \
-                 image files",
-            ),
-            Some(libc::ENODEV) => io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this kernel has no EROFS; load the module `erofs`",
-            ),
-            _ => error,
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kiln_image::erofs::{Options, write};
+    use kiln_image::tree::{Inode, Metadata, Tree};
+    use rustix::fs::{Mode, OFlags};
+
+    use super::*;
+
+    /// An image with one file.
+    fn image() -> tempfile::NamedTempFile {
+        let mut tree = Tree::new();
+        let file = Inode::file(Metadata::new(0o644), b"fired once".to_vec());
+        tree.insert("clay", file).unwrap();
+        let mut image = tempfile::NamedTempFile::new().unwrap();
+        let _ = write(&tree, Options { build_time: 0 }, &mut image).unwrap();
+        image
+    }
+
+    fn clay(mount: &OwnedFd) -> String {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(mount, "clay", flags, Mode::empty()).unwrap();
+        io::read_to_string(File::from(file)).unwrap()
+    }
+
+    fn backed_by(path: &Path) -> bool {
+        let name = path.to_string_lossy().into_owned();
+        fs::read_dir("/sys/block").unwrap().flatten().any(|entry| {
+            let backing = fs::read_to_string(entry.path().join("loop/backing_file"));
+            backing.is_ok_and(|file| file.trim() == name)
+        })
+    }
+
+    #[test]
+    fn an_image_behind_a_loop_device_is_the_same_and_leaves_none() {
+        let devices = Path::new("/dev");
+        if !rustix::process::geteuid().is_root() || !devices.join("loop-control").exists() {
+            println!("skipped: an_image_behind_a_loop_device: needs root and loop devices");
+            return;
         }
-    })
+        let image = image();
+        let mounted = mount_device(image.as_file(), devices).unwrap();
+        assert!(backed_by(image.path()), "it stands behind a device");
+        let again = mounted.source.mount().unwrap();
+        assert_eq!(
+            (clay(&mounted.mount), clay(&again)),
+            ("fired once".into(), "fired once".into())
+        );
+        drop((mounted, again));
+        let gone = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !backed_by(image.path())
+        });
+        assert!(gone, "the device goes with its last mount");
+    }
 }

@@ -29,6 +29,7 @@ pub(crate) mod clients;
 mod ensure;
 mod ids;
 mod images;
+mod loop_device;
 mod mounts;
 mod pipes;
 mod privileges;

@@ -65,10 +65,10 @@ impl Starter {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Self {
             root: base.host(root),
+            images: Images::new(base.host(Path::new("/dev"))),
             base,
             cgroups,
             ids: IdRanges::new(root_id),
-            images: Images::default(),
             views,
             null: rustix::fs::open("/dev/null", flags, Mode::empty())?,
             boot: record::boot_id()?,
