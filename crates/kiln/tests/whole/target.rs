@@ -3,12 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use kiln_engine::Target as _;
 use kiln_engine::conformance::{Subject, target};
+use kiln_engine::target::Probes;
 use kiln_image::erofs;
 use kiln_image::tree::{Inode, Metadata, Tree};
 use kiln_local::local::{ImageFiles, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
+use kiln_model::plan::Doomed;
+use kiln_model::route::RouteTable;
 
 use crate::site::{free_port, site_or_skip};
 
@@ -47,9 +51,31 @@ fn this_machine_is_a_target() {
     runtime.block_on(async {
         let exe = Path::new(env!("CARGO_BIN_EXE_kiln"));
         let local = Local::open(&root, exe, Box::new(image), Box::new(NoSecrets)).unwrap();
-        target(&local, &subject).await;
+        // In a task of its own, so that a broken expectation does not leave the machine as it was
+        // when it broke.
+        let tasks = tokio::task::LocalSet::new();
+        let (machine, wanted) = (local.clone(), subject.clone());
+        let run = tasks.spawn_local(async move { target(&machine, &wanted).await });
+        let result = tasks.run_until(run).await;
+        clean_up(&local, &subject.stack).await;
+        result.unwrap();
     });
     fs::remove_dir_all(&root).unwrap();
+}
+
+/// Ends whatever the suite has left.
+async fn clean_up(local: &Local, stack: &StackName) {
+    let seen = local.observe(stack, &Probes::default()).await.unwrap();
+    for instance in seen.instances {
+        local.destroy(&Doomed::Instance(instance.id)).await.unwrap();
+    }
+    if let Some(table) = seen.table {
+        let nothing = RouteTable { epoch: table.epoch + 1, ..RouteTable::empty(stack.clone()) };
+        local.route(&nothing).await.unwrap();
+    }
+    for network in seen.networks {
+        local.destroy(&Doomed::Network(network.id)).await.unwrap();
+    }
 }
 
 /// An image with the probe and the places that an instance needs.
