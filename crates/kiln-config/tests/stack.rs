@@ -140,6 +140,8 @@ fn step_name(step: &Step) -> &'static str {
         Step::Directory { .. } => "directory",
         Step::Symlink { .. } => "symlink",
         Step::User { .. } => "user",
+        Step::Group { .. } => "group",
+        Step::Run { .. } => "run",
     }
 }
 

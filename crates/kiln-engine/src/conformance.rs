@@ -179,6 +179,7 @@ impl<T: Target> Suite<'_, T> {
             network_identity: self.network().identity,
             address: Ipv4Addr::new(10, 199, 0, 200),
             image: self.subject.image,
+            demands: kiln_model::trust::Demands::default(),
             server: self.subject.server.clone(),
         }
     }

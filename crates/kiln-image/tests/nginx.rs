@@ -1,6 +1,6 @@
 //! A real image from Debian's mirror: nginx-light, built twice from one lock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -13,7 +13,6 @@ use kiln_model::spec::image::{Base, Recipe, Step};
 
 fn recipe(stack: &Path) -> Recipe {
     Recipe {
-        base: Base::Debian { suite: "bookworm".into() },
         packages: BTreeSet::from(["nginx-light".to_owned()]),
         steps: vec![Step::Copy {
             from: "site/".into(),
@@ -22,12 +21,9 @@ fn recipe(stack: &Path) -> Recipe {
             owner: None,
             mode: None,
         }],
-        env: BTreeMap::new(),
-        workdir: None,
         user: Some("www-data".into()),
         entrypoint: vec!["/usr/sbin/nginx".into()],
-        writable: BTreeMap::new(),
-        labels: BTreeMap::new(),
+        ..Recipe::on(Base::Debian { suite: "bookworm".into() })
     }
 }
 

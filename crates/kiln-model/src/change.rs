@@ -1,6 +1,7 @@
 //! What a generation changes, component by component, and why each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use crate::digest::Digest;
 use crate::generation::{Component, Content};
 use crate::name::{ComponentId, Kind};
-use crate::seal::{Sealed, Unknown};
+use crate::seal::{Sealed, Unknown, building_order};
 use crate::spec::{Body, Spec};
 
 /// What happens to a component. There is no fifth thing.
@@ -76,12 +77,14 @@ impl Change {
 
 /// The change of every component of `before` or `after`, in the order of their names.
 pub fn changes(before: &Content, after: &BTreeMap<ComponentId, Sealed>) -> Vec<Change> {
-    let ids: BTreeSet<&ComponentId> = before.components.keys().chain(after.keys()).collect();
-    // Kinds are ordered so that what a component is built from has been compared before it.
+    let mut specs: BTreeMap<ComponentId, Arc<Spec>> = BTreeMap::new();
+    specs.extend(before.components.iter().map(|(id, c)| (id.clone(), c.spec.clone())));
+    specs.extend(after.iter().map(|(id, sealed)| (id.clone(), sealed.spec.clone())));
+    // What a component is built from has been compared before it.
     let mut changes: BTreeMap<ComponentId, Change> = BTreeMap::new();
-    for id in ids {
-        let change = compare(id, before.components.get(id), after.get(id), &changes);
-        changes.insert(id.clone(), change);
+    for id in building_order(&specs) {
+        let change = compare(&id, before.components.get(&id), after.get(&id), &changes);
+        changes.insert(id, change);
     }
     changes.into_values().collect()
 }
@@ -160,7 +163,7 @@ fn halves(spec: &Spec) -> (Value, Value) {
                     json(serde_json::to_value(&image.identity.inputs)),
                 );
             }
-            (recipe, Value::Null)
+            (recipe, json(serde_json::to_value(&image.policy)))
         }
         Body::Network(network) => (json(serde_json::to_value(&network.identity)), Value::Null),
         Body::Secret(secret) => (json(serde_json::to_value(&secret.identity)), Value::Null),

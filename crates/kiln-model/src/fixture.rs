@@ -12,7 +12,7 @@ use crate::quantity::{Bytes, Millis, Timestamp};
 use crate::route::Protocol;
 use crate::seal::seal;
 use crate::spec::endpoint::{EndpointIdentity, EndpointPolicy};
-use crate::spec::image::{Base, ImageIdentity, Inputs, Recipe};
+use crate::spec::image::{Base, ImageIdentity, ImagePolicy, Inputs, Recipe};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::{
     Connection, Health, Probe, Rollout, ServerIdentity, ServerPolicy, Stop, Strategy,
@@ -30,19 +30,11 @@ fn component(kind: Kind, name: &str, body: Body) -> Spec {
 
 /// An image on nothing, locked to `inputs`.
 pub fn image(name: &str, inputs: &str) -> Spec {
-    let recipe = Recipe {
-        base: Base::Scratch,
-        packages: BTreeSet::new(),
-        steps: Vec::new(),
-        env: BTreeMap::new(),
-        workdir: None,
-        user: None,
-        entrypoint: vec!["/serve".to_owned()],
-        writable: BTreeMap::new(),
-        labels: BTreeMap::new(),
-    };
+    let entrypoint = vec!["/serve".to_owned()];
+    let recipe = Recipe { entrypoint, ..Recipe::on(Base::Scratch) };
     let inputs = Inputs::Locked(Digest::of(inputs.as_bytes()));
-    let body = Body::Image(Image { identity: ImageIdentity { recipe, inputs } });
+    let identity = ImageIdentity { recipe, inputs };
+    let body = Body::Image(Box::new(Image { identity, policy: ImagePolicy::default() }));
     component(Kind::Image, name, body)
 }
 

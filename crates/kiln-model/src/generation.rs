@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::name::{ComponentId, Kind, StackName};
 use crate::quantity::{Millis, Timestamp};
 use crate::spec::{Server, Spec};
+use crate::trust::Demands;
 
 /// A component of a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Content {
     pub offsets: Offsets,
     /// The outputs by name.
     pub outputs: BTreeMap<String, Output>,
+    /// What it demands of images before they are started.
+    #[serde(default, skip_serializing_if = "Demands::is_default")]
+    pub demands: Demands,
 }
 
 /// A value that the stack gives to its reader.
@@ -113,7 +117,7 @@ impl Content {
         let own = |id: &ComponentId| self.components.get(id).map(|c| c.digest);
         let outputs = serde_json::to_string(&self.outputs)
             .map_err(|e| canonical::EncodeError::NotJson(e.to_string()))?;
-        let parts = (&self.components, &self.images, &self.offsets, outputs);
+        let parts = (&self.components, &self.images, &self.offsets, outputs, &self.demands);
         canonical::digest("kiln.content.v1", &parts, &own)
     }
 

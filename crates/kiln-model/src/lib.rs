@@ -20,3 +20,4 @@ pub mod route;
 pub mod seal;
 pub mod spec;
 pub mod text;
+pub mod trust;

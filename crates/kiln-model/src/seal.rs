@@ -59,7 +59,7 @@ pub enum SealError {
         /// To what.
         to: ComponentId,
     },
-    /// Components that talk to each other in a circle.
+    /// Components that talk to each other, or are built from each other, in a circle.
     #[error("a cycle of references: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<ComponentId>),
     /// Two endpoints on one address.
@@ -112,8 +112,10 @@ pub fn seal(specs: Vec<Spec>) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealE
     check_references(&by_id, &mut errors);
     check_addresses(&by_id, &mut errors);
     check_listeners(&by_id, &mut errors);
-    if let Some(cycle) = find_cycle(&by_id) {
-        errors.push(SealError::Cycle(cycle));
+    for edges in [Spec::talks_to, Spec::built_from] {
+        if let Some(cycle) = find_cycle(&by_id, edges) {
+            errors.push(SealError::Cycle(cycle));
+        }
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -121,13 +123,14 @@ pub fn seal(specs: Vec<Spec>) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealE
     digest_all(by_id)
 }
 
-/// Digests in the order of the kinds: whatever is built from something comes after it.
+/// Digests in an order in which whatever is built from something comes after it.
 fn digest_all(
     by_id: BTreeMap<ComponentId, Arc<Spec>>,
 ) -> Result<BTreeMap<ComponentId, Sealed>, Vec<SealError>> {
     let mut errors = Vec::new();
     let mut sealed: BTreeMap<ComponentId, Sealed> = BTreeMap::new();
-    for (id, spec) in by_id {
+    for id in building_order(&by_id) {
+        let Some(spec) = by_id.get(&id).cloned() else { continue };
         let digest = if let Some(reason) = unknown(&spec, &sealed) {
             Err(reason)
         } else {
@@ -160,8 +163,10 @@ fn unknown(spec: &Spec, sealed: &BTreeMap<ComponentId, Sealed>) -> Option<Unknow
 fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<SealError>) {
     for (id, spec) in by_id {
         for to in spec.built_from() {
-            // `Kind` is ordered so that what is built from something comes after it.
-            if !by_id.contains_key(to) || to.kind >= id.kind {
+            // `Kind` is ordered so that what is built from something comes after it, but for
+            // images on images.
+            let fits = to.kind < id.kind || (to.kind == Kind::Image && id.kind == Kind::Image);
+            if !by_id.contains_key(to) || !fits {
                 errors.push(SealError::Dangling { from: id.clone(), to: to.clone() });
             }
         }
@@ -171,6 +176,29 @@ fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<S
             }
         }
     }
+}
+
+/// The components so that each comes after those that it is built from: in the order of the
+/// kinds, and images after the images that they stand on. Total: of a cycle, which sealing
+/// refuses, each stands somewhere.
+pub(crate) fn building_order(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Vec<ComponentId> {
+    let mut order = Vec::with_capacity(by_id.len());
+    let mut placed: BTreeSet<&ComponentId> = BTreeSet::new();
+    for id in by_id.keys() {
+        // Only images stand on their own kind, each on one at most: the way down is a chain.
+        let mut chain = Vec::new();
+        let mut next = by_id.get_key_value(id);
+        while let Some((id, spec)) = next {
+            if !placed.insert(id) {
+                break;
+            }
+            chain.push(id.clone());
+            let base = spec.as_image().and_then(|image| image.built_from());
+            next = base.and_then(|base| by_id.get_key_value(&base.id));
+        }
+        order.extend(chain.into_iter().rev());
+    }
+    order
 }
 
 /// From inside one network an address means one component.
@@ -211,8 +239,11 @@ fn check_listeners(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<Se
     }
 }
 
-/// Some cycle of `talks_to`, its first component repeated at the end.
-fn find_cycle(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Option<Vec<ComponentId>> {
+/// Some cycle of references, its first component repeated at the end.
+fn find_cycle(
+    by_id: &BTreeMap<ComponentId, Arc<Spec>>,
+    edges: for<'s> fn(&'s Spec) -> Vec<&'s ComponentId>,
+) -> Option<Vec<ComponentId>> {
     let mut done: BTreeSet<&ComponentId> = BTreeSet::new();
     for root in by_id.keys() {
         // Depth first with a stack of its own: a long chain must not end the process.
@@ -229,7 +260,7 @@ fn find_cycle(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Option<Vec<ComponentI
                     cycle.push(id);
                     return Some(cycle.into_iter().cloned().collect());
                 }
-                let next = by_id.get(id).map(|spec| spec.talks_to()).unwrap_or_default();
+                let next = by_id.get(id).map(|spec| edges(spec)).unwrap_or_default();
                 on_path.insert(id);
                 path.push((id, next));
             }

@@ -1,7 +1,10 @@
-//! `debian(…)`, `scratch()`, `oci(…)`: what an image starts from.
+//! `debian(…)`, `scratch()`, `oci(…)`, `oci_layout(…)`, `tarball(…)`: what an image starts from.
 
+use kiln_model::digest::Digest;
+use kiln_model::name::Kind;
 use kiln_model::spec::image::Base;
 
+use super::Surroundings;
 use super::decode::Field;
 use crate::diagnostic::Diagnostic;
 use crate::eval::Environment;
@@ -10,6 +13,9 @@ use crate::value::{Component, Value};
 
 const DEBIAN: &str = "debian";
 const SCRATCH: &str = "scratch";
+const OCI: &str = "oci";
+const OCI_LAYOUT: &str = "oci_layout";
+const TARBALL: &str = "tarball";
 
 /// Adds the functions that name a base. What they return is good for `base` only.
 pub(super) fn add_functions(environment: &mut Environment<'_>) {
@@ -24,15 +30,23 @@ pub(super) fn add_functions(environment: &mut Environment<'_>) {
             }
         }),
     );
-    environment.add_function(
-        "oci",
-        Box::new(|_| {
-            Err(Failure::new(
-                "images from a registry are not supported yet as a base by this version of kiln",
-            )
-            .with_help("start from debian(\"bookworm\") or scratch()"))
-        }),
-    );
+    for (function, example) in [
+        (OCI, "oci(\"registry.example/app:1.2\")"),
+        (OCI_LAYOUT, "oci_layout(\"images/app\")"),
+        (TARBALL, "tarball(\"rootfs.tar.gz\")"),
+    ] {
+        environment.add_function(function, Box::new(move |args| one_text(function, example, args)));
+    }
+}
+
+/// A function of one text, which is not looked into before it is used.
+fn one_text(function: &str, example: &str, args: &[Value]) -> Result<Value, Failure> {
+    let failure = || Failure::new("it takes one string").with_help(format!("write {example}"));
+    let [argument] = args else { return Err(failure()) };
+    match argument.as_str() {
+        Some(text) if !text.is_empty() => Ok(named(function, text)),
+        _ => Err(failure()),
+    }
 }
 
 fn named(function: &str, argument: &str) -> Value {
@@ -61,17 +75,58 @@ fn debian(args: &[Value]) -> Result<Value, Failure> {
 }
 
 /// What an image starts from.
-pub(super) fn base(field: &Field<'_>) -> Option<Base> {
-    const EXPECTED: &str = "debian(\"bookworm\") or scratch()";
-    match field.value().as_component() {
-        Some(base) if &*base.kind == DEBIAN => Some(Base::Debian { suite: base.name.to_string() }),
-        Some(base) if &*base.kind == SCRATCH => Some(Base::Scratch),
-        Some(base) if &*base.kind == "image" => {
-            let summary = "an image on another image is not supported yet by this version of kiln";
-            let help = "repeat what the other image is made of, or share lists in `locals`";
-            field.report(Diagnostic::error(field.span(), summary).with_help(help));
-            None
+pub(super) fn base(field: &Field<'_>, surroundings: &dyn Surroundings) -> Option<Base> {
+    const EXPECTED: &str = "debian(\"bookworm\"), scratch(), oci(…), oci_layout(…), tarball(…) or \
+                            another image, such as image.base";
+    let Some(base) = field.value().as_component() else { return field.refuse(EXPECTED) };
+    let name = base.name.to_string();
+    match &*base.kind {
+        DEBIAN => Some(Base::Debian { suite: name }),
+        SCRATCH => Some(Base::Scratch),
+        OCI => oci(field, name),
+        OCI_LAYOUT => {
+            // Behind the last colon may stand a tag, of which no path ends.
+            let directory = match name.rsplit_once(':') {
+                Some((directory, tag)) if !tag.contains('/') => directory,
+                _ => &name,
+            };
+            let digest = copied(field, surroundings, directory)?;
+            Some(Base::OciLayout { path: name, digest })
+        }
+        TARBALL => {
+            let digest = copied(field, surroundings, &name)?;
+            Some(Base::Tarball { path: name, digest })
+        }
+        "image" => {
+            let image = field.built_from(Kind::Image, "image.base")?;
+            Some(Base::Image { image })
         }
         _ => field.refuse(EXPECTED),
     }
+}
+
+/// The digest of what lies in the stack's directory.
+fn copied(field: &Field<'_>, surroundings: &dyn Surroundings, path: &str) -> Option<Digest> {
+    let digest = surroundings.copied(path);
+    digest.map_err(|error| field.report(Diagnostic::error(field.span(), error))).ok()
+}
+
+/// An image of a registry: `[HOST[:PORT]/]NAME[:TAG][@sha256:…]`.
+fn oci(field: &Field<'_>, reference: String) -> Option<Base> {
+    let (rest, digest) = match reference.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (&*reference, None),
+    };
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._/:[]".contains(&b);
+    let digest_fits = digest.is_none_or(|digest| digest.parse::<Digest>().is_ok());
+    if !rest.is_empty() && rest.bytes().all(fits) && !rest.contains("//") && digest_fits {
+        return Some(Base::Oci { reference });
+    }
+    let refusal = field.refusal("an image such as oci(\"registry.example/app:1.2\")");
+    field.report(if digest_fits {
+        refusal.with_help("leave out `https://` and what is no part of the image's name")
+    } else {
+        refusal.with_help("a digest is written `@sha256:` and 64 hexadecimal digits")
+    });
+    None
 }

@@ -39,6 +39,7 @@ use kiln_model::generation::Output;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::spec::Spec;
 use kiln_model::spec::image::Recipe;
+use kiln_model::trust::Demands;
 
 pub use lower::SecretValue;
 
@@ -109,6 +110,8 @@ pub struct Stack {
     pub places: BTreeMap<ComponentId, Span>,
     /// The addresses in each network, for the generation.
     pub offsets: Offsets,
+    /// What it demands of images.
+    pub demands: Demands,
     /// Its outputs.
     pub outputs: BTreeMap<String, Output>,
     /// The values of secrets that are not generated.
@@ -252,6 +255,7 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
         specs: Vec::new(),
         places: BTreeMap::new(),
         offsets: Offsets::new(),
+        demands: Demands::default(),
         outputs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         report: Report::default(),
@@ -273,6 +277,10 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
             stack.places.insert(id, declaration.block.span);
             stack.specs.push(lowered.spec);
         }
+    }
+    match lower::demands::demands(world) {
+        Some(demands) => stack.demands = demands,
+        None => complete = false,
     }
     for (name, block) in &world.program.outputs {
         match output::output(world, block) {

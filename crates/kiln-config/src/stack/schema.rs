@@ -34,8 +34,7 @@ pub(super) const TOP_LEVEL: &[&str] = &[
 
 pub(super) const STACK: Schema = Schema {
     what: "a `stack` block",
-    optional: &["name"],
-    later: &[("trust", "no signatures but those of this root are trusted")],
+    optional: &["name", "trust", "require_integrity"],
     ..NOTHING
 };
 
@@ -59,13 +58,48 @@ pub(super) const OUTPUT: Schema = Schema {
 const IMAGE: Schema = Schema {
     what: "an `image` block",
     required: &["base"],
-    optional: &["packages", "env", "workdir", "user", "entrypoint", "writable", "labels"],
-    blocks: &["copy", "file", "directory", "symlink", "user", "dynamic"],
-    later: &[
-        ("test", "check the image from outside, or leave the block out"),
-        ("run", "bring the result with `copy`, or as a package"),
+    optional: &[
+        "packages",
+        "pockets",
+        "recommends",
+        "keep",
+        "scripts",
+        "surface",
+        "env",
+        "workdir",
+        "user",
+        "entrypoint",
+        "writable",
+        "labels",
     ],
-    foreign: &[("from", "base"), ("cmd", "entrypoint"), ("command", "entrypoint")],
+    blocks: &[
+        "repository",
+        "copy",
+        "file",
+        "directory",
+        "symlink",
+        "run",
+        "user",
+        "group",
+        "test",
+        "dynamic",
+    ],
+    foreign: &[
+        ("from", "base"),
+        ("cmd", "entrypoint"),
+        ("command", "entrypoint"),
+        ("healthcheck", "test"),
+        ("tests", "test"),
+    ],
+    ..NOTHING
+};
+
+const REPOSITORY: Schema = Schema {
+    what: "a `repository` block",
+    required: &["url", "suite", "key"],
+    optional: &["components"],
+    foreign: &[("signed_by", "key"), ("distribution", "suite")],
+    ..NOTHING
 };
 
 const COPY: Schema =
@@ -84,6 +118,37 @@ const DIRECTORY: Schema =
 const SYMLINK: Schema = Schema { what: "a `symlink` block", required: &["target"], ..NOTHING };
 
 const USER: Schema = Schema { what: "a `user` block", optional: &["uid", "home"], ..NOTHING };
+
+const GROUP: Schema = Schema { what: "a `group` block", optional: &["gid"], ..NOTHING };
+
+const RUN: Schema = Schema {
+    what: "a `run` block",
+    required: &["command"],
+    optional: &["env", "user", "workdir", "network"],
+    foreign: &[("script", "command"), ("inline", "command")],
+    ..NOTHING
+};
+
+const TEST: Schema = Schema {
+    what: "a `test` block",
+    optional: &[
+        "http",
+        "tcp",
+        "exec",
+        "file",
+        "no_such_file",
+        "port_closed",
+        "log_contains",
+        "stays_up",
+        "deadline",
+        "env",
+        "command",
+        "writable",
+        "memory",
+    ],
+    foreign: &[("timeout", "deadline"), ("log", "log_contains"), ("cmd", "exec")],
+    ..NOTHING
+};
 
 const DYNAMIC: Schema = Schema {
     what: "a `dynamic` block",
@@ -238,6 +303,10 @@ pub(super) fn nested(kind: &str) -> Option<Schema> {
         "directory" => DIRECTORY,
         "symlink" => SYMLINK,
         "user" => USER,
+        "group" => GROUP,
+        "run" => RUN,
+        "repository" => REPOSITORY,
+        "test" => TEST,
         _ => return None,
     })
 }

@@ -28,6 +28,7 @@ use kiln_model::generation::{Component, Content, Generation, Output};
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::seal::{SealError, Sealed, seal};
 use kiln_model::spec::Spec;
+use kiln_model::trust::Demands;
 
 use crate::ledger::{Ledger, LedgerError};
 
@@ -104,6 +105,7 @@ pub struct Draft {
     pub outputs: BTreeMap<String, Output>,
     specs: Vec<Spec>,
     offsets: Offsets,
+    demands: Demands,
     secrets: BTreeMap<ComponentId, SecretValue>,
     lock: Lock,
     locked: Lock,
@@ -129,6 +131,7 @@ impl Draft {
             outputs: stack.outputs,
             specs: stack.specs,
             offsets: stack.offsets,
+            demands: stack.demands,
             secrets: stack.secrets,
             locked: lock.clone(),
             lock,
@@ -162,7 +165,11 @@ impl Draft {
     /// Whether `other` holds the same.
     pub fn is_content_of(&self, other: &Generation) -> Result<bool, PrepareError> {
         let same = changes(&other.content, self.seal()?).iter().all(|c| !c.is_difference());
-        Ok(same && other.content.outputs == self.outputs && other.content.offsets == self.offsets)
+        let other = &other.content;
+        Ok(same
+            && other.outputs == self.outputs
+            && other.offsets == self.offsets
+            && other.demands == self.demands)
     }
 
     /// The content, with what was built of each image. Locks and secrets must have been settled.
@@ -176,7 +183,8 @@ impl Draft {
             components.insert(id.clone(), Component { digest, spec: sealed.spec.clone() });
         }
         let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
-        Ok(Content { components, images, offsets, outputs })
+        let demands = self.demands.clone();
+        Ok(Content { components, images, offsets, outputs, demands })
     }
 }
 

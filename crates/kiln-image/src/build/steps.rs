@@ -48,6 +48,12 @@ pub enum StepError {
         /// The mode.
         mode: u32,
     },
+    /// A step that can't be done yet.
+    #[error("run {name:?}: not supported yet")]
+    NotYet {
+        /// The step's name.
+        name: String,
+    },
     /// The image's own files have no place.
     #[error("the image's accounts and mount points can't be put in place")]
     Own(#[from] TreeError),
@@ -66,6 +72,16 @@ pub(super) fn apply(
             let added = root.accounts.add(name, *uid, home.as_deref());
             added.map_err(|source| StepError::Account {
                 step: "user",
+                path: name.clone(),
+                source,
+            })?;
+        }
+    }
+    for step in &recipe.steps {
+        if let Step::Group { name, gid } = step {
+            let added = root.accounts.add_group(name, *gid);
+            added.map_err(|source| StepError::Account {
+                step: "group",
                 path: name.clone(),
                 source,
             })?;
@@ -136,7 +152,8 @@ fn apply_step(
     workspace: &Path,
 ) -> Result<(), StepError> {
     match step {
-        Step::User { .. } => Ok(()),
+        Step::User { .. } | Step::Group { .. } => Ok(()),
+        Step::Run { name, .. } => Err(StepError::NotYet { name: name.clone() }),
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;
             let link = Inode::symlink(place.metadata(0o777)?, target);

@@ -36,7 +36,11 @@ impl Request {
     /// What a recipe asks for; nothing if it starts from nothing.
     pub fn of(recipe: &Recipe, architecture: &str) -> Option<Self> {
         match &recipe.base {
-            Base::Scratch => None,
+            Base::Scratch
+            | Base::Oci { .. }
+            | Base::OciLayout { .. }
+            | Base::Tarball { .. }
+            | Base::Image { .. } => None,
             Base::Debian { suite } => Some(Self {
                 suite: suite.clone(),
                 architecture: architecture.to_owned(),

@@ -95,6 +95,16 @@ pub enum AccountError {
     /// The name has letters that no account may have.
     #[error("`{0}` can't be the name of a user: letters, digits, `-` and `_` were expected")]
     Name(String),
+    /// A group's number is taken.
+    #[error("group `{name}` can't have the number {gid}, which is that of `{other}`")]
+    GroupTaken {
+        /// The wanted name.
+        name: String,
+        /// The wanted number.
+        gid: u32,
+        /// Who has it.
+        other: String,
+    },
     /// The number is taken.
     #[error("user `{name}` can't have the number {uid}, which is that of `{other}`")]
     Taken {
@@ -170,6 +180,24 @@ impl Accounts {
         }
         self.add_user(name, uid, uid, home.unwrap_or(NO_HOME), NO_SHELL);
         self.groups.insert(name.to_owned(), uid);
+        Ok(())
+    }
+
+    /// Adds the group of a `group` step.
+    pub fn add_group(&mut self, name: &str, gid: Option<u32>) -> Result<(), AccountError> {
+        if !is_account_name(name) {
+            return Err(AccountError::Name(name.to_owned()));
+        }
+        let taken = |gid| self.groups.iter().find(|(_, group)| **group == gid);
+        let gid = match gid {
+            Some(gid) => gid,
+            None => (FIRST_RECIPE_ID..NO_ONE).find(|id| taken(*id).is_none()).unwrap_or(NO_ONE),
+        };
+        if let Some((other, _)) = taken(gid).filter(|(other, _)| *other != name) {
+            let (name, other) = (name.to_owned(), other.clone());
+            return Err(AccountError::GroupTaken { name, gid, other });
+        }
+        self.groups.insert(name.to_owned(), gid);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ mod keys;
 mod server;
 mod signer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -96,15 +96,9 @@ fn packages() -> [TestPackage; 3] {
 
 fn recipe(packages: &[&str]) -> Recipe {
     Recipe {
-        base: Base::Debian { suite: "test".into() },
         packages: packages.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
-        steps: Vec::new(),
-        env: BTreeMap::new(),
-        workdir: None,
-        user: None,
         entrypoint: vec!["/bin/app".into()],
-        writable: BTreeMap::new(),
-        labels: BTreeMap::new(),
+        ..Recipe::on(Base::Debian { suite: "test".into() })
     }
 }
 

@@ -163,6 +163,7 @@ impl Fleets {
                 network_identity: network.identity.clone(),
                 address,
                 image: *image,
+                demands: desired.content.demands.clone(),
                 server: order.server.clone(),
             };
             self.creations.push((Arc::new(creation), because.clone()));

@@ -36,6 +36,7 @@ use crate::quantity::{Millis, Timestamp};
 use crate::route::RouteTable;
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::Server;
+use crate::trust::Demands;
 use std::net::Ipv4Addr;
 
 pub use report::{Outcome, Reason, Report, Waiting};
@@ -136,6 +137,8 @@ pub struct InstanceCreation {
     pub address: Ipv4Addr,
     /// The digest of the image's content.
     pub image: Digest,
+    /// What the stack demands of it.
+    pub demands: Demands,
     /// What it is, and how it is handled at first.
     pub server: Server,
 }

@@ -41,7 +41,7 @@ pub struct Spec {
 #[serde(rename_all = "lowercase")]
 pub enum Body {
     /// A root filesystem.
-    Image(Image),
+    Image(Box<Image>),
     /// A set of addresses.
     Network(Network),
     /// A value that is never shown.
@@ -75,12 +75,13 @@ impl Spec {
         }
     }
 
-    /// The components whose digests enter this one's: image, network, secrets. Each once, in
-    /// order.
+    /// The components whose digests enter this one's: image, base image, network, secrets. Each
+    /// once, in order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
-            Body::Image(_) | Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
+            Body::Image(image) => image.built_from().map(|r| &r.id).into_iter().collect(),
+            Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
         };
         ids.sort();
         ids.dedup();

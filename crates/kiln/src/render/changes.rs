@@ -184,6 +184,8 @@ fn step_name(step: &Step) -> String {
         Step::Directory { path, .. } => format!("directory {path:?}"),
         Step::Symlink { path, .. } => format!("symlink {path:?}"),
         Step::User { name, .. } => format!("user {name:?}"),
+        Step::Group { name, .. } => format!("group {name:?}"),
+        Step::Run { name, .. } => format!("run {name:?}"),
     }
 }
 

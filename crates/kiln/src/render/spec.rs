@@ -13,6 +13,9 @@ pub(crate) fn summary(spec: &Spec) -> String {
             let base = match &recipe.base {
                 Base::Debian { suite } => format!("debian {suite}"),
                 Base::Scratch => "nothing".to_owned(),
+                Base::Oci { reference } => reference.clone(),
+                Base::OciLayout { path, .. } | Base::Tarball { path, .. } => path.clone(),
+                Base::Image { image } => image.id.to_string(),
             };
             let mut text = format!("on {base}");
             if !recipe.packages.is_empty() {

@@ -1,5 +1,6 @@
 //! From blocks to specs, one module for each kind of component.
 
+pub(super) mod demands;
 pub(super) mod endpoint;
 mod image;
 mod nested;
@@ -12,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use kiln_model::name::{ComponentId, Kind};
+use kiln_model::spec::image::{Base, Recipe};
 use kiln_model::spec::{Body as SpecBody, Spec};
 use rustc_hash::FxHashSet;
 
@@ -48,7 +50,7 @@ pub(super) fn lower(world: &World<'_>, expansion: &Rc<Expansion>, place: Place) 
     };
     let mut value = None;
     let body = match declaration.kind {
-        Kind::Image => SpecBody::Image(image::image(&reader)?),
+        Kind::Image => SpecBody::Image(Box::new(image::image(&reader)?)),
         Kind::Network => SpecBody::Network(network::network(&reader)?),
         Kind::Secret => {
             let (secret, given) = secret::secret(&reader)?;
@@ -70,9 +72,7 @@ pub(super) fn check_programs(world: &World<'_>, stack: &Stack) {
     let without_entrypoint: FxHashSet<&ComponentId> = stack
         .specs
         .iter()
-        .filter(|spec| {
-            spec.as_image().is_some_and(|image| image.identity.recipe.entrypoint.is_empty())
-        })
+        .filter(|spec| spec.as_image().is_some_and(|image| lacks_program(&image.identity.recipe)))
         .map(|spec| &spec.id)
         .collect();
     for spec in &stack.specs {
@@ -87,6 +87,11 @@ pub(super) fn check_programs(world: &World<'_>, stack: &Stack) {
             );
         }
     }
+}
+
+/// Whether it is known that a recipe names no program: one from elsewhere may bring its own.
+fn lacks_program(recipe: &Recipe) -> bool {
+    recipe.entrypoint.is_empty() && matches!(recipe.base, Base::Debian { .. } | Base::Scratch)
 }
 
 /// The mark of what is wrong and has been reported.

@@ -1,6 +1,6 @@
 //! Steps on an image that starts from nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 
 use kiln_model::quantity::Bytes;
@@ -12,15 +12,10 @@ use crate::tree::Kind;
 
 fn recipe(steps: Vec<Step>) -> Recipe {
     Recipe {
-        base: Base::Scratch,
-        packages: BTreeSet::new(),
         steps,
-        env: BTreeMap::new(),
         workdir: Some("/app".into()),
-        user: None,
-        entrypoint: Vec::new(),
         writable: BTreeMap::from([("/var/cache/app".to_owned(), Bytes::mib(1))]),
-        labels: BTreeMap::new(),
+        ..Recipe::on(Base::Scratch)
     }
 }
 
