@@ -12,16 +12,19 @@ const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
 const SCHEMA: &str = include_str!("../src/stack/schema.rs");
 
 /// What the evaluator or a stack adds to the table of functions.
-const BUILT_IN: [&str; 5] = [
+const BUILT_IN: [&str; 8] = [
     "can(expression)",
     "debian(suite)",
+    "oci(reference)",
+    "oci_layout(path)",
     "scratch()",
+    "tarball(path)",
     "templatefile(path, variables)",
     "try(expressions...)",
 ];
 
 /// Blocks whose attributes have a table of their own, and the constants of the schema.
-const BLOCKS: [(&str, &str); 15] = [
+const BLOCKS: [(&str, &str); 19] = [
     ("stack", "STACK"),
     ("variable", "VARIABLE"),
     ("validation", "VALIDATION"),
@@ -32,6 +35,10 @@ const BLOCKS: [(&str, &str); 15] = [
     ("directory", "DIRECTORY"),
     ("symlink", "SYMLINK"),
     ("user", "USER"),
+    ("group", "GROUP"),
+    ("run", "RUN"),
+    ("repository", "REPOSITORY"),
+    ("test", "TEST"),
     ("dynamic", "DYNAMIC"),
     ("network", "NETWORK"),
     ("secret", "SECRET"),

@@ -122,11 +122,13 @@ fn oci(field: &Field<'_>, reference: String) -> Option<Base> {
     if !rest.is_empty() && rest.bytes().all(fits) && !rest.contains("//") && digest_fits {
         return Some(Base::Oci { reference });
     }
-    let refusal = field.refusal("an image such as oci(\"registry.example/app:1.2\")");
-    field.report(if digest_fits {
-        refusal.with_help("leave out `https://` and what is no part of the image's name")
+    let summary = format!("{reference:?} does not name an image of a registry");
+    let refusal = Diagnostic::error(field.span(), summary)
+        .with_label("expected such as \"registry.example/app:1.2\"");
+    field.report(refusal.with_help(if digest_fits {
+        "leave out `https://` and what is no part of the image's name"
     } else {
-        refusal.with_help("a digest is written `@sha256:` and 64 hexadecimal digits")
-    });
+        "a digest is written `@sha256:` and 64 hexadecimal digits"
+    }));
     None
 }

@@ -29,11 +29,20 @@ pub(super) fn check_mentions(world: &World<'_>) {
     }
 }
 
-/// Reports a cycle of `connects`. Of cycles that share components one is reported.
+/// Reports cycles of `connects`, and of images on images.
 pub(super) fn check_cycles(world: &World<'_>) {
-    let talks = world.talks.borrow();
+    let servers = "one of them must do without the other: a server is made after those that it \
+                   connects to";
+    check_cycle(world, &world.talks.borrow(), servers);
+    let images = "an image is made after the one that it stands on: start one of them from \
+                  debian(…), oci(…) or scratch()";
+    check_cycle(world, &world.bases.borrow(), images);
+}
+
+/// Reports a cycle. Of cycles that share components one is reported.
+fn check_cycle(world: &World<'_>, talks: &[Talk], help: &str) {
     let mut next: BTreeMap<&ComponentId, Vec<&Talk>> = BTreeMap::new();
-    for talk in talks.iter() {
+    for talk in talks {
         next.entry(&talk.from).or_default().push(talk);
     }
     let mut done: BTreeMap<&ComponentId, bool> = BTreeMap::new();
@@ -42,8 +51,6 @@ pub(super) fn check_cycles(world: &World<'_>) {
             let names: Vec<String> = path.iter().map(|talk| talk.from.to_string()).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let spans: Vec<Span> = path.iter().map(|talk| talk.span).collect();
-            let help = "one of them must do without the other: a server is made after those that \
-                        it connects to";
             world.report(cycle(&names, &spans).with_help(help));
         }
     }

@@ -73,6 +73,8 @@ pub(super) struct World<'w> {
     pub(super) sink: &'w Sink,
     pub(super) variables: OnceCell<BTreeMap<Name, Option<Value>>>,
     pub(super) talks: RefCell<Vec<Talk>>,
+    /// Which image stands on which.
+    pub(super) bases: RefCell<Vec<Talk>>,
     /// Where a server's block names the address of another one.
     pub(super) mentions: RefCell<Vec<Talk>>,
     pub(super) listeners: RefCell<FxHashMap<SocketAddr, Span>>,
@@ -100,6 +102,7 @@ impl<'w> World<'w> {
             sink,
             variables: OnceCell::new(),
             talks: RefCell::default(),
+            bases: RefCell::default(),
             mentions: RefCell::default(),
             listeners: RefCell::default(),
             searches: Cell::new(MAX_SEARCHES),

@@ -1,14 +1,9 @@
-image "i" {
-  base = oci("registry/name@sha256:0")
-
-  run "make" {
-  }
-
-  test "answers" {
-  }
-}
-
 network "n" { cidr = "10.0.0.0/24" }
+
+image "i" {
+  base       = scratch()
+  entrypoint = ["/app"]
+}
 
 server "web" {
   image   = image.i

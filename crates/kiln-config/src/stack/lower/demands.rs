@@ -6,11 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kiln_model::trust::{Demands, Integrity, PublicKey, Signer};
 
-use super::super::scope::Site;
-use super::super::world::World;
+use super::Reported;
 use crate::diagnostic::nearest;
 use crate::stack::decode::Field;
 use crate::stack::schema::attribute;
+use crate::stack::scope::Site;
+use crate::stack::world::World;
 
 /// The DER encoding before the 32 bytes of an Ed25519 public key (RFC 8410, section 4).
 const SUBJECT_PUBLIC_KEY_INFO: [u8; 12] =
@@ -18,27 +19,27 @@ const SUBJECT_PUBLIC_KEY_INFO: [u8; 12] =
 
 /// What the `stack` block demands; `None` where it is wrong, which has been reported.
 pub(in crate::stack) fn demands(world: &World<'_>) -> Option<Demands> {
-    let Some(block) = &world.program.stack else { return Some(Demands::default()) };
-    let read = |name: &'static str| {
-        let attribute = attribute(&block.body, name)?;
-        Some((world.evaluate(&attribute.expr, &Site::of_stack(world)), &attribute.expr))
+    // Both are read, so that what is wrong with either is told.
+    let trust = read(world, "trust", signers);
+    let integrity = read(world, "require_integrity", integrity);
+    Some(Demands { trust: trust.ok()?, integrity: integrity.ok()? })
+}
+
+/// What `read` makes of an attribute of the `stack` block; `None` where it is not set, or null.
+fn read<T>(
+    world: &World<'_>,
+    name: &'static str,
+    read: impl FnOnce(&Field<'_>) -> Option<T>,
+) -> Result<Option<T>, Reported> {
+    let block = world.program.stack.as_ref();
+    let Some(attribute) = block.and_then(|block| attribute(&block.body, name)) else {
+        return Ok(None);
     };
-    let mut demands = Demands::default();
-    if let Some((value, expr)) = read("trust") {
-        let value = value?;
-        let field = Field::new("trust", &value, expr, world.sink);
-        if !value.is_null() {
-            demands.trust = Some(signers(&field)?);
-        }
+    let value = world.evaluate(&attribute.expr, &Site::of_stack(world)).ok_or(Reported)?;
+    if value.is_null() {
+        return Ok(None);
     }
-    if let Some((value, expr)) = read("require_integrity") {
-        let value = value?;
-        let field = Field::new("require_integrity", &value, expr, world.sink);
-        if !value.is_null() {
-            demands.integrity = Some(integrity(&field)?);
-        }
-    }
-    Some(demands)
+    read(&Field::new(name, &value, &attribute.expr, world.sink)).map(Some).ok_or(Reported)
 }
 
 fn signers(field: &Field<'_>) -> Option<BTreeSet<Signer>> {

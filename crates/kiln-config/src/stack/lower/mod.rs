@@ -174,6 +174,12 @@ impl<'r> Reader<'r> {
         self.world.talks.borrow_mut().push(talk);
     }
 
+    /// Notes that this image stands on another, so that cycles are found.
+    pub(super) fn note_base(&self, to: &ComponentId, span: Span) {
+        let base = Talk { from: self.id.clone(), to: to.clone(), span };
+        self.world.bases.borrow_mut().push(base);
+    }
+
     /// Notes that an endpoint listens at an address, and reports a second one. Port 0 stands for
     /// any free port.
     pub(super) fn claim_listener(&self, address: SocketAddr, span: Span) {

@@ -29,8 +29,13 @@ pub(super) fn image(reader: &Reader<'_>) -> Option<Image> {
             &[("warn", Surface::Warn), ("deny", Surface::Deny), ("allow", Surface::Allow)],
         )
     });
-    let blocks::Blocks { steps, repositories, tests } = blocks?;
+    // What is wrong with the attributes is told as well.
+    let complete = blocks.is_some();
+    let blocks::Blocks { steps, repositories, tests } = blocks.unwrap_or_default();
     let recipe = recipe(reader, steps, repositories)?;
+    if !complete {
+        return None;
+    }
     let locked = reader.world.outside.surroundings.locked_inputs(reader.id, &recipe);
     let inputs = locked.map_or(Inputs::Unlocked, Inputs::Locked);
     let policy = ImagePolicy { tests, surface: surface? };
@@ -38,7 +43,13 @@ pub(super) fn image(reader: &Reader<'_>) -> Option<Image> {
 }
 
 fn recipe(reader: &Reader<'_>, steps: Vec<Step>, repositories: Vec<Repository>) -> Option<Recipe> {
-    let base = reader.required("base", |field| base(field, reader.world.outside.surroundings));
+    let base = reader.required("base", |field| {
+        let base = base(field, reader.world.outside.surroundings)?;
+        if let Base::Image { image } = &base {
+            reader.note_base(&image.id, field.span());
+        }
+        Some(base)
+    });
     let is_debian = base.as_ref().is_none_or(|base| matches!(base, Base::Debian { .. }));
     let packages = reader.read_or("packages", BTreeSet::new(), |f| packages(f, is_debian));
     let pockets = reader.read_or("pockets", None, |field| {
