@@ -9,6 +9,7 @@ mod engine;
 mod figures;
 mod graph;
 mod idle;
+mod image;
 mod launch;
 mod machine;
 mod nothing;
@@ -26,17 +27,19 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle; all of them without one";
+  NAME  plan, engine, launch, idle, image, sizes; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 4] = [
+const BENCHMARKS: [(&str, Benchmark); 6] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
+    ("image", image::bench),
+    ("sizes", image::sizes),
 ];
 
 fn main() -> ExitCode {
