@@ -6,6 +6,7 @@ mod image;
 mod nested;
 pub(super) mod network;
 mod paths;
+mod probe;
 mod secret;
 mod server;
 

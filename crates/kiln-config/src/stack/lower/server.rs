@@ -11,6 +11,7 @@ use kiln_model::text::Text;
 
 use super::Reader;
 use super::paths::{absolute_path, writable};
+use super::probe::{http_path, http_status, missing};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::stack::decode::{Field, Settings};
 
@@ -201,20 +202,9 @@ fn http_probe(field: &Field<'_>) -> Option<Probe> {
         Some(port) => port.port(),
         None => missing(field, "port"),
     };
-    let path = settings.read_or("path", "/".to_owned(), |path| {
-        let text = path.string()?;
-        let plain = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if plain { Some(text) } else { path.refuse("a path, such as \"/healthz\"") }
-    });
-    let status = settings.read_or("status", None, |f| f.integer(100..=599).map(Some));
+    let path = settings.read_or("path", "/".to_owned(), http_path);
+    let status = settings.read_or("status", None, http_status);
     Some(Probe::Http { port: port?, path: path?, status: status? })
-}
-
-fn missing<T>(field: &Field<'_>, name: &str) -> Option<T> {
-    let diagnostic = Diagnostic::error(field.span(), format!("`{name}` is missing"))
-        .with_label(format!("expected `{name} = …` in here"));
-    field.report(diagnostic);
-    None
 }
 
 fn default_rollout() -> Rollout {

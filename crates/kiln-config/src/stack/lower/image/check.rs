@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::stack::decode::Field;
 use crate::stack::lower::Reader;
 use crate::stack::lower::paths::{absolute_path, writable};
+use crate::stack::lower::probe::{http_path, http_status, missing};
 
 /// How long a test may take where nothing is said.
 const DEFAULT_DEADLINE: Millis = Millis::seconds(30);
@@ -105,12 +106,8 @@ fn http(field: &Field<'_>) -> Option<Check> {
         Some(port) => port.port(),
         None => missing(field, "port"),
     };
-    let path = settings.read_or("path", "/".to_owned(), |path| {
-        let text = path.string()?;
-        let plain = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if plain { Some(text) } else { path.refuse("a path, such as \"/healthz\"") }
-    });
-    let status = settings.read_or("status", None, |f| f.integer(100..=599).map(Some));
+    let path = settings.read_or("path", "/".to_owned(), http_path);
+    let status = settings.read_or("status", None, http_status);
     let contains = settings.read_or("contains", None, |f| f.string().map(Some));
     Some(Check::Http { port: port?, path: path?, status: status?, contains: contains? })
 }
@@ -143,11 +140,4 @@ fn file(field: &Field<'_>) -> Option<Check> {
         account(f, "a user, or user:group, by name or number").map(Some)
     });
     Some(Check::File { path: path?, contains: contains?, mode: mode?, owner: owner? })
-}
-
-fn missing<T>(field: &Field<'_>, name: &str) -> Option<T> {
-    let diagnostic = Diagnostic::error(field.span(), format!("`{name}` is missing"))
-        .with_label(format!("expected `{name} = …` in here"));
-    field.report(diagnostic);
-    None
 }
