@@ -55,6 +55,9 @@ fn an_image_has_all_that_its_block_says() {
         matches!(bases[2], Base::Tarball { digest, .. } if *digest == Digest::of(b"a tarball"))
     );
     assert!(matches!(bases[3], Base::Image { image } if image.id.to_string() == "image.database"));
+    let child = spec(&stack, "image.child");
+    let from: Vec<String> = child.built_from().iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["image.database", "image.registry"]);
     let signers: Vec<String> = stack.demands.signers().iter().map(ToString::to_string).collect();
     let known = "ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
     assert_eq!(signers, ["own", known]);
@@ -103,5 +106,11 @@ image "database" {
 image "registry" { base = oci("localhost:5000/a/b:1.2") }
 image "layout" { base = oci_layout("layout:v1") }
 image "tarball" { base = tarball("rootfs.tar.gz") }
-image "child" { base = image.database }
+image "child" {
+  base = image.database
+  copy "/usr/bin/make" {
+    from = image.registry
+    to   = "/usr/local/bin/"
+  }
+}
 "#;

@@ -135,7 +135,7 @@ fn a_whole_shop_becomes_specs() {
 
 fn step_name(step: &Step) -> &'static str {
     match step {
-        Step::Copy { .. } => "copy",
+        Step::Copy { .. } | Step::Take { .. } => "copy",
         Step::File { .. } => "file",
         Step::Directory { .. } => "directory",
         Step::Symlink { .. } => "symlink",

@@ -179,24 +179,29 @@ fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<S
 }
 
 /// The components so that each comes after those that it is built from: in the order of the
-/// kinds, and images after the images that they stand on. Total: of a cycle, which sealing
+/// kinds, and images after the images that they are built from. Total: of a cycle, which sealing
 /// refuses, each stands somewhere.
-pub(crate) fn building_order(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Vec<ComponentId> {
+pub fn building_order(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Vec<ComponentId> {
     let mut order = Vec::with_capacity(by_id.len());
-    let mut placed: BTreeSet<&ComponentId> = BTreeSet::new();
+    let mut met: BTreeSet<&ComponentId> = BTreeSet::new();
     for id in by_id.keys() {
-        // Only images stand on their own kind, each on one at most: the way down is a chain.
-        let mut chain = Vec::new();
-        let mut next = by_id.get_key_value(id);
-        while let Some((id, spec)) = next {
-            if !placed.insert(id) {
-                break;
+        // Depth first with a stack of its own. What is met again on the way down is a cycle.
+        let mut open: Vec<(&ComponentId, Vec<&ComponentId>)> = Vec::new();
+        let mut enter = Some(id);
+        loop {
+            if let Some((id, spec)) = enter.take().and_then(|id| by_id.get_key_value(id))
+                && met.insert(id)
+            {
+                let images = spec.as_image().map(|_| spec.built_from()).unwrap_or_default();
+                open.push((id, images));
             }
-            chain.push(id.clone());
-            let base = spec.as_image().and_then(|image| image.built_from());
-            next = base.and_then(|base| by_id.get_key_value(&base.id));
+            let Some((id, next)) = open.last_mut() else { break };
+            enter = next.pop();
+            if enter.is_none() {
+                order.push((*id).clone());
+                open.pop();
+            }
         }
-        order.extend(chain.into_iter().rev());
     }
     order
 }

@@ -102,8 +102,13 @@ const REPOSITORY: Schema = Schema {
     ..NOTHING
 };
 
-const COPY: Schema =
-    Schema { what: "a `copy` block", required: &["to"], optional: &["owner", "mode"], ..NOTHING };
+const COPY: Schema = Schema {
+    what: "a `copy` block",
+    required: &["to"],
+    optional: &["from", "owner", "mode"],
+    foreign: &[("image", "from"), ("chown", "owner"), ("chmod", "mode")],
+    ..NOTHING
+};
 
 const FILE: Schema = Schema {
     what: "a `file` block",

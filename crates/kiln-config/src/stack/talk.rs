@@ -34,8 +34,8 @@ pub(super) fn check_cycles(world: &World<'_>) {
     let servers = "one of them must do without the other: a server is made after those that it \
                    connects to";
     check_cycle(world, &world.talks.borrow(), servers);
-    let images = "an image is made after the one that it stands on: start one of them from \
-                  debian(…), oci(…) or scratch()";
+    let images = "an image is made after those that it stands on or copies from: one of them must \
+                  do without the other";
     check_cycle(world, &world.bases.borrow(), images);
 }
 

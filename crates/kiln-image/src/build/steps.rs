@@ -153,7 +153,9 @@ fn apply_step(
 ) -> Result<(), StepError> {
     match step {
         Step::User { .. } | Step::Group { .. } => Ok(()),
-        Step::Run { name, .. } => Err(StepError::NotYet { name: name.clone() }),
+        Step::Take { from: name, .. } | Step::Run { name, .. } => {
+            Err(StepError::NotYet { name: name.clone() })
+        }
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;
             let link = Inode::symlink(place.metadata(0o777)?, target);

@@ -1,7 +1,9 @@
 //! What sealing finds, and how changes cascade.
 
 use super::*;
+use crate::canonical::BuiltFrom;
 use crate::fixture::{endpoint, image, network, server};
+use crate::spec::image::{Base, Step};
 
 #[test]
 fn a_change_of_a_network_cascades_to_its_servers() {
@@ -86,4 +88,58 @@ fn two_components_at_one_address_are_told_apart_by_nobody() {
     let expected = "server.web connects to server.a and server.b, which both have the address \
                     10.0.0.3: give their networks different `cidr`s";
     assert_eq!(errors[0].to_string(), expected);
+}
+
+/// An image on another, or on nothing, that may take a file from a third.
+fn image_on(name: &str, base: Option<&str>, takes: Option<&str>) -> Spec {
+    let mut spec = image(name, "none");
+    let Body::Image(image) = &mut spec.body else { unreachable!("it is an image") };
+    let recipe = &mut image.identity.recipe;
+    let reference = |name: &str| BuiltFrom::from(ComponentId::new(Kind::Image, name));
+    if let Some(base) = base {
+        recipe.base = Base::Image { image: reference(base) };
+    }
+    recipe.steps.extend(takes.map(|from| Step::Take {
+        image: reference(from),
+        from: "/app".to_owned(),
+        to: "/app".to_owned(),
+        owner: None,
+        mode: None,
+    }));
+    spec
+}
+
+#[test]
+fn images_come_after_those_that_they_are_built_from() {
+    // `a` stands on `m` and takes from `z`, which stands on `y`.
+    let specs = |entrypoint: &str| {
+        let mut y = image_on("y", None, None);
+        let Body::Image(image) = &mut y.body else { unreachable!("it is an image") };
+        image.identity.recipe.entrypoint = vec![entrypoint.to_owned()];
+        let others = [("a", Some("m"), Some("z")), ("m", None, None), ("z", Some("y"), None)];
+        let mut specs: Vec<Spec> =
+            others.iter().map(|(name, base, takes)| image_on(name, *base, *takes)).collect();
+        specs.push(y);
+        specs
+    };
+    let by_id = specs("/y").into_iter().map(|spec| (spec.id.clone(), Arc::new(spec))).collect();
+    let order: Vec<String> =
+        building_order(&by_id).iter().map(|id| id.name.clone()).collect::<Vec<_>>();
+    assert_eq!(order.len(), 4);
+    let at = |name: &str| order.iter().position(|n| n == name).unwrap();
+    assert!(at("m") < at("a") && at("z") < at("a") && at("y") < at("z"), "{order:?}");
+
+    let (before, after) = (seal(specs("/y")).unwrap(), seal(specs("/other")).unwrap());
+    let differs = |name: &str| {
+        let id = ComponentId::new(Kind::Image, name);
+        before[&id].digest != after[&id].digest
+    };
+    assert!(differs("y") && differs("z") && differs("a") && !differs("m"));
+}
+
+#[test]
+fn images_on_each_other_are_a_cycle() {
+    let errors = seal(vec![image_on("a", Some("b"), None), image_on("b", None, Some("a"))]);
+    let expected = "a cycle of references: image.a -> image.b -> image.a";
+    assert_eq!(errors.unwrap_err()[0].to_string(), expected);
 }

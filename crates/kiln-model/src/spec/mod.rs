@@ -80,7 +80,7 @@ impl Spec {
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
-            Body::Image(image) => image.built_from().map(|r| &r.id).into_iter().collect(),
+            Body::Image(image) => image.built_from().map(|r| &r.id).collect(),
             Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
         };
         ids.sort();

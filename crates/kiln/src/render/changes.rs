@@ -179,7 +179,7 @@ fn place(sides: &Sides<'_>, id: &ComponentId, path: &str) -> String {
 
 fn step_name(step: &Step) -> String {
     match step {
-        Step::Copy { from, .. } => format!("copy {from:?}"),
+        Step::Copy { from, .. } | Step::Take { from, .. } => format!("copy {from:?}"),
         Step::File { path, .. } => format!("file {path:?}"),
         Step::Directory { path, .. } => format!("directory {path:?}"),
         Step::Symlink { path, .. } => format!("symlink {path:?}"),

@@ -25,12 +25,18 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image of the stack that it stands on.
-    pub fn built_from(&self) -> Option<&BuiltFrom> {
-        match &self.identity.recipe.base {
+    /// The images of the stack that it stands on or takes files from; one may stand more than
+    /// once.
+    pub fn built_from(&self) -> impl Iterator<Item = &BuiltFrom> {
+        let recipe = &self.identity.recipe;
+        let base = match &recipe.base {
             Base::Image { image } => Some(image),
             _ => None,
-        }
+        };
+        base.into_iter().chain(recipe.steps.iter().filter_map(|step| match step {
+            Step::Take { image, .. } => Some(image),
+            _ => None,
+        }))
     }
 }
 

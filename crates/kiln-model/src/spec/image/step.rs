@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canonical::BuiltFrom;
 use crate::digest::Digest;
 
 /// One change to the tree of an image.
@@ -22,6 +23,21 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<String>,
         /// Permission bits of files, where not those of the source (0644 or 0755).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+    },
+    /// Files from another image of the stack.
+    Take {
+        /// Which one.
+        image: BuiltFrom,
+        /// Path in that image.
+        from: String,
+        /// Where it goes, as for `Copy`.
+        to: String,
+        /// Owner, as for `Copy`; that in the other image where not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+        /// Permission bits of files, where not those in the other image.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<u32>,
     },

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use kiln_model::digest::Digest;
+use kiln_model::name::Kind;
 use kiln_model::spec::image::Step;
 
 use super::{MAX_ID, account, check_environment_names};
@@ -49,15 +51,30 @@ fn copy(reader: &Reader<'_>, from: &str, span: Span) -> Option<Step> {
         if is_canonical(path) { Some(to) } else { field.refuse("an absolute path in the image") }
     });
     let attributes = attributes(reader);
-    let digest = match reader.world.outside.surroundings.copied(from) {
-        Ok(digest) => Some(digest),
-        Err(error) => {
-            reader.world.report(Diagnostic::error(span, error));
-            None
-        }
+    let image = reader.read("from", |field| {
+        let image = field.built_from(Kind::Image, "image.builder")?;
+        reader.note_base(&image.id, field.span());
+        Some(image)
+    });
+    let Some(image) = image.ok()? else {
+        let digest = copied(reader, from, span);
+        let (owner, mode) = attributes?;
+        return Some(Step::Copy { from: from.to_owned(), to: to?, digest: digest?, owner, mode });
     };
+    if !is_canonical(from.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(from)) {
+        let diagnostic = Diagnostic::error(span, format!("{from:?} is not a path in {}", image.id))
+            .with_label("expected an absolute path without `.` or `..`");
+        reader.world.report(diagnostic);
+        return None;
+    }
     let (owner, mode) = attributes?;
-    Some(Step::Copy { from: from.to_owned(), to: to?, digest: digest?, owner, mode })
+    Some(Step::Take { image, from: from.to_owned(), to: to?, owner, mode })
+}
+
+/// The digest of what is copied from the stack's directory.
+fn copied(reader: &Reader<'_>, from: &str, span: Span) -> Option<Digest> {
+    let digest = reader.world.outside.surroundings.copied(from);
+    digest.map_err(|error| reader.world.report(Diagnostic::error(span, error))).ok()
 }
 
 fn made_user(reader: &Reader<'_>, name: &str, span: Span) -> Option<Step> {
