@@ -181,7 +181,7 @@ fn check_references(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<S
 /// The components so that each comes after those that it is built from: in the order of the
 /// kinds, and images after the images that they stand on. Total: of a cycle, which sealing
 /// refuses, each stands somewhere.
-pub(crate) fn building_order(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Vec<ComponentId> {
+pub fn building_order(by_id: &BTreeMap<ComponentId, Arc<Spec>>) -> Vec<ComponentId> {
     let mut order = Vec::with_capacity(by_id.len());
     let mut placed: BTreeSet<&ComponentId> = BTreeSet::new();
     for id in by_id.keys() {
