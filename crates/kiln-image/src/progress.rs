@@ -8,7 +8,12 @@ pub enum Event<'a> {
         /// The suite's name.
         suite: &'a str,
     },
-    /// Packages or indexes are being fetched.
+    /// A registry is being asked what a reference stands for.
+    Lookup {
+        /// The reference.
+        reference: &'a str,
+    },
+    /// Packages, indexes or blobs are being fetched.
     Download {
         /// Bytes that are here.
         done_bytes: u64,
@@ -19,7 +24,18 @@ pub enum Event<'a> {
         /// Files that are wanted.
         total: usize,
     },
-    /// A package is being unpacked.
+    /// Blobs are being sent.
+    Upload {
+        /// Bytes that are there.
+        done_bytes: u64,
+        /// Bytes that are to go.
+        total_bytes: u64,
+        /// Blobs that are there.
+        done: usize,
+        /// Blobs that are to go.
+        total: usize,
+    },
+    /// A package or layer is being unpacked.
     Unpack {
         /// Its name.
         package: &'a str,

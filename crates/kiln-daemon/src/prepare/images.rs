@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_image::build::Order;
 use kiln_image::debian::suite::native_architecture;
@@ -11,8 +12,9 @@ use kiln_image::progress::{Event, Progress};
 use kiln_image::store::{ImageStore, Record};
 use kiln_model::digest::Digest;
 use kiln_model::name::ComponentId;
+use kiln_model::seal::building_order;
 use kiln_model::spec::Body;
-use kiln_model::spec::image::Recipe;
+use kiln_model::spec::image::{Base, Recipe};
 
 use super::{Draft, PrepareError};
 
@@ -58,6 +60,8 @@ impl Draft {
         let mut lock = self.lock.clone();
         let progress = Of { image: None, told };
         lock.update(self.recipes().map(|(_, r)| r), &sources, upgrade, &progress)?;
+        let (registry, architecture) = (&sources.registry, &sources.architecture);
+        lock.pin(self.recipes().map(|(_, r)| r), registry, architecture, upgrade, &progress)?;
         lock.retain(self.recipes().map(|(_, r)| r), &sources.architecture);
         for spec in &mut self.specs {
             if let Body::Image(image) = &mut spec.body {
@@ -80,8 +84,8 @@ impl Draft {
         Ok(changed)
     }
 
-    /// Builds the images (those named in `only`, where it is given) that are not in the store of
-    /// `root`. What was built, by image.
+    /// Builds the images (the one named in `only`, where it is given) that are not in the store of
+    /// `root`, each after the one that it stands on. What was built, by image.
     pub fn build(
         &self,
         root: &Path,
@@ -90,13 +94,39 @@ impl Draft {
     ) -> Result<BTreeMap<ComponentId, Record>, PrepareError> {
         let (store, sources) = (ImageStore::open(root)?, Sources::of_root(root)?);
         let mut built = BTreeMap::new();
-        for (id, recipe) in self.recipes().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
+        for (id, recipe) in self.to_build(only) {
             let order = Order { name: &id.name, recipe, stack: &self.directory };
             let progress = Of { image: Some(id), told };
-            let done = store.build(order, &self.lock, &sources, &progress).map_err(Box::new)?;
-            built.insert(id.clone(), done.record);
+            let done = store.build_on(order, &built, &self.lock, &sources, &progress);
+            built.insert(id.clone(), done.map_err(Box::new)?.record);
+        }
+        if let Some(only) = only {
+            built.retain(|id, _| id == only);
         }
         Ok(built)
+    }
+
+    /// The images and their recipes, each after the one that it stands on; of `only` one of them, that
+    /// and what it stands on.
+    fn to_build(&self, only: Option<&ComponentId>) -> Vec<(&ComponentId, &Recipe)> {
+        let recipes: BTreeMap<&ComponentId, &Recipe> = self.recipes().collect();
+        let mut wanted = Vec::new();
+        let mut next = only;
+        while let Some((id, recipe)) = next.and_then(|id| recipes.get_key_value(id)) {
+            // A circle, which sealing refuses, comes to an end here.
+            if wanted.contains(id) {
+                break;
+            }
+            wanted.push(*id);
+            next = match &recipe.base {
+                Base::Image { image } => Some(&image.id),
+                _ => None,
+            };
+        }
+        let specs = self.specs.iter().map(|spec| (spec.id.clone(), Arc::new(spec.clone())));
+        let order = building_order(&specs.collect());
+        let found = order.iter().filter_map(|id| recipes.get_key_value(id).map(|(i, r)| (*i, *r)));
+        found.filter(|(id, _)| only.is_none() || wanted.contains(id)).collect()
     }
 
     /// The content digests of records, for a generation.

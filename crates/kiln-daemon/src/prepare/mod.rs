@@ -20,7 +20,7 @@ use kiln_config::diagnostic::Report;
 use kiln_config::stack::{self, Inputs, SecretValue};
 use kiln_engine::journal::State;
 use kiln_image::build::BuildError;
-use kiln_image::lock::{Lock, LockFileError, ResolveRequestError};
+use kiln_image::lock::{Lock, LockFileError, PinError, ResolveRequestError};
 use kiln_image::store::StoreError as ImageStoreError;
 use kiln_model::address::Offsets;
 use kiln_model::change::{Change, changes};
@@ -69,6 +69,9 @@ pub enum PrepareError {
     /// What an image asks for can't be resolved.
     #[error("the images cannot be locked")]
     Lock(#[from] ResolveRequestError),
+    /// What a reference to a registry stands for can't be found out.
+    #[error("the images cannot be locked")]
+    Pin(#[from] PinError),
     /// An image can't be built.
     #[error(transparent)]
     Build(#[from] Box<BuildError>),

@@ -1,30 +1,34 @@
 //! Building an image from a recipe and its locked inputs.
 
+mod base;
+mod finish;
 mod steps;
 mod unpack;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_model::canonical::{self, EncodeError};
 use kiln_model::digest::Digest;
+use kiln_model::name::ComponentId;
 use kiln_model::spec::image::{ImageIdentity, Inputs, Recipe};
 
 use crate::deb::DebError;
 use crate::erofs;
 use crate::fetch::{Download, FetchError};
-use crate::lock::{Lock, LockEntry, Request, Sources, Unlocked};
+use crate::lock::{Lock, LockEntry, Sources, Unlocked};
+use crate::oci::layer::LayerError;
 use crate::progress::{Event, Progress};
+use crate::rootfs::RootfsError;
 use crate::rootfs::accounts::AccountError;
-use crate::rootfs::{Rootfs, RootfsError};
-use crate::store::{
-    Config, ImageConfig, ImageFiles, ImageStore, Manifest, Record, RootFs, StoreError,
-};
+use crate::store::{ImageFiles, ImageStore, Record, StoreError};
 
+pub use base::BaseError;
 pub use steps::StepError;
 
 /// The version of what this module makes of the same inputs. It is raised with each change that
 /// gives other bytes, so that the index does not answer for an older one.
-const BUILDER: u32 = 1;
+const BUILDER: u32 = 2;
 
 /// An image that can't be built.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +98,22 @@ pub enum BuildError {
         /// Why.
         source: AccountError,
     },
+    /// What the image stands on can't be had.
+    #[error("image {name} can't be put on its base")]
+    Base {
+        /// The image's name.
+        name: String,
+        /// Why.
+        source: Box<BaseError>,
+    },
+    /// The image's layer can't be written.
+    #[error("the layer of image {name} can't be written")]
+    Layer {
+        /// The image's name.
+        name: String,
+        /// Why.
+        source: LayerError,
+    },
     /// The filesystem can't be written.
     #[error("the filesystem of image {name} can't be written")]
     Write {
@@ -131,15 +151,24 @@ pub struct Built {
     pub warnings: Vec<String>,
 }
 
-/// The digest of an image as a component: of its recipe and locked inputs.
-pub fn component_digest(recipe: &Recipe, inputs: Digest) -> Result<Digest, EncodeError> {
+/// What was built of the images of a stack so far.
+pub type Bases = BTreeMap<ComponentId, Record>;
+
+/// The digest of an image as a component: of its recipe and locked inputs, in which the image of the
+/// stack that it stands on is a digest that `bases` gives.
+pub fn component_digest(
+    recipe: &Recipe,
+    inputs: Digest,
+    bases: &dyn Fn(&ComponentId) -> Option<Digest>,
+) -> Result<Digest, EncodeError> {
     let identity = ImageIdentity { recipe: recipe.clone(), inputs: Inputs::Locked(inputs) };
-    canonical::digest("kiln.image.v1", &identity, &|_| None)
+    canonical::digest("kiln.image.v1", &identity, bases)
 }
 
 impl ImageStore {
-    /// Builds an image unless it was built before. The lock must hold its request; see
-    /// [`Lock::update`]. Only the store and the cache are written to.
+    /// Builds an image that stands on no other of its stack, unless it was built before. The lock
+    /// must hold its request; see [`Lock::update`] and [`Lock::pin`]. Only the store and the cache
+    /// are written to.
     pub fn build(
         &self,
         order: Order<'_>,
@@ -147,22 +176,19 @@ impl ImageStore {
         sources: &Sources,
         progress: &dyn Progress,
     ) -> Result<Built, BuildError> {
-        let name = || order.name.to_owned();
-        let inputs = lock
-            .inputs(order.recipe, &sources.architecture)
-            .map_err(|reason| BuildError::Unlocked { name: name(), reason })?;
-        let component = component_digest(order.recipe, inputs)
-            .map_err(|source| BuildError::Encode { name: name(), source })?;
-        if let Some(built) = self.built_before(order.name, &component, progress)? {
-            return Ok(built);
-        }
-        let _held = self.lock_build(&component, order.name)?;
-        if let Some(built) = self.built_before(order.name, &component, progress)? {
-            return Ok(built);
-        }
-        let built = self.build_anew(order, component, lock, sources, progress)?;
-        progress.event(Event::Done { size_bytes: built.image.size_bytes, cached: false });
-        Ok(built)
+        self.build_on(order, &Bases::new(), lock, sources, progress)
+    }
+
+    /// The same for an image that may stand on one of `bases`.
+    pub fn build_on(
+        &self,
+        order: Order<'_>,
+        bases: &Bases,
+        lock: &Lock,
+        sources: &Sources,
+        progress: &dyn Progress,
+    ) -> Result<Built, BuildError> {
+        Build { store: self, order, bases, lock, sources, progress }.run()
     }
 
     fn built_before(
@@ -181,90 +207,62 @@ impl ImageStore {
         progress.event(Event::Done { size_bytes: image.size_bytes, cached: true });
         Ok(Some(Built { record, image, cached: true, warnings: Vec::new() }))
     }
+}
 
-    fn build_anew(
-        &self,
-        order: Order<'_>,
-        component: Digest,
-        lock: &Lock,
-        sources: &Sources,
-        progress: &dyn Progress,
-    ) -> Result<Built, BuildError> {
-        let name = || order.name.to_owned();
-        let workspace = self.workspace()?;
-        let rootfs = |source| BuildError::Rootfs { name: name(), source };
-        let mut root = match Request::of(order.recipe, &sources.architecture) {
-            None => Rootfs::scratch().map_err(rootfs)?,
-            Some(request) => {
-                let entry = lock.entry(&request);
-                let reason = || Unlocked::NoEntry(request.clone());
-                let entry =
-                    entry.ok_or_else(|| BuildError::Unlocked { name: name(), reason: reason() })?;
-                let paths = fetch(&request.suite, entry, sources, progress)?;
-                let packages = unpack::unpack(entry, &paths, workspace.path(), progress)?;
-                Rootfs::debian(&packages).map_err(rootfs)?
-            }
-        };
-        steps::apply(&mut root, order.recipe, order.stack, workspace.path())
-            .map_err(|source| BuildError::Step { name: name(), source })?;
-        for warning in &root.warnings {
-            progress.event(Event::Warning(warning));
+/// An order on its way.
+struct Build<'a> {
+    store: &'a ImageStore,
+    order: Order<'a>,
+    bases: &'a Bases,
+    lock: &'a Lock,
+    sources: &'a Sources,
+    progress: &'a dyn Progress,
+}
+
+impl Build<'_> {
+    fn run(&self) -> Result<Built, BuildError> {
+        let Order { name, recipe, .. } = self.order;
+        let inputs = self
+            .lock
+            .inputs(recipe, &self.sources.architecture)
+            .map_err(|reason| BuildError::Unlocked { name: name.to_owned(), reason })?;
+        let bases = |id: &ComponentId| self.bases.get(id).map(|record| record.recipe);
+        let component = component_digest(recipe, inputs, &bases)
+            .map_err(|source| BuildError::Encode { name: name.to_owned(), source })?;
+        if let Some(built) = self.store.built_before(name, &component, self.progress)? {
+            return Ok(built);
         }
-        progress.event(Event::Write);
-        let mut unfinished = self.unfinished()?;
-        let options = erofs::Options::default();
-        let mut sink = std::io::BufWriter::with_capacity(1 << 20, &mut unfinished);
-        let write = |source| BuildError::Write { name: name(), source };
-        let _summary = erofs::write(&root.tree, options, &mut sink).map_err(write)?;
-        let flushed = std::io::Write::flush(&mut sink);
-        flushed.map_err(|source| write(erofs::WriteError::Sink { source }))?;
-        drop(sink);
-        let filesystem = self.publish(unfinished)?;
-        let config = image_config(order, &root)?;
-        let digest = self.publish_image(&sources.architecture, config, filesystem)?;
+        let _held = self.store.lock_build(&component, name)?;
+        if let Some(built) = self.store.built_before(name, &component, self.progress)? {
+            return Ok(built);
+        }
+        let built = self.build_anew(component)?;
+        self.progress.event(Event::Done { size_bytes: built.image.size_bytes, cached: false });
+        Ok(built)
+    }
+
+    fn build_anew(&self, component: Digest) -> Result<Built, BuildError> {
+        let Order { name, recipe, stack } = self.order;
+        let workspace = self.store.workspace()?;
+        let base::Foundation { mut root, below } = self.foundation(workspace.path())?;
+        steps::apply(&mut root, recipe, stack, workspace.path())
+            .map_err(|source| BuildError::Step { name: name.to_owned(), source })?;
+        for warning in &root.warnings {
+            self.progress.event(Event::Warning(warning));
+        }
+        self.progress.event(Event::Write);
+        let (digest, size) = self.finish(&root, below)?;
         let record = Record {
-            name: name(),
+            name: name.to_owned(),
             recipe: component,
             digest,
-            size: filesystem.1,
+            size,
             builder: BUILDER,
+            reference: None,
         };
-        self.note(&record)?;
-        let image = self.get(&digest)?;
+        self.store.note(&record)?;
+        let image = self.store.get(&digest)?;
         Ok(Built { record, image, cached: false, warnings: root.warnings })
-    }
-
-    /// Publishes configuration and manifest, in this order, so that a manifest that is there has
-    /// all that it names.
-    fn publish_image(
-        &self,
-        architecture: &str,
-        config: ImageConfig,
-        filesystem: (Digest, u64),
-    ) -> Result<Digest, StoreError> {
-        let config = Config {
-            architecture: go_architecture(architecture).to_owned(),
-            os: "linux".to_owned(),
-            config,
-            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![filesystem.0] },
-        };
-        let config = self.publish_bytes(&to_json(&config))?;
-        let manifest = Manifest::new(config, filesystem);
-        Ok(self.publish_bytes(&to_json(&manifest))?.0)
-    }
-}
-
-fn to_json<T: serde::Serialize>(document: &T) -> Vec<u8> {
-    serde_json::to_vec(document).expect("strings, numbers and lists of them can be written as JSON")
-}
-
-/// The OCI specification names architectures as Go does.
-fn go_architecture(debian: &str) -> &str {
-    match debian {
-        "i386" => "386",
-        "armhf" => "arm",
-        "ppc64el" => "ppc64le",
-        other => other,
     }
 }
 
@@ -302,30 +300,4 @@ fn fetch(
         }
         error => error.into(),
     })
-}
-
-/// How the program is started, with its user as numbers.
-fn image_config(order: Order<'_>, root: &Rootfs) -> Result<ImageConfig, BuildError> {
-    let recipe = order.recipe;
-    let user = match &recipe.user {
-        None => String::new(),
-        Some(user) => {
-            let resolved = root.accounts.resolve(user);
-            let (uid, gid) = resolved
-                .map_err(|source| BuildError::User { name: order.name.to_owned(), source })?;
-            format!("{uid}:{gid}")
-        }
-    };
-    let mut config = ImageConfig {
-        user,
-        env: recipe.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-        entrypoint: recipe.entrypoint.clone(),
-        cmd: Vec::new(),
-        working_dir: recipe.workdir.clone().unwrap_or_default(),
-        labels: recipe.labels.clone(),
-    };
-    for (path, size) in &recipe.writable {
-        config.set_writable(path, *size);
-    }
-    Ok(config)
 }

@@ -13,6 +13,7 @@ use kiln_model::digest::Digest;
 
 pub use cache::Cache;
 pub use client::Fetcher;
+pub(crate) use resolver::OnceResolver;
 
 /// A file that is known by its checksum before it is fetched.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 /// The system's resolver, whose answers are kept as long as the client lives: one lock or build.
 #[derive(Debug, Default)]
-pub(super) struct OnceResolver {
+pub(crate) struct OnceResolver {
     system: DefaultResolver,
     /// By scheme, host and port. Held during a look-up, so that others wait for its answer.
     known: Mutex<HashMap<String, ResolvedSocketAddrs>>,

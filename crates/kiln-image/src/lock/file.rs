@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::digest::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::oci::Pinned;
 use super::{Lock, LockEntry, LockedPackage, Request};
 use crate::debian::archive::ArchiveRecord;
 
@@ -58,6 +59,8 @@ struct Document {
     #[serde(rename = "version")]
     _version: u32,
     debian: Vec<EntryDocument>,
+    #[serde(default)]
+    oci: Vec<Pinned>,
     copies: Vec<CopyDocument>,
 }
 
@@ -100,7 +103,9 @@ impl Lock {
         };
         let copies: BTreeMap<String, Digest> =
             document.copies.into_iter().map(|copy| (copy.from, copy.digest)).collect();
-        Ok(Self { entries: document.debian.into_iter().map(entry).collect(), copies })
+        let entries = document.debian.into_iter().map(entry).collect();
+        let references = document.oci.into_iter().map(Into::into).collect();
+        Ok(Self { entries, copies, references })
     }
 
     /// Writes the lock of the stack in `directory`, unless it says the same already. Readers see
@@ -146,6 +151,10 @@ impl Lock {
             digest: *digest,
         };
         let copies: Vec<CopyDocument> = self.copies.iter().map(copy).collect();
+        let pinned = self.pinned();
+        if !pinned.is_empty() {
+            let _ = write!(text, "\n  ],\n  \"oci\": [{}", lines(&pinned, 4));
+        }
         let _ = write!(text, "\n  ],\n  \"copies\": [{}\n  ]\n}}\n", lines(&copies, 4));
         text
     }

@@ -6,6 +6,7 @@
 //! share it, and it holds for as long as somebody makes the request.
 
 mod file;
+mod oci;
 mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::debian::archive::ArchiveRecord;
 
 pub use file::{FILE_NAME, LockFileError};
+pub use oci::PinError;
 pub use resolve::{ResolveRequestError, Sources};
 
 /// What a recipe asks an archive for.
@@ -115,6 +117,8 @@ pub enum Unlocked {
     NoLock,
     /// The lock has no entry for this request.
     NoEntry(Request),
+    /// The lock does not say which image this reference stands for.
+    NoReference(String),
 }
 
 impl fmt::Display for Unlocked {
@@ -123,6 +127,9 @@ impl fmt::Display for Unlocked {
             Self::NoLock => write!(f, "there is no {FILE_NAME} yet; it is written by apply"),
             Self::NoEntry(request) => {
                 write!(f, "{FILE_NAME} has no entry for {request}; it is added by apply")
+            }
+            Self::NoReference(reference) => {
+                write!(f, "{FILE_NAME} has no entry for oci(\"{reference}\"); it is added by apply")
             }
         }
     }
@@ -134,6 +141,8 @@ pub struct Lock {
     entries: BTreeMap<Request, LockEntry>,
     /// The digests of what recipes copy, by path below the stack's directory.
     copies: BTreeMap<String, Digest>,
+    /// The digests of manifests, by reference and architecture.
+    references: BTreeMap<(String, String), Digest>,
 }
 
 impl Lock {
@@ -149,11 +158,14 @@ impl Lock {
 
     /// Whether nothing is locked.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.copies.is_empty()
+        self.entries.is_empty() && self.copies.is_empty() && self.references.is_empty()
     }
 
     /// The locked inputs of a recipe, or why they are not known.
     pub fn inputs(&self, recipe: &Recipe, architecture: &str) -> Result<Digest, Unlocked> {
+        if let Base::Oci { reference } = &recipe.base {
+            return self.oci_inputs(reference, architecture);
+        }
         let entry = match Request::of(recipe, architecture) {
             None => &LockEntry { archives: Vec::new(), packages: Vec::new() },
             Some(request) => match self.entries.get(&request) {
@@ -188,6 +200,8 @@ impl Lock {
     ) {
         let mut requests = BTreeSet::new();
         let mut copies = BTreeSet::new();
+        let recipes: Vec<&Recipe> = recipes.into_iter().collect();
+        self.retain_references(recipes.iter().copied());
         for recipe in recipes {
             requests.extend(Request::of(recipe, architecture));
             for step in &recipe.steps {

@@ -12,6 +12,7 @@ use crate::debian::resolve::{ResolveError, resolve};
 use crate::debian::suite::{Mirrors, native_architecture};
 use crate::debian::universe::{Universe, UniverseError};
 use crate::fetch::{Cache, FetchError, Fetcher, Patience};
+use crate::oci::registry::Registry;
 use crate::openpgp::KeyringError;
 use crate::progress::{Event, Progress};
 
@@ -30,6 +31,8 @@ pub struct Sources {
     pub architecture: String,
     /// The time against which validity is measured, in seconds since 1970.
     pub now_seconds: i64,
+    /// Where images come from that others are built on.
+    pub registry: Registry,
 }
 
 /// A request that can't be resolved.
@@ -78,6 +81,7 @@ impl Sources {
             mirrors: Mirrors::from_env()?,
             architecture: native_architecture().to_owned(),
             now_seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            registry: Registry::from_env(),
         })
     }
 }

@@ -4,6 +4,8 @@
 //! `sysusers.d` gets a number that follows from its name, so that another package in the image, or
 //! another image, does not shift the owners of data that outlives them.
 
+mod inherited;
+
 use std::collections::BTreeMap;
 use std::io;
 
@@ -117,7 +119,7 @@ pub enum AccountError {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct User {
     uid: u32,
     gid: u32,
@@ -130,6 +132,8 @@ struct User {
 pub struct Accounts {
     users: BTreeMap<String, User>,
     groups: BTreeMap<String, u32>,
+    /// What stood in the files of the image that this one is built on.
+    inherited: Option<inherited::Files>,
 }
 
 impl Accounts {
@@ -303,22 +307,22 @@ impl Accounts {
         Ok((uid, gid))
     }
 
-    /// The text of `/etc/passwd`, by number.
+    /// The text of `/etc/passwd`: what is inherited, then the others by number.
     pub fn passwd(&self) -> String {
-        let mut users: Vec<_> = self.users.iter().collect();
+        let mut users: Vec<_> = self.new_users().collect();
         users.sort_by_key(|(name, user)| (user.uid, name.as_str()));
         let line = |(name, User { uid, gid, home, shell }): (&String, &User)| {
             format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n")
         };
-        users.into_iter().map(line).collect()
+        users.into_iter().map(line).fold(self.kept_users(), |text, line| text + &line)
     }
 
-    /// The text of `/etc/group`, by number.
+    /// The text of `/etc/group`, in the same way.
     pub fn group(&self) -> String {
-        let mut groups: Vec<_> = self.groups.iter().collect();
+        let mut groups: Vec<_> = self.new_groups().collect();
         groups.sort_by_key(|(name, gid)| (**gid, name.as_str()));
         let line = |(name, gid): (&String, &u32)| format!("{name}:x:{gid}:\n");
-        groups.into_iter().map(line).collect()
+        groups.into_iter().map(line).fold(self.kept_groups(), |text, line| text + &line)
     }
 }
 

@@ -61,7 +61,7 @@ fn merge(tree: &mut Tree, name: &str) -> Result<(), TreeError> {
 
 /// Makes what an instance mounts something on: directories, and the three files that name it and
 /// its resolver.
-pub(super) fn mount_points(tree: &mut Tree) -> Result<(), TreeError> {
+pub(crate) fn mount_points(tree: &mut Tree) -> Result<(), TreeError> {
     for (path, mode) in [
         ("dev", 0o755),
         ("etc", 0o755),

@@ -18,6 +18,8 @@ use crate::deb::{Deb, Entry, EntryKind};
 use crate::debian::control::stanzas;
 use crate::tree::{Inode, Metadata, Tree, TreeError};
 
+pub(crate) use layout::mount_points;
+
 use accounts::Accounts;
 use overlap::Owners;
 
@@ -116,8 +118,18 @@ impl Rootfs {
         Ok(Self { tree, accounts, warnings })
     }
 
-    /// Writes `/etc/passwd` and `/etc/group`.
+    /// A tree that comes with its own accounts: those of another image.
+    pub fn inherited(tree: Tree) -> Result<Self, RootfsError> {
+        let accounts = Accounts::of_tree(&tree).map_err(content_error)?;
+        Ok(Self { tree, accounts, warnings: Vec::new() })
+    }
+
+    /// Writes `/etc/passwd` and `/etc/group`. Those of another image stay as they are unless an
+    /// account was added.
     pub fn write_accounts(&mut self) -> Result<(), TreeError> {
+        if !self.accounts.has_news() {
+            return Ok(());
+        }
         let etc = Metadata::new(0o755);
         self.tree.make_directories("etc", &etc)?;
         for (path, text) in

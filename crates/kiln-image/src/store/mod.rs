@@ -1,19 +1,28 @@
 //! The image store.
 //!
 //! ```text
-//! ROOT/images/blobs/sha256/HEX   the blobs: filesystems, configurations, manifests
+//! ROOT/images/blobs/sha256/HEX   the blobs: layers, configurations, manifests, filesystems
 //! ROOT/store/images/HEX.json     index: digest of a component -> digest of what was built for it
 //! ROOT/store/images/HEX.NAME.json the same, for another image with the same recipe
 //! ROOT/store/images/HEX.lock     held while that component is being built
+//! ROOT/store/images/rootfs/HEX.json which filesystem instances of a manifest mount
+//! ROOT/store/images/references/HEX.json which manifest a registry had under a reference
 //! ROOT/cache/tmp/                what is being made
 //! ```
 //!
-//! An image is an OCI manifest that names a configuration and one filesystem; its digest is the
-//! manifest's. A blob is written elsewhere, synced, and renamed to the name that is its checksum,
-//! so that under `ROOT/images` stands nothing that is not whole and covered by its name.
+//! An image is an OCI manifest that names a configuration and layers, as any registry takes it; its
+//! digest is the manifest's. The filesystem that instances mount follows from the layers: it is made
+//! beside them, and can be made [again](ImageStore::derive). A blob is written elsewhere, synced, and
+//! renamed to the name that is its checksum, so that under `ROOT/images` stands nothing that is not
+//! whole and covered by its name.
 
+mod blobs;
+mod derive;
+mod index;
 mod oci;
 mod publish;
+mod references;
+mod rootfs;
 mod verify;
 
 use std::fs::{self, File, OpenOptions};
@@ -23,14 +32,22 @@ use std::time::{Duration, Instant};
 
 use kiln_model::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 
-pub use oci::{Config, Descriptor, EROFS_MEDIA_TYPE, ImageConfig, Manifest, RootFs};
+use crate::oci::layer::LayerError;
+
+pub(crate) use blobs::to_json;
+pub use derive::Laid;
+pub(crate) use derive::Written;
+pub use index::Record;
+pub use oci::{
+    Annotations, CONFIG_MEDIA_TYPE, Config, Descriptor, INDEX_MEDIA_TYPE, ImageConfig, Index,
+    LAYER_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, Manifest, Platform, RootFs,
+};
 pub use publish::Unfinished;
+pub use references::Known;
+pub use rootfs::RootfsRecord;
 pub use verify::Problem;
 
-/// The longest manifest or configuration that is read, in bytes.
-const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 /// How long another process that builds the same image is waited for.
 const BUILD_WAIT: Duration = Duration::from_secs(30 * 60);
 
@@ -75,18 +92,42 @@ pub enum StoreError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A manifest that is not of an image of Kiln.
-    #[error("image {digest} has no EROFS filesystem; it was not made by kiln")]
+    /// A manifest that is not of an image.
+    #[error("{digest} is not an image: {reason}")]
     Foreign {
+        /// The manifest's digest.
+        digest: Digest,
+        /// What it is.
+        reason: String,
+    },
+    /// The filesystem of an image is not known.
+    #[error(
+        "the filesystem of image {digest} has not been made yet; build or pull the image again"
+    )]
+    NotLaid {
         /// The image's digest.
         digest: Digest,
     },
-    /// Another process builds the same image and does not come to an end.
+    /// A layer can't be read.
+    #[error("the layers of image {image} can't be put together")]
+    Layer {
+        /// The image's digest.
+        image: Digest,
+        /// Why.
+        source: Box<LayerError>,
+    },
+    /// The filesystem can't be written.
+    #[error("the filesystem can't be written")]
+    Write(#[from] crate::erofs::WriteError),
+    /// What an instance needs has no place in the filesystem.
+    #[error("the places that an instance mounts on can't be made")]
+    Places(#[from] crate::tree::TreeError),
+    /// Another process makes the same image, or fetches the same blob, and does not come to an end.
     #[error(
-        "another process has been building image {name} for {waited_seconds} s; end it and try again"
+        "another process has been building or fetching {name} for {waited_seconds} s; end it and try again"
     )]
     Busy {
-        /// The image's name.
+        /// The image's name, or the blob.
         name: String,
         /// How long was waited.
         waited_seconds: u64,
@@ -105,21 +146,6 @@ pub struct ImageStore {
     blobs: PathBuf,
     index: PathBuf,
     temporary: PathBuf,
-}
-
-/// What was built for one component, as the index keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The image's name when it was built.
-    pub name: String,
-    /// The digest of the image as a component: of its recipe and locked inputs.
-    pub recipe: Digest,
-    /// The digest of what was built: the manifest's.
-    pub digest: Digest,
-    /// The length of the filesystem in bytes.
-    pub size: u64,
-    /// Which version of the builder made it.
-    pub builder: u32,
 }
 
 /// An image that is in the store.
@@ -151,7 +177,8 @@ impl ImageStore {
             index: root.join("store/images"),
             temporary: root.join("cache/tmp"),
         };
-        for path in [&store.blobs, &store.index, &store.temporary] {
+        let (rootfs, references) = (store.index.join("rootfs"), store.index.join("references"));
+        for path in [&store.blobs, &rootfs, &references, &store.temporary] {
             fs::create_dir_all(path).map_err(at(path))?;
         }
         Ok(store)
@@ -163,86 +190,48 @@ impl ImageStore {
     }
 
     /// The image with this digest. Manifest and configuration are verified; of the filesystem just
-    /// the length, see [`ImageStore::verify_image`].
+    /// the length, see [`ImageStore::verify_rootfs`].
     pub fn get(&self, digest: &Digest) -> Result<ImageFiles, StoreError> {
-        let manifest: Manifest = self.document(digest, "manifest")?;
-        let Some(layer) = manifest.filesystem() else {
-            return Err(StoreError::Foreign { digest: *digest });
-        };
-        let config: Config = self.document(&manifest.config.digest, "configuration")?;
-        let erofs = self.blob(&layer.digest);
-        let absent = || StoreError::Absent { digest: layer.digest, path: self.blobs.clone() };
+        let manifest = self.manifest(digest)?;
+        let config = self.config(digest, &manifest)?;
+        let record = self.rootfs(digest)?.ok_or(StoreError::NotLaid { digest: *digest })?;
+        let erofs = self.blob(&record.erofs);
+        let absent = || StoreError::Absent { digest: record.erofs, path: self.blobs.clone() };
         let length = match fs::metadata(&erofs) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
             Err(error) => return Err(at(&erofs)(error)),
         };
-        if length != layer.size {
+        if length != record.size {
             let file = File::open(&erofs).map_err(at(&erofs))?;
             let (found, _) = crate::checksum::of_reader(file).map_err(at(&erofs))?;
-            return Err(StoreError::Altered { expected: layer.digest, found, path: erofs });
+            return Err(StoreError::Altered { expected: record.erofs, found, path: erofs });
         }
         Ok(ImageFiles {
             digest: *digest,
             erofs,
-            erofs_digest: layer.digest,
-            size_bytes: layer.size,
+            erofs_digest: record.erofs,
+            size_bytes: record.size,
             config: config.config,
         })
     }
 
-    /// The image with this digest, verified in full: each byte of the filesystem is read.
-    pub fn verify_image(&self, digest: &Digest) -> Result<ImageFiles, StoreError> {
+    /// The image with this digest, with all that an instance of it sees verified: each byte of the
+    /// filesystem is read.
+    pub fn verify_rootfs(&self, digest: &Digest) -> Result<ImageFiles, StoreError> {
         let image = self.get(digest)?;
         self.verify_blob(&image.erofs_digest)?;
         Ok(image)
     }
 
-    /// What was built for a component, if it is known and still in the store.
-    pub fn find(&self, recipe: &Digest) -> Result<Option<Record>, StoreError> {
-        let path = self.index.join(format!("{}.json", recipe.hex()));
-        let record = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice::<Record>(&text).ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(at(&path)(error)),
-        };
-        // A record that can't be read, or whose image has gone, only means to build again.
-        Ok(record.filter(|record| record.recipe == *recipe && self.get(&record.digest).is_ok()))
-    }
-
-    /// All images that were built here, by name and digest.
-    pub fn list(&self) -> Result<Vec<Record>, StoreError> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&self.index).map_err(at(&self.index))? {
-            let path = entry.map_err(at(&self.index))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let text = fs::read(&path).map_err(at(&path))?;
-                records.extend(serde_json::from_slice::<Record>(&text));
-            }
+    /// The image with this digest, verified in full: each byte of its filesystem and of its layers
+    /// is read.
+    pub fn verify_image(&self, digest: &Digest) -> Result<ImageFiles, StoreError> {
+        let image = self.verify_rootfs(digest)?;
+        for blob in self.manifest(digest)?.blobs() {
+            self.verify_blob(&blob.digest)?;
         }
-        records.sort_by(|a: &Record, b| (&a.name, a.recipe).cmp(&(&b.name, b.recipe)));
-        Ok(records)
-    }
-
-    /// Notes what was built for a component.
-    pub(crate) fn note(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_record(&format!("{}.json", record.recipe.hex()), record)
-    }
-
-    /// Notes that an image of another name has the same recipe. Nothing if that is known.
-    pub(crate) fn note_other_name(&self, record: &Record) -> Result<(), StoreError> {
-        let name = format!("{}.{}.json", record.recipe.hex(), record.name);
-        let known = fs::read(self.index.join(&name)).ok();
-        let known = known.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
-        if known.as_ref() == Some(record) { Ok(()) } else { self.write_record(&name, record) }
-    }
-
-    fn write_record(&self, file: &str, record: &Record) -> Result<(), StoreError> {
-        let path = self.index.join(file);
-        let text = serde_json::to_vec_pretty(record).map_err(|error| at(&path)(error.into()))?;
-        let mut unfinished = self.unfinished()?;
-        io::Write::write_all(&mut unfinished, &text).map_err(at(&path))?;
-        unfinished.rename_to(&path)
+        Ok(image)
     }
 
     /// Waits until no other process builds the component and takes the right to do so.
@@ -265,39 +254,5 @@ impl ImageStore {
                 Err(error) => return Err(at(&path)(error.into())),
             }
         }
-    }
-
-    /// Reads and verifies a manifest or configuration.
-    fn document<T: serde::de::DeserializeOwned>(
-        &self,
-        digest: &Digest,
-        what: &'static str,
-    ) -> Result<T, StoreError> {
-        let path = self.blob(digest);
-        let absent = || StoreError::Absent { digest: *digest, path: self.blobs.clone() };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
-            Err(error) => return Err(at(&path)(error)),
-        };
-        let mut text = Vec::new();
-        let mut bounded = io::Read::take(file, MAX_DOCUMENT_BYTES);
-        io::Read::read_to_end(&mut bounded, &mut text).map_err(at(&path))?;
-        let found = Digest::of(&text);
-        if found != *digest {
-            return Err(StoreError::Altered { expected: *digest, found, path });
-        }
-        let document = serde_json::from_slice(&text);
-        document.map_err(|source| StoreError::Document { digest: *digest, what, source })
-    }
-
-    fn verify_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        let path = self.blob(digest);
-        let file = File::open(&path).map_err(at(&path))?;
-        let (found, _) = crate::checksum::of_reader(file).map_err(at(&path))?;
-        if found == *digest {
-            return Ok(());
-        }
-        Err(StoreError::Altered { expected: *digest, found, path })
     }
 }

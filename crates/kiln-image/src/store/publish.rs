@@ -2,11 +2,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use kiln_model::digest::Digest;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::{ImageStore, StoreError, at};
 use crate::checksum::{self, Hasher};
@@ -75,6 +78,38 @@ impl ImageStore {
         Ok((digest, length))
     }
 
+    /// Makes a file that was summed already a blob, and takes it away from its place.
+    pub(crate) fn publish_file(&self, path: &Path, digest: &Digest) -> Result<(), StoreError> {
+        let file = File::open(path).map_err(at(path))?;
+        file.set_permissions(Permissions::from_mode(0o444)).map_err(at(path))?;
+        let (path, hasher) = (path.to_path_buf(), Hasher::default());
+        Unfinished { file: Some(file), path, hasher }.rename_to(&self.blob(digest))
+    }
+
+    /// Takes hold of the file that a blob comes into while it is fetched, which is found again by a
+    /// later attempt. Another process that holds it is waited for, since it fetches the same bytes.
+    pub(crate) fn arriving(&self, digest: &Digest) -> Result<Arriving, StoreError> {
+        let path = self.temporary.join(format!("blob-{}", digest.hex()));
+        let started = Instant::now();
+        loop {
+            let mut options = File::options();
+            let file = options.append(true).create(true).open(&path).map_err(at(&path))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // The holder before may have moved the file away meanwhile.
+                Ok(()) if is_at(&file, &path) => return Ok(Arriving { _file: file, path }),
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) if started.elapsed() < super::BUILD_WAIT => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    let waited_seconds = started.elapsed().as_secs();
+                    return Err(StoreError::Busy { name: digest.to_string(), waited_seconds });
+                }
+                Err(error) => return Err(at(&path)(error.into())),
+            }
+        }
+    }
+
     /// Makes bytes a blob.
     pub fn publish_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64), StoreError> {
         let mut unfinished = self.unfinished()?;
@@ -108,6 +143,19 @@ impl ImageStore {
 fn unique_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(held), Ok(named)) => held.ino() == named.ino() && held.dev() == named.dev(),
+        _ => false,
+    }
+}
+
+/// The file of a blob on its way, held against other processes until it is dropped.
+pub(crate) struct Arriving {
+    _file: File,
+    pub(crate) path: PathBuf,
 }
 
 /// A directory that is gone when dropped.

@@ -47,11 +47,23 @@ impl ImageStore {
         let top = self.blobs.ancestors().nth(2).unwrap_or(&self.blobs);
         self.verify_below(top, &mut problems)?;
         for record in self.list()? {
-            if let Err(error) = self.get(&record.digest) {
+            if let Err(error) = self.get(&record.digest).and_then(|_| self.complete(&record.digest))
+            {
                 problems.push(Problem::Wrong { image: Some(record.name), error });
             }
         }
         Ok(problems)
+    }
+
+    /// Whether all that an image's manifest names is there.
+    fn complete(&self, image: &Digest) -> Result<(), StoreError> {
+        let manifest = self.manifest(image)?;
+        let missing = manifest.blobs().into_iter().find(|blob| !self.has(blob));
+        let absent = |blob: &super::Descriptor| StoreError::Absent {
+            digest: blob.digest,
+            path: self.blobs.clone(),
+        };
+        missing.map(absent).map_or(Ok(()), Err)
     }
 
     fn verify_below(

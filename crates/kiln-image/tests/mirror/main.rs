@@ -16,6 +16,7 @@ use kiln_image::build::{BuildError, Built, Order};
 use kiln_image::debian::suite::{Mirrors, native_architecture};
 use kiln_image::fetch::{Cache, FetchError, Fetcher, Patience};
 use kiln_image::lock::{Lock, Sources, Unlocked};
+use kiln_image::oci::registry::{Credentials, Registry};
 use kiln_image::openpgp::Keyring;
 use kiln_image::store::ImageStore;
 use kiln_model::spec::image::{Base, Recipe};
@@ -69,6 +70,7 @@ impl World {
             },
             architecture: native_architecture().to_owned(),
             now_seconds: NOW,
+            registry: Registry::new(patience, Credentials::default()),
         }
     }
 

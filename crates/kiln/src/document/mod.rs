@@ -1,6 +1,7 @@
 //! The documents that `--json` prints. Their schemas stand in `docs/schemas`.
 
 pub(crate) mod change;
+pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod generation;
 pub(crate) mod image;

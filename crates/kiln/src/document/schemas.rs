@@ -6,6 +6,7 @@ use kiln_daemon::api::document::{Drift, Status};
 use schemars::{JsonSchema, schema_for};
 
 use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
+use super::exchange::{ExportDocument, PullDocument, PushDocument};
 use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
 use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
@@ -33,6 +34,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<DiffDocument>("diff");
     check::<Drift>("drift");
     check::<EventsDocument>("events");
+    check::<ExportDocument>("export");
     check::<Failure>("failure");
     check::<FmtDocument>("fmt");
     check::<GenerationDocument>("generation");
@@ -43,6 +45,8 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<LockDocument>("lock");
     check::<LogsDocument>("logs");
     check::<PlanDocument>("plan");
+    check::<PullDocument>("pull");
+    check::<PushDocument>("push");
     check::<ResumeDocument>("resume");
     check::<Status>("status");
     check::<TopDocument>("top");

@@ -68,6 +68,16 @@ fn describe(event: &Event<'_>) -> (String, String) {
                 size(*total_bytes)
             ),
         ),
+        Event::Lookup { reference } => both(format!("asking for {reference}")),
+        Event::Upload { done_bytes, total_bytes, done, total } => (
+            "uploading".to_owned(),
+            format!(
+                "uploading {} {done}/{total} blobs, {}/{}",
+                bar(*done_bytes, *total_bytes, 20),
+                size(*done_bytes),
+                size(*total_bytes)
+            ),
+        ),
         Event::Unpack { package, done, total } => (
             "unpacking".to_owned(),
             format!("unpacking {} {done}/{total} {package}", bar(*done as u64, *total as u64, 20)),

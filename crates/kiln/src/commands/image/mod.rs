@@ -1,10 +1,18 @@
 //! `kiln image …`: images, without a daemon.
 
 mod build;
+mod export;
+mod import;
 mod list;
 mod lock;
+mod pull;
+mod push;
 mod verify;
 
+use std::path::PathBuf;
+
+use kiln_daemon::prepare::ImageProgress;
+use kiln_image::progress::{Event, Progress};
 use kiln_image::store::{ImageStore, Record};
 use kiln_model::name::{ComponentId, Kind};
 
@@ -12,7 +20,8 @@ use crate::cli::Variables;
 use crate::context::Context;
 use crate::document::image::{ImageDocument, ImagesDocument};
 use crate::error::{CommandError, Exit};
-use crate::progress::image::size;
+use crate::progress::Board;
+use crate::progress::image::{ImageBoard, size};
 use crate::render::table::Table;
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +54,36 @@ enum Verb {
         /// Its name, or its digest
         name: String,
     },
+    /// Bring an image, with its signatures and what else is said of it, to a registry
+    Push {
+        /// Its name, or its digest
+        name: String,
+        /// Where it goes, such as registry.example/app:1.2
+        reference: String,
+    },
+    /// Fetch an image, with its signatures and what else is said of it, from a registry
+    Pull {
+        /// Where it is, such as registry.example/app:1.2
+        reference: String,
+        /// What it is called here; the last part of the reference where not given
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Write an image as an OCI layout: a directory, or an archive that ends with .tar
+    Export {
+        /// Its name, or its digest
+        name: String,
+        /// The directory or archive
+        path: PathBuf,
+    },
+    /// Take in an image of an OCI layout: a directory or an archive, perhaps with :TAG
+    Import {
+        /// The directory or archive
+        path: String,
+        /// What it is called here; the tag, or the file's name, where not given
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Read every byte of the image store and compare it with its digest
     Verify {
         /// Only this one
@@ -58,6 +97,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Verb::Lock { upgrade, variables } => lock::run(context, *upgrade, variables),
         Verb::List => list::list(context),
         Verb::Show { name } => list::show(context, name),
+        Verb::Push { name, reference } => push::run(context, name, reference),
+        Verb::Pull { reference, name } => pull::run(context, reference, name.as_deref()),
+        Verb::Export { name, path } => export::run(context, name, path),
+        Verb::Import { path, name } => import::run(context, path, name.as_deref()),
         Verb::Verify { name } => verify::run(context, name.as_deref()),
     }
 }
@@ -115,14 +158,49 @@ fn records(context: &Context, name: &str) -> Result<(ImageStore, Vec<Record>), C
     if found.is_empty() { Err(absent()) } else { Ok((store, found)) }
 }
 
+/// Shows the progress of one thing that is not about an image of the stack.
+struct Shown<'a> {
+    board: ImageBoard<'a>,
+    id: ComponentId,
+}
+
+impl<'a> Shown<'a> {
+    fn new(board: &'a Board, name: &str) -> Self {
+        Self { board: ImageBoard::new(board), id: ComponentId::new(Kind::Image, name) }
+    }
+}
+
+impl Progress for Shown<'_> {
+    fn event(&self, event: Event<'_>) {
+        ImageProgress::event(&self.board, Some(&self.id), event);
+    }
+}
+
+/// A name for an image that comes from elsewhere: one that a component could have, as far as the
+/// letters allow.
+fn name_for(given: Option<&str>, origin: &str) -> Result<String, CommandError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    if let Some(name) = given {
+        if name.is_empty() || !name.chars().all(fits) || name.starts_with('.') {
+            return Err(CommandError::usage(format!("{name:?} can't be the name of an image"))
+                .with_help("letters, digits, `-`, `_` and `.` are allowed"));
+        }
+        return Ok(name.to_owned());
+    }
+    let name: String = origin.chars().map(|c| if fits(c) { c } else { '-' }).collect();
+    let name = name.trim_matches(['-', '.']).to_owned();
+    Ok(if name.is_empty() { "image".to_owned() } else { name })
+}
+
 fn document(record: &Record) -> ImageDocument {
     ImageDocument {
         name: record.name.clone(),
         recipe: record.recipe.to_string(),
         digest: record.digest.to_string(),
         size: record.size,
-        // What this root has built itself may be started by it.
-        admitted: true,
+        // What this root has built itself may be started by it; what came from elsewhere is only
+        // something to build on.
+        admitted: record.builder > 0,
         signed_by: None,
     }
 }

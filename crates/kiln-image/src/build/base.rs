@@ -1,0 +1,215 @@
+//! What an image starts from, before its own steps.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use kiln_model::digest::Digest;
+use kiln_model::name::ComponentId;
+use kiln_model::spec::image::Base;
+
+use super::{Build, BuildError};
+use crate::copy::{self, CopiedKind, CopyError};
+use crate::lock::{Request, Unlocked};
+use crate::oci::go_architecture;
+use crate::oci::layer::{self, LayerError};
+use crate::oci::layout::{Layout, LayoutError, split_tag};
+use crate::oci::reference::{InvalidReference, Reference};
+use crate::oci::transfer::TransferError;
+use crate::rootfs::{Rootfs, RootfsError};
+use crate::store::{Config, Descriptor, ImageConfig, Laid, RootFs, StoreError};
+use crate::tree::{Content, Tree};
+
+/// A base that can't be had, or can't be built on.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The reference is none.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// It can't be fetched, or is for other machines.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The layout can't be read.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The files of the stack can't be read.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The archive can't be read, or its layer can't be written.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its accounts can't be read.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// It has not been built.
+    #[error("{0} is not built yet; build it first")]
+    Missing(ComponentId),
+    /// A directory where an archive was expected.
+    #[error("tarball(\"{0}\") is not a file")]
+    NotAFile(String),
+}
+
+/// What an image is built on.
+pub(super) struct Below {
+    /// Its files.
+    pub(super) tree: Tree,
+    /// Its layers, which become the image's first ones.
+    pub(super) layers: Vec<Descriptor>,
+    /// What they are unpacked.
+    pub(super) config: Config,
+}
+
+/// The files that an image's steps start with, and what they came from.
+pub(super) struct Foundation {
+    pub(super) root: Rootfs,
+    pub(super) below: Option<Below>,
+}
+
+impl Build<'_> {
+    /// Brings about what the image starts from.
+    pub(super) fn foundation(&self, workspace: &Path) -> Result<Foundation, BuildError> {
+        let name = || self.order.name.to_owned();
+        let rootfs = |source| BuildError::Rootfs { name: name(), source };
+        if matches!(self.order.recipe.base, Base::Scratch) {
+            return Ok(Foundation { root: Rootfs::scratch().map_err(rootfs)?, below: None });
+        }
+        if let Some(request) = Request::of(self.order.recipe, &self.sources.architecture) {
+            let entry = self.lock.entry(&request).ok_or_else(|| BuildError::Unlocked {
+                name: name(),
+                reason: Unlocked::NoEntry(request.clone()),
+            })?;
+            let paths = super::fetch(&request.suite, entry, self.sources, self.progress)?;
+            let packages = super::unpack::unpack(entry, &paths, workspace, self.progress)?;
+            return Ok(Foundation {
+                root: Rootfs::debian(&packages).map_err(rootfs)?,
+                below: None,
+            });
+        }
+        self.on_image(workspace)
+            .map_err(|source| BuildError::Base { name: name(), source: Box::new(source) })
+    }
+
+    /// Starts from an image that came from elsewhere or was built before.
+    fn on_image(&self, workspace: &Path) -> Result<Foundation, BaseError> {
+        let (below, warnings) = match &self.order.recipe.base {
+            Base::Tarball { path, digest } => self.tarball(path, digest, workspace)?,
+            base => {
+                let image = self.base_image(base, workspace)?;
+                let laid = self.store.lay(&image, workspace, self.progress)?;
+                let Laid { tree, manifest, config, notes } = laid;
+                let own = |mut layer: Descriptor| {
+                    layer.media_type = crate::oci::oci_media_type(&layer.media_type).to_owned();
+                    layer.annotations.clear();
+                    layer
+                };
+                let layers = manifest.layers.into_iter().map(own).collect();
+                (Below { tree, layers, config }, notes)
+            }
+        };
+        let mut root = Rootfs::inherited(below.tree.clone())?;
+        root.warnings = warnings;
+        Ok(Foundation { root, below: Some(below) })
+    }
+
+    /// The manifest of the image that the base is, which is in the store then.
+    fn base_image(&self, base: &Base, workspace: &Path) -> Result<Digest, BaseError> {
+        let architecture = &self.sources.architecture;
+        let (image, shown) = match base {
+            Base::Oci { reference: text } => {
+                let reference: Reference = text.parse()?;
+                // The lock was asked for the inputs before, and has the reference.
+                let locked = self.lock.manifest(text, architecture).or(reference.digest);
+                let locked = locked.ok_or_else(|| StoreError::Absent {
+                    digest: Digest::of(text.as_bytes()),
+                    path: self.order.stack.into(),
+                })?;
+                let registry = &self.sources.registry;
+                self.store.fetch_locked(registry, &reference, &locked, self.progress)?;
+                (locked, text.clone())
+            }
+            Base::OciLayout { path, digest } => {
+                let (directory, tag) = split_tag(path);
+                let layout = self.layout(directory, digest, workspace)?;
+                let image = layout.select(tag, architecture)?;
+                layout.take(self.store, &image)?;
+                (image, path.clone())
+            }
+            Base::Image { image } => {
+                let record = self.bases.get(&image.id);
+                let record = record.ok_or_else(|| BaseError::Missing(image.id.clone()))?;
+                (record.digest, image.id.to_string())
+            }
+            Base::Debian { .. } | Base::Scratch | Base::Tarball { .. } => {
+                unreachable!("these are no images")
+            }
+        };
+        self.store.check_platform(&shown, &image, architecture)?;
+        Ok(image)
+    }
+
+    /// The layout in the stack's directory, as it was when its digest was taken.
+    fn layout(
+        &self,
+        directory: &str,
+        digest: &Digest,
+        workspace: &Path,
+    ) -> Result<Layout, BaseError> {
+        let entries = copy::collect(self.order.stack, directory, digest, workspace)?;
+        let file = |entry: copy::Copied| match entry.kind {
+            CopiedKind::File { content, .. } => Some((entry.path, content)),
+            _ => None,
+        };
+        let files: BTreeMap<_, _> = entries.into_iter().filter_map(file).collect();
+        Ok(Layout::of_files(Path::new(directory), files)?)
+    }
+
+    /// The root filesystem in an archive, which becomes a layer of its own.
+    fn tarball(
+        &self,
+        path: &str,
+        digest: &Digest,
+        workspace: &Path,
+    ) -> Result<(Below, Vec<String>), BaseError> {
+        let mut entries = copy::collect(self.order.stack, path, digest, workspace)?;
+        let Some(CopiedKind::File { content, .. }) = entries.pop().map(|entry| entry.kind) else {
+            return Err(BaseError::NotAFile(path.to_owned()));
+        };
+        let shown = format!("tarball(\"{path}\")");
+        let spool = workspace.join("tarball.tar");
+        let packed = content.len();
+        let opened = open(&content)
+            .map_err(|source| LayerError::Io { path: self.order.stack.join(path), source })?;
+        layer::unpack(&shown, opened, packed, &spool)?;
+        let mut tree = Tree::new();
+        let notes = layer::apply_rootfs(&mut tree, &spool, &shown)?;
+        let warning = (notes.devices > 0).then(|| {
+            format!("{} device files below /dev are left out: instances get a /dev", notes.devices)
+        });
+        let own = super::finish::write_layer(self.store, &tree, &layer::everything(&tree))?;
+        let config = Config {
+            architecture: go_architecture(&self.sources.architecture).to_owned(),
+            variant: None,
+            os: "linux".to_owned(),
+            config: ImageConfig::default(),
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: vec![own.diff_id] },
+        };
+        let below = Below { tree, layers: vec![own.descriptor], config };
+        Ok((below, warning.into_iter().collect()))
+    }
+}
+
+/// A content to be read from its beginning.
+fn open(content: &Content) -> io::Result<Box<dyn Read + '_>> {
+    Ok(match content {
+        Content::Bytes(bytes) => Box::new(&bytes[..]),
+        Content::Stored { path, offset, length } => {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(*offset))?;
+            Box::new(file.take(*length))
+        }
+    })
+}

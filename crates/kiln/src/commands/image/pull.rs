@@ -1,0 +1,46 @@
+//! `kiln image pull`: fetch an image from a registry.
+
+use kiln_image::debian::suite::native_architecture;
+use kiln_image::oci::reference::Reference;
+use kiln_image::oci::registry::Registry;
+use kiln_image::store::ImageStore;
+
+use super::{Shown, document, name_for};
+use crate::context::Context;
+use crate::document::exchange::PullDocument;
+use crate::error::{CommandError, Exit};
+use crate::progress::Board;
+
+pub(super) fn run(
+    context: &Context,
+    reference: &str,
+    name: Option<&str>,
+) -> Result<Exit, CommandError> {
+    let reference = self::reference(reference)?;
+    let name = name_for(name, reference.name())?;
+    context.root.prepare()?;
+    let store = ImageStore::open(context.root.path()).map_err(|e| CommandError::of(&e))?;
+    let board = Board::new(context.err);
+    let shown = Shown::new(&board, &name);
+    let pulled = store
+        .pull(&Registry::from_env(), &reference, &name, native_architecture(), &shown)
+        .map_err(|e| CommandError::of(&e))?;
+    board.finish();
+    let document = PullDocument {
+        image: document(&pulled.record),
+        reference: Some(reference.to_string()),
+        referrers: pulled.referrers,
+    };
+    context.print(&document, || {
+        format!(
+            "{} is in the store with the digest {}.",
+            document.image.name, document.image.digest
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// A reference as it is given on the command line.
+pub(super) fn reference(text: &str) -> Result<Reference, CommandError> {
+    text.parse::<Reference>().map_err(|e| CommandError::usage(e.to_string()))
+}
