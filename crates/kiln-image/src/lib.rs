@@ -17,5 +17,7 @@ pub mod lock;
 pub mod openpgp;
 pub mod progress;
 pub mod rootfs;
+pub mod sandbox;
 pub mod store;
 pub mod tree;
+pub mod trial;

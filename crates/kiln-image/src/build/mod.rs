@@ -1,5 +1,6 @@
 //! Building an image from a recipe and its locked inputs.
 
+mod run;
 mod steps;
 mod unpack;
 
@@ -7,7 +8,7 @@ use std::path::Path;
 
 use kiln_model::canonical::{self, EncodeError};
 use kiln_model::digest::Digest;
-use kiln_model::spec::image::{ImageIdentity, Inputs, Recipe};
+use kiln_model::spec::image::{ImageIdentity, Inputs, Recipe, Scripts};
 
 use crate::deb::DebError;
 use crate::erofs;
@@ -20,6 +21,7 @@ use crate::store::{
     Config, ImageConfig, ImageFiles, ImageStore, Manifest, Record, RootFs, StoreError,
 };
 
+pub use run::RunError;
 pub use steps::StepError;
 
 /// The version of what this module makes of the same inputs. It is raised with each change that
@@ -85,6 +87,14 @@ pub enum BuildError {
         name: String,
         /// Why.
         source: StepError,
+    },
+    /// A maintainer script has not done its work.
+    #[error("the maintainer scripts of image {name}")]
+    Scripts {
+        /// The image's name.
+        name: String,
+        /// Why.
+        source: RunError,
     },
     /// The user that the program is to run as is not there.
     #[error("image {name}: user")]
@@ -193,6 +203,13 @@ impl ImageStore {
         let name = || order.name.to_owned();
         let workspace = self.workspace()?;
         let rootfs = |source| BuildError::Rootfs { name: name(), source };
+        let ground = run::Ground {
+            sandbox: self.sandbox(),
+            workspace: workspace.path(),
+            env: &order.recipe.env,
+            clock: crate::sandbox::NO_DATE,
+            progress,
+        };
         let mut root = match Request::of(order.recipe, &sources.architecture) {
             None => Rootfs::scratch().map_err(rootfs)?,
             Some(request) => {
@@ -202,10 +219,15 @@ impl ImageStore {
                     entry.ok_or_else(|| BuildError::Unlocked { name: name(), reason: reason() })?;
                 let paths = fetch(&request.suite, entry, sources, progress)?;
                 let packages = unpack::unpack(entry, &paths, workspace.path(), progress)?;
-                Rootfs::debian(&packages).map_err(rootfs)?
+                let mut root = Rootfs::debian(&packages).map_err(rootfs)?;
+                if order.recipe.scripts == Scripts::Sandbox {
+                    run::scripts(&mut root, &packages, &sources.architecture, &ground)
+                        .map_err(|source| BuildError::Scripts { name: name(), source })?;
+                }
+                root
             }
         };
-        steps::apply(&mut root, order.recipe, order.stack, workspace.path())
+        steps::apply(&mut root, order.recipe, order.stack, &ground)
             .map_err(|source| BuildError::Step { name: name(), source })?;
         for warning in &root.warnings {
             progress.event(Event::Warning(warning));

@@ -5,6 +5,7 @@ use std::path::Path;
 use kiln_model::digest::Digest;
 use kiln_model::spec::image::{Recipe, Step};
 
+use super::run::{self, Ground, Program, RunError};
 use crate::copy::{self, Copied, CopiedKind, CopyError, time_of};
 use crate::rootfs::Rootfs;
 use crate::rootfs::accounts::AccountError;
@@ -48,23 +49,21 @@ pub enum StepError {
         /// The mode.
         mode: u32,
     },
-    /// A step that can't be done yet.
-    #[error("run {name:?}: not supported yet")]
-    NotYet {
-        /// The step's name.
-        name: String,
-    },
+    /// A program of the image has not done its work.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The image's own files have no place.
     #[error("the image's accounts and mount points can't be put in place")]
     Own(#[from] TreeError),
 }
 
-/// Does all steps, then writes the accounts and makes the writable places.
+/// Does all steps, then writes the accounts and makes the writable places. Programs run on the
+/// given ground.
 pub(super) fn apply(
     root: &mut Rootfs,
     recipe: &Recipe,
     stack: &Path,
-    workspace: &Path,
+    ground: &Ground<'_>,
 ) -> Result<(), StepError> {
     // Users first: a step may give files to a user that a later one adds.
     for step in &recipe.steps {
@@ -89,7 +88,7 @@ pub(super) fn apply(
     }
     root.write_accounts()?;
     for step in &recipe.steps {
-        apply_step(root, step, stack, workspace)?;
+        apply_step(root, step, stack, ground)?;
     }
     for path in recipe.writable.keys().chain(&recipe.workdir) {
         if root.tree.resolve(path).is_err() {
@@ -149,11 +148,21 @@ fn apply_step(
     root: &mut Rootfs,
     step: &Step,
     stack: &Path,
-    workspace: &Path,
+    ground: &Ground<'_>,
 ) -> Result<(), StepError> {
     match step {
         Step::User { .. } | Step::Group { .. } => Ok(()),
-        Step::Run { name, .. } => Err(StepError::NotYet { name: name.clone() }),
+        Step::Run { name, command, env, user, workdir, network } => {
+            let program = Program {
+                name,
+                command,
+                env,
+                user: user.as_deref(),
+                workdir: workdir.as_deref().unwrap_or("/"),
+                network: *network,
+            };
+            Ok(run::run(root, &program, ground)?)
+        }
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;
             let link = Inode::symlink(place.metadata(0o777)?, target);
@@ -173,7 +182,7 @@ fn apply_step(
         }
         Step::Copy { from, to, digest, owner, mode } => {
             let place = Target::new(root, "copy", to, owner.as_ref())?;
-            let entries = copy::collect(stack, from, digest, workspace)?;
+            let entries = copy::collect(stack, from, digest, ground.workspace)?;
             let start = destination(&root.tree, from, to, &entries);
             for entry in entries {
                 let mut path = start.clone();

@@ -19,6 +19,7 @@ mod verify;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_model::digest::Digest;
@@ -28,6 +29,8 @@ use serde::{Deserialize, Serialize};
 pub use oci::{Config, Descriptor, EROFS_MEDIA_TYPE, ImageConfig, Manifest, RootFs};
 pub use publish::Unfinished;
 pub use verify::Problem;
+
+use crate::sandbox::Sandbox;
 
 /// The longest manifest or configuration that is read, in bytes.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -105,6 +108,7 @@ pub struct ImageStore {
     blobs: PathBuf,
     index: PathBuf,
     temporary: PathBuf,
+    sandbox: Option<Arc<dyn Sandbox>>,
 }
 
 /// What was built for one component, as the index keeps it.
@@ -150,11 +154,24 @@ impl ImageStore {
             blobs: root.join("images/blobs/sha256"),
             index: root.join("store/images"),
             temporary: root.join("cache/tmp"),
+            sandbox: None,
         };
         for path in [&store.blobs, &store.index, &store.temporary] {
             fs::create_dir_all(path).map_err(at(path))?;
         }
         Ok(store)
+    }
+
+    /// The same store, in which programs of images that are being built run in `sandbox`.
+    #[must_use]
+    pub fn with_sandbox(mut self, sandbox: Arc<dyn Sandbox>) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Where programs of images that are being built run.
+    pub(crate) fn sandbox(&self) -> Option<&dyn Sandbox> {
+        self.sandbox.as_deref()
     }
 
     /// The file of a blob, whether it is there or not.
