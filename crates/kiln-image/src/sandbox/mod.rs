@@ -134,9 +134,5 @@ pub enum SandboxError {
 pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Runs a job to its end. Its output is handed on line by line while it runs. When this
     /// returns, no process of it is left, and nothing is mounted on its root.
-    fn run(
-        &self,
-        job: &Job<'_>,
-        output: &(dyn Fn(&str) + Sync),
-    ) -> Result<Finished, SandboxError>;
+    fn run(&self, job: &Job<'_>, output: &(dyn Fn(&str) + Sync)) -> Result<Finished, SandboxError>;
 }

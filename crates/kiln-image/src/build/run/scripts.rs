@@ -87,10 +87,7 @@ const ANSWERING: [(&str, &str); 5] = [
     ("dpkg-query", "exit 1"),
     ("dpkg-statoverride", "case \"$*\" in *--list*) exit 1;; esac"),
     ("dpkg-divert", "case \"$1\" in --truename) echo \"$2\";; esac"),
-    (
-        "ucf",
-        "while [ \"${1#-}\" != \"$1\" ]; do shift; done\n[ -e \"$2\" ] || cp -p \"$1\" \"$2\"",
-    ),
+    ("ucf", "while [ \"${1#-}\" != \"$1\" ]; do shift; done\n[ -e \"$2\" ] || cp -p \"$1\" \"$2\""),
 ];
 
 /// Runs `scripts` in their order on the tree.
@@ -105,7 +102,8 @@ pub(in crate::build) fn run_all(
         check_interpreter(root, script)?;
     }
     let first = label(first);
-    let failed = |error: TreeError| RunError::Directory { name: first.clone(), source: error.into() };
+    let failed =
+        |error: TreeError| RunError::Directory { name: first.clone(), source: error.into() };
     root.write_accounts().map_err(failed)?;
     let mut added = Vec::new();
     for (path, text, mode) in [POLICY, CONFMODULE] {
@@ -124,8 +122,7 @@ pub(in crate::build) fn run_all(
         for script in scripts {
             let name = label(script);
             let path = format!("{PLACE}/{name}");
-            let argv: Vec<String> =
-                [&path].into_iter().chain(&script.arguments).cloned().collect();
+            let argv: Vec<String> = [&path].into_iter().chain(&script.arguments).cloned().collect();
             let mut files = stand_ins.clone();
             files.push(JobFile { path, content: script.text.clone(), executable: true });
             let job = Job {
@@ -194,10 +191,9 @@ fn check_interpreter(root: &Rootfs, script: &MaintainerScript<'_>) -> Result<(),
     let line = script.text.lines().next().and_then(|line| line.strip_prefix("#!"));
     let interpreter = line.and_then(|line| line.split_whitespace().next());
     match interpreter {
-        Some(path) if root.tree.resolve(path).is_err() => Err(RunError::Interpreter {
-            script: label(script),
-            interpreter: path.to_owned(),
-        }),
+        Some(path) if root.tree.resolve(path).is_err() => {
+            Err(RunError::Interpreter { script: label(script), interpreter: path.to_owned() })
+        }
         _ => Ok(()),
     }
 }

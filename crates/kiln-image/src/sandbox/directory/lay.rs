@@ -98,8 +98,7 @@ fn make(root: &OwnedFd, visit: &Visit<'_>) -> Result<(), DirectoryError> {
 }
 
 fn write_file(root: &OwnedFd, path: &[u8], content: &Content) -> io::Result<()> {
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(root, path, flags, Mode::RUSR | Mode::WUSR)?);
     match content {
         Content::Bytes(bytes) => file.write_all(bytes),
