@@ -177,6 +177,7 @@ impl Launcher {
                 prefix_bits: 22,
                 gateway: Ipv4Addr::new(10, 99, 0, 1),
             }),
+            joins: None,
         }
     }
 }

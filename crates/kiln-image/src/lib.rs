@@ -19,5 +19,7 @@ pub mod openpgp;
 mod parallel;
 pub mod progress;
 pub mod rootfs;
+pub mod sandbox;
 pub mod store;
 pub mod tree;
+pub mod trial;

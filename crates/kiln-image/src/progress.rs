@@ -44,8 +44,22 @@ pub enum Event<'a> {
         /// Packages in all.
         total: usize,
     },
+    /// A program of the image runs.
+    Run {
+        /// What its step is called.
+        step: &'a str,
+        /// What it has just written; nothing when it starts.
+        line: Option<&'a str>,
+    },
     /// The filesystem is being written.
     Write,
+    /// The image is being tested.
+    Test {
+        /// What the test is called.
+        test: &'a str,
+        /// Whether it has passed; nothing when it starts.
+        passed: Option<bool>,
+    },
     /// Something that the user should know about the image.
     Warning(&'a str),
     /// The image is in the store.

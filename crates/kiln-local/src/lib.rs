@@ -2,8 +2,10 @@
 
 pub mod cgroup;
 pub mod instance;
+pub mod laboratory;
 pub mod launcher;
 pub mod local;
 pub mod logs;
 pub mod network;
+pub mod sandbox;
 pub mod seccomp;

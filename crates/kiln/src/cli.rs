@@ -95,4 +95,7 @@ pub(crate) enum Verb {
     /// Run the parent of all instances; the daemon starts it
     #[command(hide = true)]
     Launcher(commands::launcher::Args),
+    /// Run a program of an image; a build starts it
+    #[command(hide = true)]
+    Sandbox(commands::sandbox::Args),
 }

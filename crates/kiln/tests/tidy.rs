@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kiln-image", &["kiln-model"]),
     ("kiln-engine", &["kiln-model"]),
     ("kiln-gateway", &["kiln-model", "kiln-netns"]),
-    ("kiln-local", &["kiln-model", "kiln-engine", "kiln-gateway", "kiln-netns"]),
+    ("kiln-local", &["kiln-model", "kiln-image", "kiln-engine", "kiln-gateway", "kiln-netns"]),
     (
         "kiln-daemon",
         &["kiln-model", "kiln-config", "kiln-image", "kiln-engine", "kiln-local", "kiln-gateway"],

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use kiln_model::digest::Digest;
 use kiln_model::name::ComponentId;
-use kiln_model::spec::image::Base;
+use kiln_model::spec::image::{Base, Scripts, Step};
 
+use super::run::{self, Ground};
 use super::{Build, BuildError};
 use crate::copy::{self, CopiedKind, CopyError};
 use crate::lock::{Request, Unlocked};
@@ -71,7 +72,8 @@ pub(super) struct Foundation {
 
 impl Build<'_> {
     /// Brings about what the image starts from.
-    pub(super) fn foundation(&self, workspace: &Path) -> Result<Foundation, BuildError> {
+    pub(super) fn foundation(&self, ground: &Ground<'_>) -> Result<Foundation, BuildError> {
+        let workspace = ground.workspace;
         let name = || self.order.name.to_owned();
         let rootfs = |source| BuildError::Rootfs { name: name(), source };
         if matches!(self.order.recipe.base, Base::Scratch) {
@@ -84,10 +86,12 @@ impl Build<'_> {
             })?;
             let paths = super::fetch(&request.suite, entry, self.sources, self.progress)?;
             let packages = super::unpack::unpack(entry, &paths, workspace, self.progress)?;
-            return Ok(Foundation {
-                root: Rootfs::debian(&packages).map_err(rootfs)?,
-                below: None,
-            });
+            let mut root = Rootfs::debian(&packages).map_err(rootfs)?;
+            if self.order.recipe.scripts == Scripts::Sandbox {
+                run::scripts(&mut root, &packages, &self.sources.architecture, ground)
+                    .map_err(|source| BuildError::Scripts { name: name(), source })?;
+            }
+            return Ok(Foundation { root, below: None });
         }
         self.on_image(workspace)
             .map_err(|source| BuildError::Base { name: name(), source: Box::new(source) })
@@ -113,6 +117,29 @@ impl Build<'_> {
         let mut root = Rootfs::inherited(below.tree.clone())?;
         root.warnings = warnings;
         Ok(Foundation { root, below: Some(below) })
+    }
+
+    /// The files of the images of the stack that the recipe copies from.
+    pub(super) fn others(
+        &self,
+        workspace: &Path,
+    ) -> Result<BTreeMap<ComponentId, Tree>, BaseError> {
+        let mut others = BTreeMap::new();
+        for step in &self.order.recipe.steps {
+            let Step::Take { image, .. } = step else { continue };
+            if others.contains_key(&image.id) {
+                continue;
+            }
+            let record = self.bases.get(&image.id);
+            let record = record.ok_or_else(|| BaseError::Missing(image.id.clone()))?;
+            // Each keeps its contents in a directory of its own.
+            let place = workspace.join(format!("other-{}", others.len()));
+            std::fs::create_dir(&place)
+                .map_err(|source| StoreError::Io { path: place.clone(), source })?;
+            let laid = self.store.lay(&record.digest, &place, self.progress)?;
+            others.insert(image.id.clone(), laid.tree);
+        }
+        Ok(others)
     }
 
     /// The manifest of the image that the base is, which is in the store then.

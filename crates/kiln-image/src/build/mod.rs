@@ -2,6 +2,7 @@
 
 mod base;
 mod finish;
+mod run;
 mod steps;
 mod unpack;
 
@@ -24,6 +25,7 @@ use crate::rootfs::accounts::AccountError;
 use crate::store::{ImageFiles, ImageStore, Record, StoreError};
 
 pub use base::BaseError;
+pub use run::RunError;
 pub use steps::StepError;
 
 /// The version of what this module makes of the same inputs. It is raised with each change that
@@ -89,6 +91,14 @@ pub enum BuildError {
         name: String,
         /// Why.
         source: StepError,
+    },
+    /// A maintainer script has not done its work.
+    #[error("the maintainer scripts of image {name}")]
+    Scripts {
+        /// The image's name.
+        name: String,
+        /// Why.
+        source: RunError,
     },
     /// The user that the program is to run as is not there.
     #[error("image {name}: user")]
@@ -244,8 +254,20 @@ impl Build<'_> {
     fn build_anew(&self, component: Digest) -> Result<Built, BuildError> {
         let Order { name, recipe, stack } = self.order;
         let workspace = self.store.workspace()?;
-        let base::Foundation { mut root, below } = self.foundation(workspace.path())?;
-        steps::apply(&mut root, recipe, stack, workspace.path())
+        let ground = run::Ground {
+            sandbox: self.store.sandbox(),
+            workspace: workspace.path(),
+            env: &recipe.env,
+            clock: crate::sandbox::NO_DATE,
+            progress: self.progress,
+        };
+        let base::Foundation { mut root, below } = self.foundation(&ground)?;
+        let others = self.others(workspace.path()).map_err(|source| BuildError::Base {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        let materials = steps::Materials { stack, others: &others };
+        steps::apply(&mut root, recipe, &materials, &ground)
             .map_err(|source| BuildError::Step { name: name.to_owned(), source })?;
         for warning in &root.warnings {
             self.progress.event(Event::Warning(warning));

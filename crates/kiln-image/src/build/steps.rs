@@ -1,11 +1,16 @@
 //! The steps of a recipe, done to the tree in their order.
 
+mod take;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_model::digest::Digest;
+use kiln_model::name::ComponentId;
 use kiln_model::spec::image::{Recipe, Step};
 
-use crate::copy::{self, Copied, CopiedKind, CopyError, time_of};
+use super::run::{self, Ground, Program, RunError};
+use crate::copy::{self, CopiedKind, CopyError, time_of};
 use crate::rootfs::Rootfs;
 use crate::rootfs::accounts::AccountError;
 use crate::tree::{Inode, Metadata, Tree, TreeError};
@@ -48,23 +53,40 @@ pub enum StepError {
         /// The mode.
         mode: u32,
     },
-    /// A step that can't be done yet.
-    #[error("run {name:?}: not supported yet")]
-    NotYet {
-        /// The step's name.
-        name: String,
+    /// A program of the image has not done its work.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The image to copy from has not been built.
+    #[error("{0} is not built yet; build it first")]
+    NoImage(ComponentId),
+    /// There is nothing to copy in another image.
+    #[error("copy \"{path}\": {image} has nothing there")]
+    NotThere {
+        /// The path in the other image.
+        path: String,
+        /// The other image.
+        image: ComponentId,
     },
     /// The image's own files have no place.
     #[error("the image's accounts and mount points can't be put in place")]
     Own(#[from] TreeError),
 }
 
-/// Does all steps, then writes the accounts and makes the writable places.
+/// What steps bring files from.
+pub(super) struct Materials<'a> {
+    /// The stack's directory.
+    pub(super) stack: &'a Path,
+    /// The files of other images of the stack.
+    pub(super) others: &'a BTreeMap<ComponentId, Tree>,
+}
+
+/// Does all steps, then writes the accounts and makes the writable places. Programs run on the
+/// given ground.
 pub(super) fn apply(
     root: &mut Rootfs,
     recipe: &Recipe,
-    stack: &Path,
-    workspace: &Path,
+    materials: &Materials<'_>,
+    ground: &Ground<'_>,
 ) -> Result<(), StepError> {
     // Users first: a step may give files to a user that a later one adds.
     for step in &recipe.steps {
@@ -89,7 +111,7 @@ pub(super) fn apply(
     }
     root.write_accounts()?;
     for step in &recipe.steps {
-        apply_step(root, step, stack, workspace)?;
+        apply_step(root, step, materials, ground)?;
     }
     for path in recipe.writable.keys().chain(&recipe.workdir) {
         if root.tree.resolve(path).is_err() {
@@ -148,13 +170,26 @@ impl<'a> Target<'a> {
 fn apply_step(
     root: &mut Rootfs,
     step: &Step,
-    stack: &Path,
-    workspace: &Path,
+    materials: &Materials<'_>,
+    ground: &Ground<'_>,
 ) -> Result<(), StepError> {
     match step {
         Step::User { .. } | Step::Group { .. } => Ok(()),
-        Step::Take { from: name, .. } | Step::Run { name, .. } => {
-            Err(StepError::NotYet { name: name.clone() })
+        Step::Take { image, from, to, owner, mode } => {
+            let other = materials.others.get(&image.id);
+            let other = other.ok_or_else(|| StepError::NoImage(image.id.clone()))?;
+            take::take(root, other, &take::Order { image: &image.id, from, to, owner, mode: *mode })
+        }
+        Step::Run { name, command, env, user, workdir, network } => {
+            let program = Program {
+                name,
+                command,
+                env,
+                user: user.as_deref(),
+                workdir: workdir.as_deref().unwrap_or("/"),
+                network: *network,
+            };
+            Ok(run::run(root, &program, ground)?)
         }
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;
@@ -175,8 +210,10 @@ fn apply_step(
         }
         Step::Copy { from, to, digest, owner, mode } => {
             let place = Target::new(root, "copy", to, owner.as_ref())?;
-            let entries = copy::collect(stack, from, digest, workspace)?;
-            let start = destination(&root.tree, from, to, &entries);
+            let entries = copy::collect(materials.stack, from, digest, ground.workspace)?;
+            let is_directory =
+                entries.first().is_some_and(|entry| matches!(entry.kind, CopiedKind::Directory));
+            let start = destination(&root.tree, from, to, is_directory);
             for entry in entries {
                 let mut path = start.clone();
                 if !entry.path.is_empty() {
@@ -193,9 +230,7 @@ fn apply_step(
 
 /// Where a copy goes: a directory's entries into `to`, a file to `to`, or into it if `to` is a
 /// directory or ends with a slash.
-fn destination(tree: &Tree, from: &str, to: &str, entries: &[Copied]) -> Vec<u8> {
-    let is_directory =
-        entries.first().is_some_and(|entry| matches!(entry.kind, CopiedKind::Directory));
+fn destination(tree: &Tree, from: &str, to: &str, is_directory: bool) -> Vec<u8> {
     let into = to.ends_with('/') || tree.resolve(to).is_ok_and(Inode::is_directory);
     let trimmed = to.trim_end_matches('/');
     match Path::new(from).file_name() {

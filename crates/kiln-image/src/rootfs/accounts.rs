@@ -287,6 +287,38 @@ impl Accounts {
         Ok(())
     }
 
+    /// Takes over the accounts that stand in the tree: what a program of the image may have added.
+    pub(crate) fn learn(&mut self, tree: &Tree) -> Result<(), (String, io::Error)> {
+        let [passwd, group] = ["etc/passwd", "etc/group"].map(|path| {
+            let Some(content) = tree.resolve(path).ok().and_then(|inode| inode.content()) else {
+                return Ok(String::new());
+            };
+            let bytes = content.read().map_err(|error| (path.to_owned(), error))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        });
+        for line in group?.lines() {
+            if let [name, _, gid, ..] = line.split(':').collect::<Vec<_>>()[..]
+                && let Ok(gid) = gid.parse()
+            {
+                self.groups.insert(name.to_owned(), gid);
+            }
+        }
+        for line in passwd?.lines() {
+            if let [name, _, uid, gid, _, home, shell] = line.split(':').collect::<Vec<_>>()[..]
+                && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
+            {
+                self.add_user(name, uid, gid, home, shell);
+            }
+        }
+        Ok(())
+    }
+
+    /// The home directory of the user with this number.
+    pub(crate) fn home(&self, uid: u32) -> Option<&str> {
+        let user = self.users.values().find(|user| user.uid == uid)?;
+        Some(&user.home)
+    }
+
     /// The numbers of `USER`, `USER:GROUP`, each a name or a number. A number without a group
     /// gets the group of the same number.
     pub fn resolve(&self, owner: &str) -> Result<(u32, u32), AccountError> {

@@ -28,12 +28,14 @@ mod verify;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_model::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::oci::layer::LayerError;
+use crate::sandbox::Sandbox;
 
 pub(crate) use blobs::to_json;
 pub use derive::Laid;
@@ -146,6 +148,7 @@ pub struct ImageStore {
     blobs: PathBuf,
     index: PathBuf,
     temporary: PathBuf,
+    sandbox: Option<Arc<dyn Sandbox>>,
 }
 
 /// An image that is in the store.
@@ -176,12 +179,25 @@ impl ImageStore {
             blobs: root.join("images/blobs/sha256"),
             index: root.join("store/images"),
             temporary: root.join("cache/tmp"),
+            sandbox: None,
         };
         let (rootfs, references) = (store.index.join("rootfs"), store.index.join("references"));
         for path in [&store.blobs, &rootfs, &references, &store.temporary] {
             fs::create_dir_all(path).map_err(at(path))?;
         }
         Ok(store)
+    }
+
+    /// The same store, in which programs of images that are being built run in `sandbox`.
+    #[must_use]
+    pub fn with_sandbox(mut self, sandbox: Arc<dyn Sandbox>) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Where programs of images that are being built run.
+    pub(crate) fn sandbox(&self) -> Option<&dyn Sandbox> {
+        self.sandbox.as_deref()
     }
 
     /// The file of a blob, whether it is there or not.

@@ -24,15 +24,15 @@ use super::sys::{
 };
 
 /// Where an instance's root is put together, in the base.
-pub(super) const NEW_ROOT: &str = "/root";
+pub(crate) const NEW_ROOT: &str = "/root";
 /// The prepared /dev, in the base.
 const DEV: &str = "/dev";
 /// Where an instance's own files are gathered, in the base.
-pub(super) const FILES: &str = "/files";
+pub(crate) const FILES: &str = "/files";
 /// Mounted over directories that instances must not see.
-pub(super) const EMPTY_DIR: &str = "/empty";
+pub(crate) const EMPTY_DIR: &str = "/empty";
 /// Mounted over files that instances must not see.
-pub(super) const EMPTY_FILE: &str = "/nothing";
+pub(crate) const EMPTY_FILE: &str = "/nothing";
 
 /// Major and minor numbers of the devices every program may use, from the kernel's
 /// Documentation/admin-guide/devices.txt.
@@ -55,13 +55,13 @@ const LINKS: [(&str, &str); 5] = [
 
 /// The way from the launcher's own mount namespace to the host's.
 #[derive(Debug)]
-pub(super) struct Base {
+pub(crate) struct Base {
     host: OwnedFd,
 }
 
 impl Base {
     /// Moves the calling process into a new base. The process must have one thread.
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(crate) fn enter() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let host = rustix::fs::open("/", flags, Mode::empty())?;
         // SAFETY: one thread, whose view of the file system is meant to change.
@@ -90,13 +90,13 @@ impl Base {
     }
 
     /// A mount of the prepared /dev for one instance, attached nowhere yet.
-    pub(super) fn dev_mount() -> io::Result<OwnedFd> {
+    pub(crate) fn dev_mount() -> io::Result<OwnedFd> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         Ok(rustix::mount::open_tree(rustix::fs::CWD, DEV, flags)?)
     }
 
     /// `path`, an absolute path of the host, as the launcher reaches it.
-    pub(super) fn host(&self, path: &Path) -> PathBuf {
+    pub(crate) fn host(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/self/fd/{}", self.host.as_raw_fd()));
         root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -124,12 +124,12 @@ fn fill_dev() -> io::Result<()> {
 }
 
 /// A new instance of the file system `kind`, mounted nowhere yet.
-pub(super) fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+pub(crate) fn new_mount(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
     new_mount_with(kind, options, MountAttrFlags::empty())
 }
 
 /// As [`new_mount`], with attributes such as read-only. An option without a value is a flag.
-pub(super) fn new_mount_with(
+pub(crate) fn new_mount_with(
     kind: &str,
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
@@ -147,7 +147,7 @@ pub(super) fn new_mount_with(
 }
 
 /// Attaches the detached `mount` at `target`.
-pub(super) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+pub(crate) fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(mount.as_fd(), "", rustix::fs::CWD, target, flags)?;
     Ok(())

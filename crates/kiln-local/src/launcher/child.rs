@@ -76,8 +76,12 @@ fn prepare(birth: &Birth<'_>) -> Result<(), LaunchError> {
     detach(spec)?;
     mounts::root(birth.image)?;
     mounts::dev(birth.dev)?;
-    mounts::proc()?;
-    mounts::sys(birth.cgroups)?;
+    // A network that belongs to another instance is not to be configured, and /sys, which shows
+    // a network's interfaces, can't be mounted for it.
+    mounts::proc(spec.joins.is_none())?;
+    if spec.joins.is_none() {
+        mounts::sys(birth.cgroups)?;
+    }
     mounts::writable(&spec.writable, birth.identity)?;
     mounts::files(&spec.files)?;
     mounts::enter()?;
@@ -163,7 +167,7 @@ fn execute(birth: &Birth<'_>) -> LaunchError {
 }
 
 /// The paths to try for `program`, in their order.
-fn candidates(program: &str, env: &[(String, String)]) -> Vec<CString> {
+pub(crate) fn candidates(program: &str, env: &[(String, String)]) -> Vec<CString> {
     if program.contains('/') {
         return CString::new(program).into_iter().collect();
     }
@@ -176,7 +180,7 @@ fn candidates(program: &str, env: &[(String, String)]) -> Vec<CString> {
 }
 
 /// A program that is there and cannot be run says more than one that is not there.
-fn most_telling(first: io::Error, second: io::Error) -> io::Error {
+pub(crate) fn most_telling(first: io::Error, second: io::Error) -> io::Error {
     let absent =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR));
     if absent(&first) { second } else { first }

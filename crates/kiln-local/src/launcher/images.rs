@@ -33,7 +33,7 @@ struct ImageKey {
 
 /// The images in use.
 #[derive(Debug)]
-pub(super) struct Images {
+pub(crate) struct Images {
     mounted: HashMap<ImageKey, Weak<Mounted>>,
     /// The host's /dev, as the launcher reaches it.
     devices: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct Images {
 
 /// A mounted image. The last clone that goes takes the mount with it.
 #[derive(Debug, Clone)]
-pub(super) struct Image(Rc<Mounted>);
+pub(crate) struct Image(Rc<Mounted>);
 
 #[derive(Debug)]
 struct Mounted {
@@ -58,12 +58,12 @@ enum Source {
 
 impl Images {
     /// No images yet; `devices` is the host's /dev.
-    pub(super) fn new(devices: PathBuf) -> Self {
+    pub(crate) fn new(devices: PathBuf) -> Self {
         Self { mounted: HashMap::new(), devices }
     }
 
     /// Mounts the image at `path`, unless it is mounted already.
-    pub(super) fn open(&mut self, path: &Path) -> io::Result<Image> {
+    pub(crate) fn open(&mut self, path: &Path) -> io::Result<Image> {
         let file = File::open(path)?;
         let meta = file.metadata()?;
         let key = ImageKey {
@@ -132,7 +132,7 @@ impl Image {
     }
 
     /// The mount, to look files up in.
-    pub(super) fn root(&self) -> &OwnedFd {
+    pub(crate) fn root(&self) -> &OwnedFd {
         &self.0.mount
     }
 }

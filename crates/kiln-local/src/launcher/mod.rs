@@ -23,22 +23,22 @@
 //! is a [`protocol::LaunchError`] that names its stage, and leaves nothing.
 
 mod attach;
-mod base;
-mod child;
+pub(crate) mod base;
+pub(crate) mod child;
 pub(crate) mod clients;
 mod ensure;
 mod ids;
-mod images;
+pub(crate) mod images;
 mod loop_device;
-mod mounts;
+pub(crate) mod mounts;
 mod pipes;
-mod privileges;
+pub(crate) mod privileges;
 pub mod protocol;
 mod server;
 mod start;
-mod sys;
+pub(crate) mod sys;
 mod table;
-mod user;
+pub(crate) mod user;
 
 pub use ensure::{EnsureError, ensure_running};
 

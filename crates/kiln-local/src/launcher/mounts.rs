@@ -42,13 +42,14 @@ const PORT_START: &str = "sys/net/ipv4/ip_unprivileged_port_start";
 type Step<T = ()> = Result<T, LaunchError>;
 
 /// Attaches the image and makes it the place where the rest goes.
-pub(super) fn root(image: &OwnedFd) -> Step {
+pub(crate) fn root(image: &OwnedFd) -> Step {
     attach(image, Path::new(NEW_ROOT))
         .map_err(|error| LaunchError::os(Stage::Root, "mount the image", error))
 }
 
-/// Mounts /proc with its host-wide parts hidden or read-only.
-pub(super) fn proc() -> Step {
+/// Mounts /proc with its host-wide parts hidden or read-only. Where the network is the process's
+/// own, programs without capabilities may listen on every port of it.
+pub(crate) fn proc(own_network: bool) -> Step {
     let fail = |what: &str, error| LaunchError::os(Stage::Proc, what, error);
     let at = inside("/proc");
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -58,7 +59,7 @@ pub(super) fn proc() -> Step {
         new_mount_with("proc", &[], attributes).map_err(|error| fail("new /proc", error))?;
     attach(&mount, &at)
         .map_err(|error| fail("mount on /proc (a directory of the image)", error))?;
-    if at.join(PORT_START).exists() {
+    if own_network && at.join(PORT_START).exists() {
         fs::write(at.join(PORT_START), "0").map_err(|error| fail(PORT_START, error))?;
     }
     for part in READ_ONLY_PROC {
@@ -119,7 +120,7 @@ fn mount_cgroups(at: &Path, views: &[CgroupView]) -> io::Result<()> {
 }
 
 /// Mounts the prepared /dev read-only, and pseudo-terminals of the instance's own.
-pub(super) fn dev(dev: &OwnedFd) -> Step {
+pub(crate) fn dev(dev: &OwnedFd) -> Step {
     let fail = |what: &str, error| LaunchError::os(Stage::Dev, what, error);
     let at = inside("/dev");
     attach(dev, &at).map_err(|error| fail("mount on /dev (a directory of the image)", error))?;
@@ -159,7 +160,7 @@ pub(super) fn writable(mounts: &[WritableMount], owner: &Identity) -> Step {
 }
 
 /// Mounts the given files, read-only, from one small tmpfs that is shown nowhere else.
-pub(super) fn files(files: &[FileMount]) -> Step {
+pub(crate) fn files(files: &[FileMount]) -> Step {
     if files.is_empty() {
         return Ok(());
     }
@@ -198,7 +199,7 @@ fn write_file(store: &OwnedFd, name: &str, file: &FileMount) -> io::Result<()> {
 }
 
 /// Makes the new root the only thing that is left to be seen.
-pub(super) fn enter() -> Step {
+pub(crate) fn enter() -> Step {
     let enter = || -> io::Result<()> {
         chdir(NEW_ROOT)?;
         pivot_root(".", ".")?;
@@ -209,7 +210,7 @@ pub(super) fn enter() -> Step {
     enter().map_err(|error| LaunchError::os(Stage::Root, "pivot into the image", error))
 }
 
-fn inside(path: &str) -> PathBuf {
+pub(crate) fn inside(path: &str) -> PathBuf {
     Path::new(NEW_ROOT).join(path.trim_start_matches('/'))
 }
 

@@ -16,7 +16,7 @@ use crate::seccomp::Filter;
 const DEFAULT_OPEN_FILES: u64 = 1024;
 
 /// Becomes user 0 of the instance's user namespace, with the capabilities that this gives.
-pub(super) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
+pub(crate) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
     change_ids(&Identity::default())
         .map_err(|error| LaunchError::os(Stage::UserNamespace, "become user 0 of it", error))
 }
@@ -39,7 +39,7 @@ pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(
 }
 
 /// The launcher's own limit on core files, none, is inherited.
-fn limit_files(count: Option<u64>) -> io::Result<()> {
+pub(crate) fn limit_files(count: Option<u64>) -> io::Result<()> {
     let limit = match count {
         Some(count) => Rlimit { current: Some(count), maximum: Some(count) },
         // A program that wants more than the customary number raises it itself.
@@ -75,7 +75,7 @@ fn lock_secure_bits() -> io::Result<()> {
     Ok(rustix::thread::set_capabilities_secure_bits(bits)?)
 }
 
-fn change_ids(identity: &Identity) -> io::Result<()> {
+pub(crate) fn change_ids(identity: &Identity) -> io::Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     set_thread_groups(&groups)?;

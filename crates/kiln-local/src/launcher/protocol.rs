@@ -299,6 +299,10 @@ pub struct LaunchSpec {
     pub limits: Limits,
     /// Where it is attached. Without it there is only a loopback interface, which is down.
     pub network: Option<NetworkAttachment>,
+    /// A running instance whose network interfaces it shares from the start, instead of being
+    /// attached anywhere. It has no /sys then.
+    #[serde(default)]
+    pub joins: Option<String>,
 }
 
 impl fmt::Debug for LaunchSpec {

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kiln_netns::Namespace;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -141,31 +142,27 @@ impl Starter {
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(|error| LaunchError::os(Stage::Clone, "socket pair", error))?;
         let (v1_tasks, unified) = open_group(group)?;
-        let mut flags = NAMESPACES;
-        if first_host_id.is_some() {
-            flags |= libc::CLONE_NEWUSER as u64;
-        }
-        // SAFETY: the launcher has one thread.
-        let cloned = unsafe { sys::clone3(flags, unified.as_ref().map(AsFd::as_fd)) };
-        let (pid, pidfd) = match cloned
-            .map_err(|error| LaunchError::os(Stage::Clone, "clone into new namespaces", error))?
-        {
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
-            Cloned::Child => {
-                drop(socket);
-                child::run(&Birth {
-                    spec,
-                    identity,
-                    socket: &child_socket,
-                    image: &root,
-                    dev: &dev,
-                    v1_tasks: &v1_tasks,
-                    cgroups: &self.views,
-                    stdio: [self.null.as_fd(), output[0].write.as_fd(), output[1].write.as_fd()],
-                    user_namespace: first_host_id.is_some(),
-                })
-            }
+        let birth = Birth {
+            spec,
+            identity,
+            socket: &child_socket,
+            image: &root,
+            dev: &dev,
+            v1_tasks: &v1_tasks,
+            cgroups: &self.views,
+            stdio: [self.null.as_fd(), output[0].write.as_fd(), output[1].write.as_fd()],
+            user_namespace: first_host_id.is_some(),
         };
+        let into = unified.as_ref().map(AsFd::as_fd);
+        let cloned = match &spec.joins {
+            None => clone(&birth, into, NAMESPACES | libc::CLONE_NEWNET as u64),
+            Some(other) => self
+                .network_of(other)?
+                .enter(|| clone(&birth, into, NAMESPACES))
+                .map_err(|error| LaunchError::new(Stage::Network, error.to_string()))?,
+        };
+        let (pid, pidfd) = cloned
+            .map_err(|error| LaunchError::os(Stage::Clone, "clone into new namespaces", error))?;
         let [stdout, stderr] = output;
         let newborn = Newborn {
             pid,
@@ -186,6 +183,19 @@ impl Starter {
                 Err(error)
             }
         }
+    }
+
+    /// The network namespace of a running instance.
+    fn network_of(&self, instance: &str) -> Result<Namespace, LaunchError> {
+        let absent = || {
+            let text = format!("there is no running instance {instance} whose network to share");
+            LaunchError::new(Stage::Network, text)
+        };
+        let record = record::read(&self.root, instance).ok().flatten().ok_or_else(absent)?;
+        if !self.cgroups.group(instance).processes().contains(&record.pid) {
+            return Err(absent());
+        }
+        Namespace::of_process(record.pid.unsigned_abs()).map_err(|_| absent())
     }
 
     /// What the launcher does for the child while that works on its mounts.
@@ -241,13 +251,27 @@ impl Starter {
     }
 }
 
-/// All namespaces but the user's, which not every kernel permits, and the control groups', whose
-/// root would be the launcher's group; the child makes that one itself.
-const NAMESPACES: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS) as u64;
+/// All namespaces but the network's, which may be another instance's, the user's, which not every
+/// kernel permits, and the control groups', whose root would be the launcher's group; the child
+/// makes that one itself.
+const NAMESPACES: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+
+/// Makes the child, which never returns from here: it must not leave its namespaces again.
+fn clone(
+    birth: &Birth<'_>,
+    group: Option<BorrowedFd<'_>>,
+    mut flags: u64,
+) -> io::Result<(i32, OwnedFd)> {
+    if birth.user_namespace {
+        flags |= libc::CLONE_NEWUSER as u64;
+    }
+    // SAFETY: the launcher has one thread.
+    match unsafe { sys::clone3(flags, group) }? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => child::run(birth),
+    }
+}
 
 fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
     let id = spec.instance.as_bytes();
@@ -258,6 +282,8 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         "there is no program to run; give the image an entrypoint".to_owned()
     } else if spec.hostname.is_empty() || spec.hostname.len() > 64 {
         format!("the host name `{}` is not 1 to 64 bytes long", spec.hostname)
+    } else if spec.network.is_some() && spec.joins.is_some() {
+        "it can be attached to a network or share another instance's, not both".to_owned()
     } else if let Some(name) = bad_variable(&spec.env) {
         format!("`{name}` cannot be the name of an environment variable")
     } else if let Some(mount) = spec.writable.iter().find(|mount| !may_be_writable(mount)) {

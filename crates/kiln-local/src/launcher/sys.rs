@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// Makes a mount read-only.
-pub(super) const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 /// Ignores set-user-ID bits.
-pub(super) const MOUNT_ATTR_NOSUID: u64 = 0x2;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 /// Device nodes open nothing.
-pub(super) const MOUNT_ATTR_NODEV: u64 = 0x4;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
 /// Nothing can be executed.
-pub(super) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 /// Translates file owners through a user namespace.
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
@@ -50,7 +50,7 @@ struct CloneArgs {
 }
 
 /// Which side of [`clone3`] the caller is on.
-pub(super) enum Cloned {
+pub(crate) enum Cloned {
     /// The new process.
     Child,
     /// The caller, with the new process's pid as it sees it and a pidfd of it.
@@ -70,7 +70,7 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 ///
 /// # Safety
 /// The process must have one thread, so that no lock is held by a thread the child lacks.
-pub(super) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+pub(crate) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
@@ -97,13 +97,13 @@ pub(super) unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::R
 }
 
 /// Sets `attributes` on the mount at `path` under `dir`, or on `dir` itself if it is empty.
-pub(super) fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, attributes: u64) -> io::Result<()> {
+pub(crate) fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, attributes: u64) -> io::Result<()> {
     let attr = MountAttr { attr_set: attributes, ..MountAttr::default() };
     set_mount_attributes(dir, path, &attr)
 }
 
 /// Shows the files of the detached mount `mount` as owned through `user_namespace`.
-pub(super) fn mount_idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     let attr = MountAttr {
         attr_set: MOUNT_ATTR_IDMAP,
         userns_fd: u64::from(user_namespace.as_raw_fd().unsigned_abs()),
@@ -128,7 +128,7 @@ fn set_mount_attributes(dir: BorrowedFd<'_>, path: &CStr, attr: &MountAttr) -> i
 }
 
 /// Marks every descriptor from `first` on as closed by `execve`.
-pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: only marks descriptors; none is closed under an owner.
     check(unsafe {
         libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
@@ -137,7 +137,7 @@ pub(super) fn close_on_exec_from(first: u32) -> io::Result<()> {
 }
 
 /// Leaves the session keyring of the parent for a new, empty one.
-pub(super) fn join_new_session_keyring() -> io::Result<()> {
+pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is handed over.
     check(unsafe {
@@ -147,7 +147,7 @@ pub(super) fn join_new_session_keyring() -> io::Result<()> {
 }
 
 /// Replaces the process by `program`. Returns only on failure.
-pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+pub(crate) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
         strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
     };
@@ -159,7 +159,7 @@ pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::E
 
 /// Sets every signal to its default, as a program expects to find them: what is ignored stays so
 /// through an exec.
-pub(super) fn reset_signals() {
+pub(crate) fn reset_signals() {
     for signal in 1..=64 {
         set_default(signal);
     }
@@ -172,12 +172,12 @@ pub(super) fn reset_signals() {
 }
 
 /// Takes back that SIGPIPE is ignored.
-pub(super) fn reset_sigpipe() {
+pub(crate) fn reset_sigpipe() {
     set_default(libc::SIGPIPE);
 }
 
 /// Lets writes to closed pipes fail instead of ending the process.
-pub(super) fn ignore_sigpipe() {
+pub(crate) fn ignore_sigpipe() {
     // SAFETY: installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }

@@ -13,17 +13,17 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The ids a program runs with, as the image numbers them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     /// User id.
-    pub(super) uid: u32,
+    pub(crate) uid: u32,
     /// Group id.
-    pub(super) gid: u32,
+    pub(crate) gid: u32,
     /// Further groups that the user is a member of.
-    pub(super) groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
 }
 
 /// Looks `user` (`name`, `uid`, `name:group`, `uid:gid` or empty) up in the tree under `root`.
-pub(super) fn resolve(root: impl AsFd, user: &str) -> Result<Identity, String> {
+pub(crate) fn resolve(root: impl AsFd, user: &str) -> Result<Identity, String> {
     if user.is_empty() {
         return Ok(Identity::default());
     }

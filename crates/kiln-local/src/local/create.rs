@@ -18,10 +18,10 @@ use crate::launcher::protocol::{
 use crate::network;
 
 /// Where programs are looked for when neither image nor server says so.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Open files of one process.
-const OPEN_FILES: u64 = 16_384;
+pub(crate) const OPEN_FILES: u64 = 16_384;
 
 impl Machine {
     pub(super) fn create_network(&self, creation: &NetworkCreation) -> Result<(), TargetError> {
@@ -112,6 +112,7 @@ impl Machine {
                 prefix_bits: creation.network_identity.cidr.prefix_len(),
                 gateway: creation.network_identity.resolver(),
             }),
+            joins: None,
         })
     }
 
@@ -145,7 +146,7 @@ impl Machine {
     }
 }
 
-fn writable_mount(path: &str, size: Bytes) -> WritableMount {
+pub(crate) fn writable_mount(path: &str, size: Bytes) -> WritableMount {
     WritableMount { path: path.to_owned(), size_bytes: size.0, mode: 0o1777, exec: false }
 }
 
@@ -193,7 +194,7 @@ fn way_out(stage: Stage) -> Option<&'static str> {
 }
 
 /// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

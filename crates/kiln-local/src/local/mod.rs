@@ -1,6 +1,6 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
-mod create;
+pub(crate) mod create;
 mod destroy;
 mod events;
 mod health;

@@ -21,6 +21,11 @@ pub(super) enum Verdict {
         /// The values that are allowed.
         values: Vec<u32>,
     },
+    /// The process's tracer answers it.
+    Trace,
+    /// The process's tracer answers it if the low half of its first argument is one of these;
+    /// else it is made.
+    TraceFirstArgument(Vec<u32>),
 }
 
 /// The error of a refused call, `EPERM` of asm-generic/errno-base.h.
@@ -45,6 +50,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const RETURN_ALLOW: u32 = 0x7fff_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_TRACE: u32 = 0x7ff0_0000;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
 
 /// `AUDIT_ARCH_*` of linux/audit.h.
@@ -111,6 +117,16 @@ fn decide(verdict: &Verdict) -> Vec<sock_filter> {
     match verdict {
         Verdict::Allow => vec![step(RETURN, RETURN_ALLOW)],
         Verdict::Errno(number) => vec![errno(*number)],
+        Verdict::Trace => vec![step(RETURN, RETURN_TRACE)],
+        Verdict::TraceFirstArgument(values) => {
+            let mut code = vec![step(LOAD, OFFSET_FIRST_ARGUMENT)];
+            for value in values {
+                code.push(branch(JUMP_EQUAL, *value, 0, 1));
+                code.push(step(RETURN, RETURN_TRACE));
+            }
+            code.push(step(RETURN, RETURN_ALLOW));
+            code
+        }
         Verdict::FirstArgument { mask, values } => {
             let mut code = vec![step(LOAD, OFFSET_FIRST_ARGUMENT), step(AND, *mask)];
             for value in values {
@@ -182,16 +198,21 @@ mod tests {
             (0..900).filter(|number| number % 3 != 1).map(|n| (n, Verdict::Allow)).collect();
         rules.insert(301, Verdict::Errno(38));
         rules.insert(0, Verdict::FirstArgument { mask: 0xf0, values: vec![0x10, 0x30] });
+        rules.insert(2, Verdict::Trace);
+        rules.insert(3, Verdict::TraceFirstArgument(vec![0, 5]));
         let program = compile(&rules);
         for number in 0..1000 {
             let expected = match rules.get(&number) {
                 Some(Verdict::Errno(number)) => RETURN_ERRNO | u32::from(*number),
-                Some(Verdict::Allow | Verdict::FirstArgument { .. }) => RETURN_ALLOW,
+                Some(Verdict::Trace) => RETURN_TRACE,
+                Some(_) => RETURN_ALLOW,
                 None => RETURN_ERRNO | 1,
             };
             assert_eq!(run(&program, ARCHITECTURE, number, 0x3f), expected, "call {number}");
         }
         assert_eq!(run(&program, ARCHITECTURE, 0, 0x2f), RETURN_ERRNO | 1);
+        assert_eq!(run(&program, ARCHITECTURE, 3, 5), RETURN_TRACE);
+        assert_eq!(run(&program, ARCHITECTURE, 3, 1), RETURN_ALLOW);
         assert_eq!(run(&program, ARCHITECTURE ^ 1, 3, 0), RETURN_KILL_PROCESS);
     }
 }

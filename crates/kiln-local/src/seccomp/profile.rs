@@ -349,3 +349,26 @@ pub(super) fn rules() -> BTreeMap<u32, Verdict> {
         .filter_map(|(number, verdict)| Some((u32::try_from(number).ok()?, verdict)))
         .collect()
 }
+
+/// Clocks that tell the time of the wall, of linux/time.h: `CLOCK_REALTIME`,
+/// `CLOCK_REALTIME_COARSE`, `CLOCK_REALTIME_ALARM`, `CLOCK_TAI`.
+const WALL_CLOCKS: [u32; 4] = [0, 5, 8, 11];
+
+/// The rules for programs that run while an image is built.
+pub(super) fn build_rules(clock_is_fixed: bool) -> BTreeMap<u32, Verdict> {
+    let mut rules = rules();
+    let mut set = |number: libc::c_long, verdict| {
+        rules.extend(u32::try_from(number).ok().map(|number| (number, verdict)));
+    };
+    set(libc::SYS_chroot, Verdict::Allow);
+    if clock_is_fixed {
+        set(libc::SYS_clock_gettime, Verdict::TraceFirstArgument(WALL_CLOCKS.to_vec()));
+        set(libc::SYS_gettimeofday, Verdict::Trace);
+        #[cfg(target_arch = "x86_64")]
+        set(libc::SYS_time, Verdict::Trace);
+        // They tell the time, too.
+        set(libc::SYS_adjtimex, Verdict::Errno(ENOSYS));
+        set(libc::SYS_clock_adjtime, Verdict::Errno(ENOSYS));
+    }
+    rules
+}

@@ -90,6 +90,7 @@ impl TestRoot {
                 oom_score_adjust: 100,
             },
             network: None,
+            joins: None,
         }
     }
 

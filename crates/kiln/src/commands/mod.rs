@@ -16,6 +16,7 @@ pub(crate) mod logs;
 pub(crate) mod plan;
 pub(crate) mod resume;
 pub(crate) mod rollback;
+pub(crate) mod sandbox;
 pub(crate) mod scale;
 pub(crate) mod serve;
 pub(crate) mod show;
@@ -54,5 +55,6 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Version(args) => version::run(context, &args),
         Verb::Gateway(args) => gateway::run(context, &args),
         Verb::Launcher(args) => launcher::run(context, &args),
+        Verb::Sandbox(args) => sandbox::run(context, &args),
     }
 }

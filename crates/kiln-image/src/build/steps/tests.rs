@@ -27,7 +27,14 @@ fn copy_step(stack: &TempDir, from: &str, to: &str) -> Step {
 fn applied(stack: &TempDir, steps: Vec<Step>) -> Result<Rootfs, StepError> {
     let workspace = tempfile::tempdir().unwrap();
     let mut root = Rootfs::scratch().unwrap();
-    apply(&mut root, &recipe(steps), stack.path(), workspace.path())?;
+    let ground = Ground {
+        sandbox: None,
+        workspace: workspace.path(),
+        env: &BTreeMap::new(),
+        clock: crate::sandbox::NO_DATE,
+        progress: &(),
+    };
+    apply(&mut root, &recipe(steps), stack.path(), &ground)?;
     Ok(root)
 }
 
