@@ -23,9 +23,9 @@ pub trait ImageProgress: Sync {
 }
 
 /// The progress of one image.
-struct Of<'a> {
-    image: Option<&'a ComponentId>,
-    told: &'a dyn ImageProgress,
+pub(super) struct Of<'a> {
+    pub(super) image: Option<&'a ComponentId>,
+    pub(super) told: &'a dyn ImageProgress,
 }
 
 impl Progress for Of<'_> {
@@ -36,7 +36,7 @@ impl Progress for Of<'_> {
 
 impl Draft {
     /// The images and their recipes, in the order of the files.
-    fn recipes(&self) -> impl Iterator<Item = (&ComponentId, &Recipe)> {
+    pub(super) fn recipes(&self) -> impl Iterator<Item = (&ComponentId, &Recipe)> {
         self.specs.iter().filter_map(|s| Some((&s.id, &s.as_image()?.identity.recipe)))
     }
 
@@ -94,6 +94,7 @@ impl Draft {
             let order = Order { name: &id.name, recipe, stack: &self.directory };
             let progress = Of { image: Some(id), told };
             let done = store.build(order, &self.lock, &sources, &progress).map_err(Box::new)?;
+            self.admit(&store, root, id, &done)?;
             built.insert(id.clone(), done.record);
         }
         Ok(built)

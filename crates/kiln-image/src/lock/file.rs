@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use kiln_model::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{Lock, LockEntry, LockedPackage, Request};
+use super::{Lock, LockEntry, LockedPackage, Request, sum};
 use crate::debian::archive::ArchiveRecord;
 
 /// The lock's name in the stack's directory.
@@ -37,6 +37,15 @@ pub enum LockFileError {
         /// Why.
         source: serde_json::Error,
     },
+    /// It is not what was written.
+    #[error(
+        "{path} was altered since kiln wrote it; restore it from your version control, or, if you \
+         merged it, take out its line `sum`: it is then taken as it stands"
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is of another version.
     #[error("{path} has format {found}, this program reads {VERSION}; use the kiln that wrote it")]
     Version {
@@ -59,6 +68,7 @@ struct Document {
     _version: u32,
     debian: Vec<EntryDocument>,
     copies: Vec<CopyDocument>,
+    sum: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +103,9 @@ impl Lock {
             return Err(LockFileError::Version { path, found: version });
         }
         let document: Document = serde_json::from_slice(&text).map_err(damaged)?;
+        if !sum::holds(&text, document.sum.as_ref()) {
+            return Err(LockFileError::Altered { path });
+        }
         let entry = |entry: EntryDocument| {
             let EntryDocument { suite, architecture, request, archives, packages } = entry;
             let request = Request { suite, architecture, packages: request };
@@ -147,7 +160,7 @@ impl Lock {
         };
         let copies: Vec<CopyDocument> = self.copies.iter().map(copy).collect();
         let _ = write!(text, "\n  ],\n  \"copies\": [{}\n  ]\n}}\n", lines(&copies, 4));
-        text
+        sum::seal(&text)
     }
 }
 

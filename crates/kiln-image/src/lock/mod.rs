@@ -7,6 +7,7 @@
 
 mod file;
 mod resolve;
+mod sum;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -12,8 +12,10 @@
 //! manifest's. A blob is written elsewhere, synced, and renamed to the name that is its checksum,
 //! so that under `ROOT/images` stands nothing that is not whole and covered by its name.
 
+mod hold;
 mod oci;
 mod publish;
+mod referrers;
 mod verify;
 
 use std::fs::{self, File, OpenOptions};
@@ -25,6 +27,7 @@ use kiln_model::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+pub use hold::Hold;
 pub use oci::{Config, Descriptor, EROFS_MEDIA_TYPE, ImageConfig, Manifest, RootFs};
 pub use publish::Unfinished;
 pub use verify::Problem;
@@ -141,6 +144,7 @@ pub struct ImageFiles {
 #[derive(Debug)]
 pub struct BuildLock {
     _file: File,
+    _hold: Hold,
 }
 
 impl ImageStore {
@@ -254,7 +258,7 @@ impl ImageStore {
         let started = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(BuildLock { _file: file }),
+                Ok(()) => return Ok(BuildLock { _file: file, _hold: self.hold()? }),
                 Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < BUILD_WAIT => {
                     std::thread::sleep(Duration::from_millis(50));
                 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_model::digest::Digest;
 
-use super::{ImageStore, StoreError, at};
+use super::{ImageStore, StoreError, at, hold};
 use crate::checksum::{self, Hasher};
 
 /// A file that is being written; it is gone when dropped before it was published.
@@ -62,6 +62,7 @@ impl ImageStore {
     /// and whole stays as it is.
     pub fn publish(&self, mut unfinished: Unfinished) -> Result<(Digest, u64), StoreError> {
         let (digest, length) = std::mem::take(&mut unfinished.hasher).finish();
+        let _hold = self.hold()?;
         let path = self.blob(&digest);
         let whole =
             File::open(&path).and_then(checksum::of_reader).is_ok_and(|(found, _)| found == digest);
@@ -71,6 +72,8 @@ impl ImageStore {
                 file.set_permissions(read_only).map_err(at(&unfinished.path))?;
             }
             unfinished.rename_to(&path)?;
+        } else {
+            hold::make_young(&path)?;
         }
         Ok((digest, length))
     }

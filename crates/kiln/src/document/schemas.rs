@@ -10,6 +10,9 @@ use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
 use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
 use super::look::{EventsDocument, LogsDocument, TopDocument};
+use super::trust::{
+    CollectionDocument, ExportedKeyDocument, KeyDocument, KeysDocument, RevocationDocument,
+};
 use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
 
 /// Compares a schema with the committed one. With `KILN_UPDATE_GOLDEN` set, writes it instead.
@@ -30,9 +33,11 @@ fn check<T: JsonSchema>(name: &str) {
 #[test]
 fn committed_schemas_are_those_of_the_documents() {
     check::<ChangeOutcome>("change");
+    check::<CollectionDocument>("collection");
     check::<DiffDocument>("diff");
     check::<Drift>("drift");
     check::<EventsDocument>("events");
+    check::<ExportedKeyDocument>("exported-key");
     check::<Failure>("failure");
     check::<FmtDocument>("fmt");
     check::<GenerationDocument>("generation");
@@ -40,10 +45,13 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<ImageDetailDocument>("image");
     check::<ImagesDocument>("images");
     check::<InitDocument>("init");
+    check::<KeyDocument>("key");
+    check::<KeysDocument>("keys");
     check::<LockDocument>("lock");
     check::<LogsDocument>("logs");
     check::<PlanDocument>("plan");
     check::<ResumeDocument>("resume");
+    check::<RevocationDocument>("revocation");
     check::<Status>("status");
     check::<TopDocument>("top");
     check::<ValidateDocument>("validate");

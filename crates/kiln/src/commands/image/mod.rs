@@ -1,13 +1,20 @@
 //! `kiln image …`: images, without a daemon.
 
 mod build;
+mod gc;
+mod key;
 mod list;
 mod lock;
+mod rebuild;
+mod revoke;
+mod sbom;
+mod standing;
 mod verify;
 
 use kiln_image::store::{ImageStore, Record};
 use kiln_model::name::{ComponentId, Kind};
 
+use self::standing::Judge;
 use crate::cli::Variables;
 use crate::context::Context;
 use crate::document::image::{ImageDocument, ImagesDocument};
@@ -45,11 +52,39 @@ enum Verb {
         /// Its name, or its digest
         name: String,
     },
-    /// Read every byte of the image store and compare it with its digest
+    /// Print the bill of materials of an image
+    Sbom {
+        /// Its name, or its digest
+        name: String,
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: sbom::Format,
+    },
+    /// Read every byte of the image store, and check signatures and keys
     Verify {
         /// Only this one
         name: Option<String>,
+        /// Build anew from the lock too, and compare
+        #[arg(long)]
+        rebuild: bool,
+        #[command(flatten)]
+        variables: Variables,
     },
+    /// Let an image never be started again
+    Revoke {
+        /// Its name, or its digest
+        name: String,
+        /// Why, for those who are refused
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The keys that sign what is admitted
+    Key(key::Args),
+    /// Remove images that no generation, instance or lock needs
+    Gc(gc::Args),
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -58,7 +93,16 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Verb::Lock { upgrade, variables } => lock::run(context, *upgrade, variables),
         Verb::List => list::list(context),
         Verb::Show { name } => list::show(context, name),
-        Verb::Verify { name } => verify::run(context, name.as_deref()),
+        Verb::Sbom { name, format } => sbom::run(context, name, *format),
+        Verb::Verify { name, rebuild: true, variables } => {
+            rebuild::run(context, name.as_deref(), variables)
+        }
+        Verb::Verify { name, .. } => verify::run(context, name.as_deref()),
+        Verb::Revoke { name, reason, yes } => {
+            revoke::run(context, name, reason.as_deref(), *yes)
+        }
+        Verb::Key(args) => key::run(context, args),
+        Verb::Gc(args) => gc::run(context, args),
     }
 }
 
@@ -115,22 +159,36 @@ fn records(context: &Context, name: &str) -> Result<(ImageStore, Vec<Record>), C
     if found.is_empty() { Err(absent()) } else { Ok((store, found)) }
 }
 
-fn document(record: &Record) -> ImageDocument {
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn document(judge: &Judge, record: &Record) -> ImageDocument {
+    let standing = judge.of(&record.digest);
     ImageDocument {
         name: record.name.clone(),
         recipe: record.recipe.to_string(),
         digest: record.digest.to_string(),
         size: record.size,
-        // What this root has built itself may be started by it.
-        admitted: true,
-        signed_by: None,
+        admitted: standing.admitted,
+        signed_by: standing.signed_by.map(|key| key.to_string()),
+        because: standing.because,
     }
 }
 
 fn table(document: &ImagesDocument) -> String {
     let mut table = Table::default();
     for image in &document.images {
-        table.row([&image.name, &image.digest[..image.digest.len().min(19)], &size(image.size)]);
+        let digest = &image.digest[..image.digest.len().min(19)];
+        let standing = if image.admitted { "admitted" } else { "not admitted" };
+        table.row([&image.name, digest, &size(image.size), standing]);
     }
     table.render(0)
 }
