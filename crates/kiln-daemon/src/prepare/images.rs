@@ -25,9 +25,9 @@ pub trait ImageProgress: Sync {
 }
 
 /// The progress of one image.
-struct Of<'a> {
-    image: Option<&'a ComponentId>,
-    told: &'a dyn ImageProgress,
+pub(super) struct Of<'a> {
+    pub(super) image: Option<&'a ComponentId>,
+    pub(super) told: &'a dyn ImageProgress,
 }
 
 impl Progress for Of<'_> {
@@ -38,7 +38,7 @@ impl Progress for Of<'_> {
 
 impl Draft {
     /// The images and their recipes, in the order of the files.
-    fn recipes(&self) -> impl Iterator<Item = (&ComponentId, &Recipe)> {
+    pub(super) fn recipes(&self) -> impl Iterator<Item = (&ComponentId, &Recipe)> {
         self.specs.iter().filter_map(|s| Some((&s.id, &s.as_image()?.identity.recipe)))
     }
 
@@ -98,7 +98,9 @@ impl Draft {
             let order = Order { name: &id.name, recipe, stack: &self.directory };
             let progress = Of { image: Some(id), told };
             let done = store.build_on(order, &built, &self.lock, &sources, &progress);
-            built.insert(id.clone(), done.map_err(Box::new)?.record);
+            let done = done.map_err(Box::new)?;
+            self.admit(&store, root, id, &done)?;
+            built.insert(id.clone(), done.record);
         }
         if let Some(only) = only {
             built.retain(|id, _| id == only);

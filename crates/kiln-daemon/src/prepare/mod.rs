@@ -5,8 +5,10 @@
 //! from reading alone. [`Draft::lock`], [`Draft::build`] and [`Draft::keep_secrets`] touch the
 //! stack's `kiln.lock`, the image store and the secrets of the root, never a generation.
 
+mod admission;
 mod home;
 mod images;
+mod rebuild;
 mod room;
 mod secrets;
 mod surroundings;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use kiln_config::diagnostic::Report;
 use kiln_config::stack::{self, Inputs, SecretValue};
 use kiln_engine::journal::State;
+use kiln_image::admission::AdmitError;
 use kiln_image::build::BuildError;
 use kiln_image::lock::{Lock, LockFileError, PinError, ResolveRequestError};
 use kiln_image::store::StoreError as ImageStoreError;
@@ -75,6 +78,9 @@ pub enum PrepareError {
     /// An image can't be built.
     #[error(transparent)]
     Build(#[from] Box<BuildError>),
+    /// An image can't be admitted.
+    #[error(transparent)]
+    Admission(#[from] Box<AdmitError>),
     /// The image store.
     #[error("the image store cannot be used")]
     Images(#[from] ImageStoreError),

@@ -10,12 +10,15 @@ use kiln_engine::Store as _;
 use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
 use kiln_engine::store::sqlite::SqliteStore;
-use kiln_image::store::ImageStore;
-use kiln_local::local::{ImageFiles, Images, Local, SecretValues};
+use kiln_image::admission::Guard;
+use kiln_image::sign::Signing;
+use kiln_image::store::{self, ImageStore, StoreError};
+use kiln_local::local::{ImageFiles, ImageRefusal, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::spec::Body;
 use kiln_model::spec::secret::SecretVersion;
+use kiln_model::trust::Demands;
 
 use crate::root::Root;
 
@@ -27,7 +30,8 @@ use super::process::{ServeError, own_program, serve};
 pub fn serve_local(root: &Root) -> Result<(), ServeError> {
     serve(root, |root, store, key| {
         let images = ImageStore::open(root.path())?;
-        let images = Verified { images, seen: Mutex::default() };
+        let guard = Guard::new(images.clone(), Signing::of_root(root.path()));
+        let images = Verified { images, guard, seen: Mutex::default() };
         let values = Values { store, key };
         let local = Local::open(root.path(), &own_program()?, Box::new(images), Box::new(values))?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(local)
@@ -37,6 +41,8 @@ pub fn serve_local(root: &Root) -> Result<(), ServeError> {
 /// The image store, each image verified before it is given out.
 struct Verified {
     images: ImageStore,
+    /// Whether it is admitted by somebody whom the stack trusts, and not revoked.
+    guard: Guard,
     /// The files whose every byte was read and found right, as they were then.
     seen: Mutex<HashMap<Digest, Stamp>>,
 }
@@ -63,19 +69,33 @@ impl Stamp {
     }
 }
 
-impl Images for Verified {
-    fn get(&self, content: &Digest) -> Result<ImageFiles, String> {
-        let found = self.images.get(content).map_err(|e| chain(&e))?;
+impl Verified {
+    /// Reads every byte of an image's filesystem, unless that was done and the file is the same.
+    fn read(&self, image: &store::ImageFiles) -> Result<(), StoreError> {
         // Taken before the bytes are read: what changes meanwhile is read again the next time.
-        let stamp = Stamp::of(&found.erofs);
-        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(content).copied();
+        let stamp = Stamp::of(&image.erofs);
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = seen().get(&image.digest).copied();
         if stamp.is_none() || known != stamp {
-            self.images.verify_image(content).map_err(|e| chain(&e))?;
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(stamp) = stamp {
-                seen.insert(*content, stamp);
-            }
+            self.images.verify_image(&image.digest)?;
+            seen().extend(stamp.map(|stamp| (image.digest, stamp)));
         }
+        Ok(())
+    }
+}
+
+impl Images for Verified {
+    fn get(&self, content: &Digest, demands: &Demands) -> Result<ImageFiles, ImageRefusal> {
+        let altered = |error: StoreError| ImageRefusal {
+            cause: chain(&error),
+            hint: "`kiln image build` makes it anew".to_owned(),
+        };
+        let found = self.images.get(content).map_err(altered)?;
+        self.guard.check(&found, demands).map_err(|refusal| ImageRefusal {
+            cause: chain(&refusal),
+            hint: refusal.hint().to_owned(),
+        })?;
+        self.read(&found).map_err(altered)?;
         Ok(ImageFiles {
             rootfs: found.erofs,
             argv: found.config.argv(),

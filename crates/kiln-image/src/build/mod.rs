@@ -207,6 +207,7 @@ impl ImageStore {
         component: &Digest,
         progress: &dyn Progress,
     ) -> Result<Option<Built>, StoreError> {
+        self.touch(component)?;
         let found = self.find(component)?.filter(|record| record.builder == BUILDER);
         let Some(mut record) = found else { return Ok(None) };
         if record.name != name {

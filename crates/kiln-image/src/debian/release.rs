@@ -107,7 +107,7 @@ fn read_date(field: &'static str, value: &str) -> Result<i64, ReleaseError> {
 }
 
 /// Reads a date in the archive's form, a subset of RFC 5322: `Sat, 11 Jul 2026 10:16:37 UTC`.
-fn parse_date(text: &str) -> Option<i64> {
+pub(crate) fn parse_date(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (_, rest) = text.split_once(',')?;

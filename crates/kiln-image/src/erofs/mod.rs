@@ -27,6 +27,7 @@ mod format;
 mod inode;
 mod layout;
 mod output;
+pub mod read;
 mod space;
 mod superblock;
 mod write;

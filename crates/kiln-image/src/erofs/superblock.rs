@@ -2,7 +2,8 @@
 
 use super::format::{BLOCK_BITS, BLOCK_LEN, SUPERBLOCK_AT, SUPERBLOCK_LEN};
 
-const MAGIC: u32 = 0xE0F5_E1E2;
+/// By which a superblock is known.
+pub(super) const MAGIC: u32 = 0xE0F5_E1E2;
 /// The superblock's checksum is valid.
 const COMPAT_CHECKSUM: u32 = 0x1;
 /// Times are modification times.

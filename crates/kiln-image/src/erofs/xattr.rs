@@ -51,6 +51,37 @@ pub(super) fn encode(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>, out: &mut Vec<u8>) {
     }
 }
 
+/// How many bytes the attributes take that inodes state as `count`.
+pub(super) fn length(count: u16) -> u64 {
+    let words = u64::from(count);
+    words.checked_sub(1).map_or(0, |entries| HEADER_LEN as u64 + entries * ENTRY_LEN as u64)
+}
+
+/// The attributes in the bytes that stand behind an inode. Nothing where they are not as
+/// [`encode`] writes them.
+pub(super) fn decode(bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut xattrs = BTreeMap::new();
+    if bytes.is_empty() {
+        return Some(xattrs);
+    }
+    let (header, mut rest) = bytes.split_at_checked(HEADER_LEN)?;
+    if header.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    while let Some((entry, behind)) = rest.split_at_checked(ENTRY_LEN) {
+        let name_length = usize::from(entry[0]);
+        let value_length = usize::from(u16::from_le_bytes([entry[2], entry[3]]));
+        let index = entry[1];
+        let prefix = PREFIXES.iter().find(|(_, known)| *known == index).map(|(prefix, _)| *prefix);
+        let name = [prefix?, behind.get(..name_length)?].concat();
+        let value = behind.get(name_length..name_length + value_length)?;
+        xattrs.insert(name, value.to_vec());
+        let whole = (name_length + value_length).next_multiple_of(ENTRY_LEN);
+        rest = behind.get(whole..)?;
+    }
+    rest.is_empty().then_some(xattrs)
+}
+
 /// A name as prefix number and rest. The tree takes only names with one of the prefixes.
 fn split(name: &[u8]) -> (u8, &[u8]) {
     let found = PREFIXES
@@ -71,5 +102,20 @@ mod tests {
         assert_eq!(&out[12..], b"\x02\x01\x03\x00abxyz\0\0\0");
         assert_eq!((size(&xattrs), count(24)), (24, 4));
         assert_eq!((size(&BTreeMap::new()), count(0)), (0, 0));
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let xattrs = BTreeMap::from([
+            (b"security.capability".to_vec(), vec![1; 20]),
+            (b"system.posix_acl_access".to_vec(), vec![2; 7]),
+            (b"user.a".to_vec(), Vec::new()),
+        ]);
+        let mut out = Vec::new();
+        encode(&xattrs, &mut out);
+        assert_eq!(length(count(out.len())), out.len() as u64);
+        assert_eq!(decode(&out), Some(xattrs));
+        assert_eq!(decode(&out[..out.len() - 4]), None);
+        assert_eq!(decode(&[]), Some(BTreeMap::new()));
     }
 }

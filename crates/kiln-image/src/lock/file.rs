@@ -10,7 +10,7 @@ use kiln_model::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::oci::Pinned;
-use super::{Lock, LockEntry, LockedPackage, Request};
+use super::{Lock, LockEntry, LockedPackage, Request, sum};
 use crate::debian::archive::ArchiveRecord;
 
 /// The lock's name in the stack's directory.
@@ -38,6 +38,15 @@ pub enum LockFileError {
         /// Why.
         source: serde_json::Error,
     },
+    /// It is not what was written.
+    #[error(
+        "{path} was altered since kiln wrote it; restore it from your version control, or, if you \
+         merged it, take out its line `sum`: it is then taken as it stands"
+    )]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is of another version.
     #[error("{path} has format {found}, this program reads {VERSION}; use the kiln that wrote it")]
     Version {
@@ -62,6 +71,7 @@ struct Document {
     #[serde(default)]
     oci: Vec<Pinned>,
     copies: Vec<CopyDocument>,
+    sum: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +106,9 @@ impl Lock {
             return Err(LockFileError::Version { path, found: version });
         }
         let document: Document = serde_json::from_slice(&text).map_err(damaged)?;
+        if !sum::holds(&text, document.sum.as_ref()) {
+            return Err(LockFileError::Altered { path });
+        }
         let entry = |entry: EntryDocument| {
             let EntryDocument { suite, architecture, request, archives, packages } = entry;
             let request = Request { suite, architecture, packages: request };
@@ -156,7 +169,7 @@ impl Lock {
             let _ = write!(text, "\n  ],\n  \"oci\": [{}", lines(&pinned, 4));
         }
         let _ = write!(text, "\n  ],\n  \"copies\": [{}\n  ]\n}}\n", lines(&copies, 4));
-        text
+        sum::seal(&text)
     }
 }
 

@@ -8,6 +8,7 @@
 mod file;
 mod oci;
 mod resolve;
+mod sum;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

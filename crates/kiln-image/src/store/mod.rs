@@ -18,10 +18,12 @@
 
 mod blobs;
 mod derive;
+mod hold;
 mod index;
 mod oci;
 mod publish;
 mod references;
+mod referrers;
 mod rootfs;
 mod verify;
 
@@ -40,6 +42,7 @@ use crate::sandbox::Sandbox;
 pub(crate) use blobs::to_json;
 pub use derive::Laid;
 pub(crate) use derive::Written;
+pub use hold::Hold;
 pub use index::Record;
 pub use oci::{
     Annotations, CONFIG_MEDIA_TYPE, Config, Descriptor, INDEX_MEDIA_TYPE, ImageConfig, Index,
@@ -170,6 +173,7 @@ pub struct ImageFiles {
 #[derive(Debug)]
 pub struct BuildLock {
     _file: File,
+    _hold: Hold,
 }
 
 impl ImageStore {
@@ -259,7 +263,7 @@ impl ImageStore {
         let started = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(BuildLock { _file: file }),
+                Ok(()) => return Ok(BuildLock { _file: file, _hold: self.hold()? }),
                 Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < BUILD_WAIT => {
                     std::thread::sleep(Duration::from_millis(50));
                 }

@@ -11,7 +11,7 @@ use kiln_model::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{ImageStore, StoreError, at};
+use super::{ImageStore, StoreError, at, hold};
 use crate::checksum::{self, Hasher};
 
 /// A file that is being written; it is gone when dropped before it was published.
@@ -65,6 +65,7 @@ impl ImageStore {
     /// and whole stays as it is.
     pub fn publish(&self, mut unfinished: Unfinished) -> Result<(Digest, u64), StoreError> {
         let (digest, length) = std::mem::take(&mut unfinished.hasher).finish();
+        let _hold = self.hold()?;
         let path = self.blob(&digest);
         let whole =
             File::open(&path).and_then(checksum::of_reader).is_ok_and(|(found, _)| found == digest);
@@ -74,6 +75,8 @@ impl ImageStore {
                 file.set_permissions(read_only).map_err(at(&unfinished.path))?;
             }
             unfinished.rename_to(&path)?;
+        } else {
+            hold::make_young(&path)?;
         }
         Ok((digest, length))
     }

@@ -23,9 +23,10 @@ pub(crate) fn image(tree: &Tree, options: Options, directory: &Path, name: &str)
     path
 }
 
-/// Asserts that `image` passes `fsck.erofs` and mounts as exactly `tree`.
+/// Asserts that `image` passes `fsck.erofs`, and reads and mounts as exactly `tree`.
 pub(crate) fn verify(test: &str, tree: &Tree, image: &Path) {
     fsck(test, image);
+    crate::read::compare_read(tree, image);
     compare_mounted(test, tree, image);
 }
 

@@ -28,7 +28,7 @@ use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
 use crate::network::Networks;
 use crate::{launcher, logs};
 
-pub use seams::{ImageFiles, Images, SecretValues};
+pub use seams::{ImageFiles, ImageRefusal, Images, SecretValues};
 
 use events::Changes;
 use health::Prober;

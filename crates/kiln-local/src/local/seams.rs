@@ -6,12 +6,22 @@ use std::path::PathBuf;
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::quantity::Bytes;
+use kiln_model::trust::Demands;
 
 /// Where images come from.
 pub trait Images: Send + Sync + 'static {
-    /// The image of a content digest, verified: what is given is what was built. Otherwise the
-    /// reason, in words.
-    fn get(&self, content: &Digest) -> Result<ImageFiles, String>;
+    /// The image of a content digest, verified: what is given is what was built, and may be
+    /// started under these demands.
+    fn get(&self, content: &Digest, demands: &Demands) -> Result<ImageFiles, ImageRefusal>;
+}
+
+/// Why an image must not be started. It stays so until somebody acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRefusal {
+    /// The reason.
+    pub cause: String,
+    /// The way out.
+    pub hint: String,
 }
 
 /// Where the values of secrets come from.

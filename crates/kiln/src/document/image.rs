@@ -26,6 +26,8 @@ pub(crate) struct ImageDocument {
     pub(crate) admitted: bool,
     /// Whose signature it has; null where it has none.
     pub(crate) signed_by: Option<String>,
+    /// Why it may not be started; null where it may.
+    pub(crate) because: Option<String>,
 }
 
 /// What `image show` prints.
@@ -47,6 +49,25 @@ pub(crate) struct ImageDetailDocument {
     pub(crate) entrypoint: Vec<String>,
     /// The program's working directory.
     pub(crate) working_dir: String,
+    /// When it was admitted; null where it was not by a trusted key.
+    pub(crate) admitted_at: Option<String>,
+    /// Whether the same lock gives the same bytes; null where nobody trusted says so.
+    pub(crate) reproducible: Option<bool>,
+    /// The tests that it passed.
+    pub(crate) tests: Vec<PassedDocument>,
+    /// How many packages its bill of materials lists; null where it has none.
+    pub(crate) packages: Option<usize>,
+}
+
+/// A test that an image passed.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct PassedDocument {
+    /// What it is called.
+    pub(crate) name: String,
+    /// How many checks held.
+    pub(crate) checks: usize,
+    /// How long it took.
+    pub(crate) milliseconds: u64,
 }
 
 /// What `image lock` prints.
@@ -69,4 +90,37 @@ pub(crate) struct VerificationDocument {
     pub(crate) intact: bool,
     /// What is not.
     pub(crate) problems: Vec<String>,
+    /// What was built anew; only with `--rebuild`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rebuilt: Option<Vec<RebuiltDocument>>,
+}
+
+/// An image that was built anew.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct RebuiltDocument {
+    /// Its name.
+    pub(crate) name: String,
+    /// The digest of the one in the store.
+    pub(crate) digest: String,
+    /// The digest of what was built now.
+    pub(crate) rebuilt: String,
+    /// Whether they are the same.
+    pub(crate) identical: bool,
+    /// Whether they ought to be: no step reaches the network.
+    pub(crate) reproducible: bool,
+    /// What differs.
+    pub(crate) differences: Vec<DifferenceDocument>,
+}
+
+/// One difference between two builds of an image.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct DifferenceDocument {
+    /// The path in the image, or the place in its configuration.
+    pub(crate) path: String,
+    /// What differs: `mode`, `owner`, `size`, `content`, …
+    pub(crate) what: String,
+    /// In the store.
+    pub(crate) before: String,
+    /// In what was built now.
+    pub(crate) after: String,
 }

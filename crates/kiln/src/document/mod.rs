@@ -7,6 +7,7 @@ pub(crate) mod generation;
 pub(crate) mod image;
 pub(crate) mod look;
 pub(crate) mod small;
+pub(crate) mod trust;
 
 #[cfg(test)]
 mod schemas;

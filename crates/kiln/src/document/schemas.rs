@@ -12,6 +12,9 @@ use super::generation::{GenerationDocument, HistoryDocument};
 use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
 use super::look::{EventsDocument, LogsDocument, TopDocument};
 use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
+use super::trust::{
+    CollectionDocument, ExportedKeyDocument, KeyDocument, KeysDocument, RevocationDocument,
+};
 
 /// Compares a schema with the committed one. With `KILN_UPDATE_GOLDEN` set, writes it instead.
 fn check<T: JsonSchema>(name: &str) {
@@ -31,10 +34,12 @@ fn check<T: JsonSchema>(name: &str) {
 #[test]
 fn committed_schemas_are_those_of_the_documents() {
     check::<ChangeOutcome>("change");
+    check::<CollectionDocument>("collection");
     check::<DiffDocument>("diff");
     check::<Drift>("drift");
     check::<EventsDocument>("events");
     check::<ExportDocument>("export");
+    check::<ExportedKeyDocument>("exported-key");
     check::<Failure>("failure");
     check::<FmtDocument>("fmt");
     check::<GenerationDocument>("generation");
@@ -42,12 +47,15 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<ImageDetailDocument>("image");
     check::<ImagesDocument>("images");
     check::<InitDocument>("init");
+    check::<KeyDocument>("key");
+    check::<KeysDocument>("keys");
     check::<LockDocument>("lock");
     check::<LogsDocument>("logs");
     check::<PlanDocument>("plan");
     check::<PullDocument>("pull");
     check::<PushDocument>("push");
     check::<ResumeDocument>("resume");
+    check::<RevocationDocument>("revocation");
     check::<Status>("status");
     check::<TopDocument>("top");
     check::<ValidateDocument>("validate");

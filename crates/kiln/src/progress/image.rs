@@ -82,6 +82,14 @@ fn describe(event: &Event<'_>) -> (String, String) {
             "unpacking".to_owned(),
             format!("unpacking {} {done}/{total} {package}", bar(*done as u64, *total as u64, 20)),
         ),
+        Event::Run { step, line } => {
+            let phase = format!("running {step}");
+            let live = line.map_or_else(|| phase.clone(), |line| format!("{phase}: {line}"));
+            (phase, live)
+        }
+        Event::Test { test, passed: None } => both(format!("testing {test}")),
+        Event::Test { test, passed: Some(true) } => both(format!("test {test} passed")),
+        Event::Test { test, passed: Some(false) } => both(format!("test {test} FAILED")),
         Event::Write => both("writing the filesystem".to_owned()),
         Event::Warning(text) => both(format!("warning: {text}")),
         Event::Done { size_bytes, cached: true } => {

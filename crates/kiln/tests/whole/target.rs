@@ -8,18 +8,19 @@ use kiln_engine::conformance::{Subject, target};
 use kiln_engine::target::Probes;
 use kiln_image::erofs;
 use kiln_image::tree::{Inode, Metadata, Tree};
-use kiln_local::local::{ImageFiles, Images, Local, SecretValues};
+use kiln_local::local::{ImageFiles, ImageRefusal, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::plan::Doomed;
 use kiln_model::route::RouteTable;
+use kiln_model::trust::Demands;
 
 use crate::site::{free_port, site_or_skip};
 
 struct OneImage(ImageFiles);
 
 impl Images for OneImage {
-    fn get(&self, _: &Digest) -> Result<ImageFiles, String> {
+    fn get(&self, _: &Digest, _: &Demands) -> Result<ImageFiles, ImageRefusal> {
         Ok(self.0.clone())
     }
 }

@@ -31,6 +31,6 @@ impl ImageStore {
         let record = Record::pulled(name, digest, image.size_bytes, None);
         self.note_pulled(&record)?;
         progress.event(Event::Done { size_bytes: image.size_bytes, cached: false });
-        Ok((record, self.referrers(&digest)?.len()))
+        Ok((record, self.note_referrers(&digest)?))
     }
 }

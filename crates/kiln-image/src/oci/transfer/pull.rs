@@ -42,6 +42,7 @@ impl ImageStore {
         self.fetch_image(registry, reference, &fetched, progress)?;
         self.check_platform(&reference.to_string(), &fetched.digest, architecture)?;
         let referrers = self.fetch_referrers(registry, reference, &fetched.digest)?;
+        self.note_referrers(&fetched.digest)?;
         let image = self.laid(&fetched.digest, progress)?;
         let reference = Some(reference.to_string());
         let record = Record::pulled(name, fetched.digest, image.size_bytes, reference);

@@ -1,8 +1,10 @@
 //! `kiln image build`: lock and build the images of a stack.
 
 use kiln_daemon::prepare::Draft;
+use kiln_image::store::ImageStore;
 use kiln_model::name::{ComponentId, Kind};
 
+use super::standing::Judge;
 use super::{document, table};
 use crate::cli::Variables;
 use crate::context::Context;
@@ -24,7 +26,10 @@ pub(super) fn run(
     let built = draft.build(context.root.path(), only.as_ref(), &ImageBoard::new(&board))?;
     board.finish();
     draft.save_lock()?;
-    let document = ImagesDocument { images: built.values().map(document).collect() };
+    let store = ImageStore::open(context.root.path()).map_err(|e| CommandError::of(&e))?;
+    let judge = Judge::new(context, &store);
+    let images = built.values().map(|record| document(&judge, record)).collect();
+    let document = ImagesDocument { images };
     context.print(&document, || table(&document))?;
     Ok(Exit::Done)
 }

@@ -6,9 +6,8 @@ use kiln_image::debian::suite::native_architecture;
 use kiln_image::oci::layout::split_tag;
 use kiln_image::store::ImageStore;
 
-use super::{Shown, document, name_for};
+use super::{Shown, arrived, name_for};
 use crate::context::Context;
-use crate::document::exchange::PullDocument;
 use crate::error::{CommandError, Exit};
 use crate::progress::Board;
 
@@ -25,12 +24,5 @@ pub(super) fn run(context: &Context, path: &str, name: Option<&str>) -> Result<E
         .import(Path::new(path), tag, &name, native_architecture(), &shown)
         .map_err(|e| CommandError::of(&e))?;
     board.finish();
-    let document = PullDocument { image: document(&record), reference: None, referrers };
-    context.print(&document, || {
-        format!(
-            "{} is in the store with the digest {}.",
-            document.image.name, document.image.digest
-        )
-    })?;
-    Ok(Exit::Done)
+    arrived(context, &store, &record, referrers, None)
 }

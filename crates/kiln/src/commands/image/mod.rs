@@ -2,22 +2,32 @@
 
 mod build;
 mod export;
+mod gc;
 mod import;
+mod key;
 mod list;
 mod lock;
 mod pull;
 mod push;
+mod rebuild;
+mod revoke;
+mod sbom;
+mod standing;
 mod verify;
 
 use std::path::PathBuf;
 
 use kiln_daemon::prepare::ImageProgress;
+use kiln_image::oci::reference::Reference;
 use kiln_image::progress::{Event, Progress};
+use kiln_image::sign::{Derivation, Signing};
 use kiln_image::store::{ImageStore, Record};
 use kiln_model::name::{ComponentId, Kind};
 
+use self::standing::Judge;
 use crate::cli::Variables;
 use crate::context::Context;
+use crate::document::exchange::PullDocument;
 use crate::document::image::{ImageDocument, ImagesDocument};
 use crate::error::{CommandError, Exit};
 use crate::progress::Board;
@@ -84,11 +94,39 @@ enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
-    /// Read every byte of the image store and compare it with its digest
+    /// Print the bill of materials of an image
+    Sbom {
+        /// Its name, or its digest
+        name: String,
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: sbom::Format,
+    },
+    /// Read every byte of the image store, and check signatures and keys
     Verify {
         /// Only this one
         name: Option<String>,
+        /// Build anew from the lock too, and compare
+        #[arg(long)]
+        rebuild: bool,
+        #[command(flatten)]
+        variables: Variables,
     },
+    /// Let an image never be started again
+    Revoke {
+        /// Its name, or its digest
+        name: String,
+        /// Why, for those who are refused
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The keys that sign what is admitted
+    Key(key::Args),
+    /// Remove images that no generation, instance or lock needs
+    Gc(gc::Args),
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -101,7 +139,14 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Verb::Pull { reference, name } => pull::run(context, reference, name.as_deref()),
         Verb::Export { name, path } => export::run(context, name, path),
         Verb::Import { path, name } => import::run(context, path, name.as_deref()),
-        Verb::Verify { name } => verify::run(context, name.as_deref()),
+        Verb::Sbom { name, format } => sbom::run(context, name, *format),
+        Verb::Verify { name, rebuild: true, variables } => {
+            rebuild::run(context, name.as_deref(), variables)
+        }
+        Verb::Verify { name, .. } => verify::run(context, name.as_deref()),
+        Verb::Revoke { name, reason, yes } => revoke::run(context, name, reason.as_deref(), *yes),
+        Verb::Key(args) => key::run(context, args),
+        Verb::Gc(args) => gc::run(context, args),
     }
 }
 
@@ -192,23 +237,65 @@ fn name_for(given: Option<&str>, origin: &str) -> Result<String, CommandError> {
     Ok(if name.is_empty() { "image".to_owned() } else { name })
 }
 
-fn document(record: &Record) -> ImageDocument {
+/// Tells of an image that has come from elsewhere, with so many artifacts about it. Its filesystem
+/// was made here, which this root vouches for; who admits the image is another question.
+fn arrived(
+    context: &Context,
+    store: &ImageStore,
+    record: &Record,
+    referrers: usize,
+    reference: Option<&Reference>,
+) -> Result<Exit, CommandError> {
+    let files = store.get(&record.digest).map_err(|e| CommandError::of(&e))?;
+    Signing::of_root(context.root.path())
+        .vouch_rootfs(&Derivation::of(&files))
+        .map_err(|e| CommandError::of(&e))?;
+    let document = PullDocument {
+        image: document(&Judge::new(context, store), record),
+        reference: reference.map(ToString::to_string),
+        referrers,
+    };
+    context.print(&document, || {
+        let ImageDocument { name, digest, because, .. } = &document.image;
+        let text = format!("{name} is in the store with the digest {digest}.");
+        match because {
+            Some(because) => format!("{text}\nNo server is started from it as it is: {because}"),
+            None => text,
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn document(judge: &Judge, record: &Record) -> ImageDocument {
+    let standing = judge.of(&record.digest);
     ImageDocument {
         name: record.name.clone(),
         recipe: record.recipe.to_string(),
         digest: record.digest.to_string(),
         size: record.size,
-        // What this root has built itself may be started by it; what came from elsewhere is only
-        // something to build on.
-        admitted: record.builder > 0,
-        signed_by: None,
+        admitted: standing.admitted,
+        signed_by: standing.signed_by.map(|key| key.to_string()),
+        because: standing.because,
     }
 }
 
 fn table(document: &ImagesDocument) -> String {
     let mut table = Table::default();
     for image in &document.images {
-        table.row([&image.name, &image.digest[..image.digest.len().min(19)], &size(image.size)]);
+        let digest = &image.digest[..image.digest.len().min(19)];
+        let standing = if image.admitted { "admitted" } else { "not admitted" };
+        table.row([&image.name, digest, &size(image.size), standing]);
     }
     table.render(0)
 }

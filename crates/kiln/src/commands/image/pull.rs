@@ -5,9 +5,8 @@ use kiln_image::oci::reference::Reference;
 use kiln_image::oci::registry::Registry;
 use kiln_image::store::ImageStore;
 
-use super::{Shown, document, name_for};
+use super::{Shown, arrived, name_for};
 use crate::context::Context;
-use crate::document::exchange::PullDocument;
 use crate::error::{CommandError, Exit};
 use crate::progress::Board;
 
@@ -26,18 +25,7 @@ pub(super) fn run(
         .pull(&Registry::from_env(), &reference, &name, native_architecture(), &shown)
         .map_err(|e| CommandError::of(&e))?;
     board.finish();
-    let document = PullDocument {
-        image: document(&pulled.record),
-        reference: Some(reference.to_string()),
-        referrers: pulled.referrers,
-    };
-    context.print(&document, || {
-        format!(
-            "{} is in the store with the digest {}.",
-            document.image.name, document.image.digest
-        )
-    })?;
-    Ok(Exit::Done)
+    arrived(context, &store, &pulled.record, pulled.referrers, Some(&reference))
 }
 
 /// A reference as it is given on the command line.
