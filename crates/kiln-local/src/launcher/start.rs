@@ -309,16 +309,21 @@ fn open_output(identity: &Identity, first: Option<u32>) -> io::Result<[Pipe; 2]>
     Ok([pipes::open(uid, gid)?, pipes::open(uid, gid)?])
 }
 
+/// Maps the ids of a process, and of the owners of files on its mounts: its root and its /dev.
 fn map_ids(pid: i32, first: u32, mounts: [&OwnedFd; 2]) -> io::Result<()> {
     let map = format!("0 {first} {COUNT}");
     for file in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{pid}/{file}"), &map)?;
     }
     let namespace = fs::File::open(format!("/proc/{pid}/ns/user"))?;
-    for mount in mounts {
-        sys::mount_idmap(mount.as_fd(), namespace.as_fd())?;
+    let [root, dev] = mounts;
+    sys::mount_idmap(root.as_fd(), namespace.as_fd())?;
+    match sys::mount_idmap(dev.as_fd(), namespace.as_fd()) {
+        // Before Linux 6.3 a tmpfs can't be translated. Its devices then belong to nobody, whom
+        // they serve as well: everybody may open them.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
     }
-    Ok(())
 }
 
 fn tell(newborn: &Newborn, byte: u8) {
