@@ -19,3 +19,4 @@ pub mod progress;
 pub mod rootfs;
 pub mod store;
 pub mod tree;
+pub mod verity;
