@@ -1,17 +1,16 @@
 //! The daemon of this machine: what instances are made of comes from the root's stores.
 
-use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use kiln_engine::Store as _;
 use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
 use kiln_engine::store::sqlite::SqliteStore;
 use kiln_image::store::ImageStore;
-use kiln_local::local::{ImageFiles, Images, Local, SecretValues};
+use kiln_local::local::{FileDigests, ImageFiles, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::spec::Body;
@@ -19,71 +18,49 @@ use kiln_model::spec::secret::SecretVersion;
 
 use crate::root::Root;
 
-use super::chain;
 use super::process::{ServeError, own_program, serve};
+use super::{chain, verity};
 
 /// Serves `root` on this machine until SIGTERM or SIGINT. To be called before anything else of
 /// the process is set up; see [`serve`].
 pub fn serve_local(root: &Root) -> Result<(), ServeError> {
     serve(root, |root, store, key| {
         let images = ImageStore::open(root.path())?;
-        let images = Verified { images, seen: Mutex::default() };
+        let images = Stored { images, trees: root.path().join("cache/verity") };
         let values = Values { store, key };
         let local = Local::open(root.path(), &own_program()?, Box::new(images), Box::new(values))?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(local)
     })
 }
 
-/// The image store, each image verified before it is given out.
-struct Verified {
+/// The image store as this machine needs it.
+struct Stored {
     images: ImageStore,
-    /// The files whose every byte was read and found right, as they were then.
-    seen: Mutex<HashMap<Digest, Stamp>>,
+    /// Where hash trees are kept: they can be made again at any time.
+    trees: PathBuf,
 }
 
-/// By what a file that was written to, or put in another's place, is told from what was read:
-/// the kernel sets the change time, and nobody can set it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-}
-
-impl Images for Verified {
+impl Images for Stored {
     fn get(&self, content: &Digest) -> Result<ImageFiles, String> {
         let found = self.images.get(content).map_err(|e| chain(&e))?;
-        // Taken before the bytes are read: what changes meanwhile is read again the next time.
-        let stamp = Stamp::of(&found.erofs);
-        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(content).copied();
-        if stamp.is_none() || known != stamp {
-            self.images.verify_image(content).map_err(|e| chain(&e))?;
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(stamp) = stamp {
-                seen.insert(*content, stamp);
-            }
-        }
         Ok(ImageFiles {
             rootfs: found.erofs,
+            digest: found.erofs_digest,
+            verity: None,
             argv: found.config.argv(),
             env: found.config.environment(),
             writable: found.config.writable(),
             user: found.config.user,
             workdir: found.config.working_dir,
         })
+    }
+
+    fn measure(&self, file: &File) -> io::Result<FileDigests> {
+        verity::measure(file)
+    }
+
+    fn hash_tree(&self, image: &ImageFiles, file: &File) -> io::Result<PathBuf> {
+        verity::hash_tree(&self.trees, &image.digest, file)
     }
 }
 

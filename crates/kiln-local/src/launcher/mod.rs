@@ -26,19 +26,22 @@ mod attach;
 mod base;
 mod child;
 pub(crate) mod clients;
+pub(crate) mod device_mapper;
 mod ensure;
 mod ids;
 mod images;
-mod loop_device;
+pub(crate) mod loop_device;
 mod mounts;
 mod pipes;
 mod privileges;
 pub mod protocol;
 mod server;
+mod source;
 mod start;
 mod sys;
 mod table;
 mod user;
+mod verity_device;
 
 pub use ensure::{EnsureError, ensure_running};
 

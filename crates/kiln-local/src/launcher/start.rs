@@ -65,7 +65,7 @@ impl Starter {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Self {
             root: base.host(root),
-            images: Images::new(base.host(Path::new("/dev"))),
+            images: Images::new(base.host(Path::new("/dev")), root_id),
             base,
             cgroups,
             ids: IdRanges::new(root_id),
@@ -78,10 +78,7 @@ impl Starter {
     /// Starts `spec`. Whatever was made is gone again when this fails.
     pub(super) fn start(&mut self, spec: &LaunchSpec) -> Result<Newborn, LaunchError> {
         check(spec)?;
-        let path = self.base.host(&spec.image);
-        let image = self.images.open(&path).map_err(|error| {
-            LaunchError::os(Stage::Image, format!("mount {}", spec.image.display()), error)
-        })?;
+        let image = self.images.open(&spec.image, &self.base)?;
         let identity = user::resolve(image.root(), &spec.user)
             .map_err(|text| LaunchError::new(Stage::User, text))?;
         let group = self.cgroups.create(&spec.instance, &spec.limits).map_err(|error| {
