@@ -7,6 +7,8 @@
 mod dm_verity;
 mod fs_verity;
 mod held;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::BTreeMap;
