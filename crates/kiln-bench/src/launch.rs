@@ -12,7 +12,7 @@ use kiln_image::tree::{Inode, Metadata, Tree};
 use kiln_local::instance::client::Client;
 use kiln_local::launcher::ensure_running;
 use kiln_local::launcher::protocol::{
-    Labels, LaunchSpec, Limits, NetworkAttachment, WritableMount,
+    ImageSource, Labels, LaunchSpec, Limits, NetworkAttachment, WritableMount,
 };
 use kiln_local::network::{NetworkSpec, Networks};
 
@@ -83,7 +83,7 @@ fn print(own: &[Batch], peer: &[Batch], version: &str) {
 struct Launcher {
     client: Client,
     networks: Networks,
-    images: [PathBuf; 2],
+    images: [ImageSource; 2],
     started: u32,
 }
 
@@ -105,7 +105,8 @@ impl Launcher {
             egress: vec![],
             label: String::new(),
         })?;
-        Ok(Self { client, networks, images: [exit?, stay?], started: 0 })
+        let images = [ImageSource::as_it_is(&exit?)?, ImageSource::as_it_is(&stay?)?];
+        Ok(Self { client, networks, images, started: 0 })
     }
 
     fn end(mut self) -> Result {

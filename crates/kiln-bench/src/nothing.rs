@@ -119,6 +119,7 @@ fn as_instance(instance: &InstanceCreation) -> ObservedInstance {
         health: Verdict::Ready { since: now },
         draining_since: None,
         in_flight: 0,
+        integrity: None,
         drift: Vec::new(),
     }
 }

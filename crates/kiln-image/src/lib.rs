@@ -33,3 +33,4 @@ pub mod sign;
 pub mod store;
 pub mod tree;
 pub mod trial;
+pub mod verity;

@@ -1,6 +1,8 @@
 //! The target that is this machine: instances, networks and their measurement.
 
 pub mod cgroup;
+mod fanotify;
+mod fs_verity;
 pub mod instance;
 pub mod laboratory;
 pub mod launcher;

@@ -11,6 +11,7 @@ use crate::quantity::{Millis, Timestamp};
 use crate::route::RouteTable;
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::Connection;
+use crate::trust::Integrity;
 
 /// The state of one stack on one target at one instant, with every age and count that
 /// [`plan`](crate::plan::plan) needs: it reads no clock of its own.
@@ -76,6 +77,9 @@ pub struct ObservedInstance {
     pub draining_since: Option<Timestamp>,
     /// Requests (connections, where they are not HTTP) that it is answering.
     pub in_flight: u32,
+    /// In which way its root filesystem is kept from being altered; `None` where that is not known.
+    #[serde(default)]
+    pub integrity: Option<Integrity>,
     /// In what it differs from what its digest says.
     pub drift: Vec<Drift>,
 }

@@ -6,6 +6,7 @@
 //! | `/healthz` | `ok`, or 503 when started with `--unhealthy` |
 //! | `/env`, `/mounts`, `/status` | environment, `/proc/self/mounts`, `/proc/self/status` |
 //! | `/id` | the host name |
+//! | `/read?path=P` | the file's content, or 502 and the error |
 //! | `/write?path=P[&bytes=N]` | `ok` or the error's name |
 //! | `/connect?addr=IP:PORT` | `open`, `refused`, `timeout` or the error's name |
 //! | `/resolve?name=N` | addresses, a line each, or why there are none |
@@ -32,6 +33,7 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
         "/id" => Answer::ok(attempts::host_name()),
         "/mounts" => file("/proc/self/mounts"),
         "/status" => file("/proc/self/status"),
+        "/read" => with(request, "path", file),
         "/write" => with(request, "path", |path| {
             Answer::ok(attempts::write(path, number(request, "bytes").unwrap_or(1)))
         }),

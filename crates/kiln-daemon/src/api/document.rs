@@ -100,6 +100,10 @@ pub struct Instance {
     /// What is known of why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// In which way a server's root filesystem is kept from being altered: `fs-verity`,
+    /// `dm-verity` or `watched`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<String>,
     /// In what it differs from what its digest says.
     pub drift: Vec<Difference>,
 }

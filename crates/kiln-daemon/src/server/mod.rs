@@ -9,6 +9,7 @@ mod local;
 mod log;
 mod process;
 mod status;
+mod verity;
 
 use std::collections::BTreeMap;
 use std::io;

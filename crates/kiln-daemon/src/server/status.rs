@@ -127,6 +127,7 @@ fn network_instance(network: &ObservedNetwork) -> document::Instance {
         started_at: None,
         in_flight: None,
         reason: None,
+        integrity: None,
         drift: differences(&network.drift),
     }
 }
@@ -143,6 +144,7 @@ fn server_instance(instance: &ObservedInstance) -> document::Instance {
         started_at: Some(instance.created_at.to_string()),
         in_flight: Some(instance.in_flight),
         reason,
+        integrity: instance.integrity.map(|integrity| integrity.to_string()),
         drift: differences(&instance.drift),
     }
 }
@@ -213,6 +215,7 @@ mod tests {
             health,
             draining_since: None,
             in_flight: 0,
+            integrity: None,
             drift: Vec::new(),
         }
     }

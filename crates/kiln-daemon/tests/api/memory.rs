@@ -87,6 +87,7 @@ impl Target for Memory {
                     health: self.verdict(),
                     draining_since: None,
                     in_flight: 0,
+                    integrity: None,
                     drift: Vec::new(),
                 };
                 made.instances.insert(instance.id.clone(), observed);

@@ -181,6 +181,7 @@ impl World {
             health: Verdict::Starting { last: None },
             draining_since: None,
             in_flight: 0,
+            integrity: None,
             drift: Vec::new(),
         };
         let body = Body {

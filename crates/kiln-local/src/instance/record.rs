@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::launcher::protocol::{Exit, Labels, Limits, NetworkAttachment};
+use crate::launcher::protocol::{Exit, ImageSource, Labels, Limits, NetworkAttachment};
 
 /// What an instance was made as. Holds no environment and no file contents: they may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,8 @@ pub struct Record {
     pub instance: String,
     /// What it is of.
     pub labels: Labels,
-    /// Its image, a path on the host.
-    pub image: PathBuf,
+    /// What its root filesystem was mounted from.
+    pub image: ImageSource,
     /// Its program and arguments.
     pub argv: Vec<String>,
     /// User and group of the program, as the image numbers them.

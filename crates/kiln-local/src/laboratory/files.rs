@@ -20,7 +20,7 @@ pub(super) struct Files(Image);
 impl Files {
     /// Mounts the filesystem in `path`.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Images::new(PathBuf::from("/dev")).open(path).map(Self)
+        Images::plain(PathBuf::from("/dev")).look_into(path).map(Self)
     }
 
     /// Whether a check of files holds, and what was found. None for other checks.

@@ -1,12 +1,15 @@
 //! Instances of the image that is tested, as they are asked for.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use kiln_image::store::ImageFiles;
 use kiln_model::spec::image::ImageTest;
 
 use super::place::Place;
-use crate::launcher::protocol::{FileMount, Labels, LaunchSpec, Limits, NetworkAttachment};
+use crate::launcher::protocol::{
+    FileMount, ImageSource, Labels, LaunchSpec, Limits, NetworkAttachment,
+};
 use crate::local::create::{OPEN_FILES, PATH, writable_mount};
 
 /// Processes of one instance: what servers get unless they say otherwise.
@@ -28,7 +31,7 @@ pub(super) fn spec(
     argv: Vec<String>,
     way: Way,
     place: &Place,
-) -> LaunchSpec {
+) -> io::Result<LaunchSpec> {
     let config = &image.config;
     let mut env: BTreeMap<String, String> = [("PATH".to_owned(), PATH.to_owned())].into();
     env.extend(config.environment());
@@ -41,10 +44,12 @@ pub(super) fn spec(
         Way::Own(network) => (Some(network), None),
         Way::Of(other) => (None, Some(other)),
     };
-    LaunchSpec {
+    // Whoever tests has read every byte before.
+    let source = ImageSource::as_it_is(&image.erofs)?;
+    Ok(LaunchSpec {
         instance: name.to_owned(),
         labels: Labels { component: format!("test of {}", image.digest), ..Labels::default() },
-        image: image.erofs.clone(),
+        image: source,
         argv,
         env: env.into_iter().collect(),
         workdir: workdir.to_owned(),
@@ -61,7 +66,7 @@ pub(super) fn spec(
         },
         network,
         joins,
-    }
+    })
 }
 
 /// The files by which an instance knows its name; the resolver answers nobody here.

@@ -171,7 +171,8 @@ impl<'a> Trial<'a> {
             self.fail_without_program();
         } else {
             let way = Way::Own(attachment);
-            let spec = spec(self.image, self.test, SUBJECT, argv, way, self.place);
+            let spec = spec(self.image, self.test, SUBJECT, argv, way, self.place)
+                .map_err(|error| format!("the image can't be read: {error}"))?;
             let launched = client.launch(spec).map_err(|error| chain(&error))?;
             pid = Some(launched.pid);
         }
@@ -305,7 +306,8 @@ impl<'a> Trial<'a> {
             Some(_) => Way::Of(SUBJECT.to_owned()),
             None => Way::Own(self.place.attachment(1)),
         };
-        let spec = spec(self.image, self.test, &name, command.to_vec(), way, self.place);
+        let spec = spec(self.image, self.test, &name, command.to_vec(), way, self.place)
+            .map_err(|error| format!("the image can't be read: {error}"))?;
         if let Err(error) = scene.client.launch(spec) {
             // A program that can't be started now can't later; unless the first has just ended.
             self.wait(scene, PAUSE)?;

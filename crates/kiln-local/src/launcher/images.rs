@@ -12,31 +12,27 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use super::base::new_mount_with;
+use super::base::{Base, new_mount_with};
 use super::loop_device::LoopDevice;
-
-/// Identifies the content of a file as long as it is not written to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ImageKey {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
+use super::protocol::{ImageSource, LaunchError, Seal, Stage, Stamp};
+use super::verity_device::VerityDevice;
+use crate::fs_verity;
 
 /// The images in use.
 #[derive(Debug)]
 pub(crate) struct Images {
-    mounted: HashMap<ImageKey, Weak<Mounted>>,
+    /// By the file as it was, and by what keeps it so.
+    mounted: HashMap<(Stamp, Seal), Weak<Mounted>>,
     /// The host's /dev, as the launcher reaches it.
     devices: PathBuf,
+    /// With what the names of the root's device-mapper devices begin.
+    prefix: String,
 }
 
 /// A mounted image. The last clone that goes takes the mount with it.
@@ -54,31 +50,55 @@ struct Mounted {
 enum Source {
     File(File),
     Device(LoopDevice),
+    Verified(VerityDevice),
 }
 
 impl Images {
-    /// No images yet; `devices` is the host's /dev.
-    pub(crate) fn new(devices: PathBuf) -> Self {
-        Self { mounted: HashMap::new(), devices }
+    /// No images yet; `devices` is the host's /dev. What an earlier launcher of the root has left
+    /// of its devices goes, or will go with its last user.
+    pub(crate) fn new(devices: PathBuf, root_id: &str) -> Self {
+        let prefix = format!("kiln-{root_id}-");
+        VerityDevice::remove_left(&devices, &prefix);
+        Self { mounted: HashMap::new(), devices, prefix }
     }
 
-    /// Mounts the image at `path`, unless it is mounted already.
-    pub(crate) fn open(&mut self, path: &Path) -> io::Result<Image> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        let key = ImageKey {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        };
+    /// No images yet, and none behind devices of a root.
+    pub(crate) fn plain(devices: PathBuf) -> Self {
+        Self { mounted: HashMap::new(), devices, prefix: String::new() }
+    }
+
+    /// Mounts the image, unless it is mounted already. The file that is mounted is the very one
+    /// that is found to be as its seal says.
+    pub(super) fn open(&mut self, image: &ImageSource, base: &Base) -> Result<Image, LaunchError> {
+        let what = || format!("mount {}", image.path.display());
+        let failed = |error| LaunchError::os(Stage::Image, what(), error);
+        let file = File::open(base.host(&image.path)).map_err(failed)?;
+        let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+        check(&file, &stamp, image)?;
+        let key = (stamp, image.seal.clone());
         if let Some(mounted) = self.mounted.get(&key).and_then(Weak::upgrade) {
             return Ok(Image(mounted));
         }
-        let mounted = Rc::new(self.mount(file)?);
+        let mounted = match &image.seal {
+            Seal::DmVerity { tree, root } => {
+                let name = format!("{}{}", self.prefix, root.short(16));
+                VerityDevice::over(&file, &base.host(tree), root, &self.devices, &name)
+                    .map_err(|error| {
+                        LaunchError::os(Stage::Seal, "verify it by device-mapper", error)
+                    })
+                    .and_then(|device| Source::Verified(device).mounted().map_err(failed))?
+            }
+            Seal::Watched(_) | Seal::FsVerity { .. } => self.mount(file).map_err(failed)?,
+        };
+        let mounted = Rc::new(mounted);
         self.mounted.retain(|_, mounted| mounted.strong_count() > 0);
         self.mounted.insert(key, Rc::downgrade(&mounted));
         Ok(Image(mounted))
+    }
+
+    /// Mounts the image at `path` as it is, for whoever only looks into it.
+    pub(crate) fn look_into(&self, path: &Path) -> io::Result<Image> {
+        Ok(Image(Rc::new(self.mount(File::open(path)?)?)))
     }
 
     fn mount(&self, file: File) -> io::Result<Mounted> {
@@ -97,18 +117,42 @@ impl Images {
     }
 }
 
+/// Refuses a file that is not as its seal says.
+fn check(file: &File, found: &Stamp, image: &ImageSource) -> Result<(), LaunchError> {
+    let path = image.path.display();
+    let complaint = match &image.seal {
+        // Every block is compared when it is read.
+        Seal::DmVerity { .. } => return Ok(()),
+        Seal::Watched(stamp) if stamp == found => return Ok(()),
+        Seal::Watched(_) => format!("{path} was changed after it had been read"),
+        Seal::FsVerity { digest } => match fs_verity::measure(file) {
+            Ok(Some(found)) if found == *digest => return Ok(()),
+            Ok(Some(found)) => format!("the kernel measures {found} of {path}, not {digest}"),
+            Ok(None) => format!("{path} is not sealed by fs-verity any more"),
+            Err(error) => {
+                return Err(LaunchError::os(Stage::Seal, format!("measure {path}"), error));
+            }
+        },
+    };
+    Err(LaunchError::new(Stage::Seal, complaint))
+}
+
 fn mount_device(file: &File, devices: &Path) -> io::Result<Mounted> {
-    let source = Source::Device(LoopDevice::over(file, devices)?);
-    Ok(Mounted { mount: source.mount()?, source })
+    Source::Device(LoopDevice::over(file, devices)?).mounted()
 }
 
 impl Source {
+    fn mounted(self) -> io::Result<Mounted> {
+        Ok(Mounted { mount: self.mount()?, source: self })
+    }
+
     fn mount(&self) -> io::Result<OwnedFd> {
         let path = match self {
             // By descriptor, so that what is mounted is what was opened, wherever the path leads
             // by now.
             Self::File(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
             Self::Device(device) => device.path().to_owned(),
+            Self::Verified(device) => device.path().to_owned(),
         };
         let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY

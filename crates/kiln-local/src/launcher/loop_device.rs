@@ -51,14 +51,17 @@ struct LoopConfig {
 #[derive(Debug)]
 pub(super) struct LoopDevice {
     path: PathBuf,
-    _device: OwnedFd,
+    device: OwnedFd,
 }
 
 impl LoopDevice {
     /// A device over `file`; `devices` is the host's /dev.
     pub(super) fn over(file: &File, devices: &Path) -> io::Result<Self> {
-        let control =
-            OpenOptions::new().read(true).write(true).open(devices.join("loop-control"))?;
+        let control = devices.join("loop-control");
+        let control = OpenOptions::new().read(true).write(true).open(control).map_err(|error| {
+            let text = format!("this machine has no loop devices; load the module `loop`: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
         for _ in 0..ATTEMPTS {
             // SAFETY: the request takes no argument and gives back a number.
             let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
@@ -68,7 +71,7 @@ impl LoopDevice {
             let path = devices.join(format!("loop{number}"));
             let device = File::open(&path)?;
             match configure(&device, file) {
-                Ok(()) => return Ok(Self { path, _device: device.into() }),
+                Ok(()) => return Ok(Self { path, device: device.into() }),
                 // Somebody else was faster.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(error) => return Err(error),
@@ -80,6 +83,12 @@ impl LoopDevice {
     /// Where the device is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its numbers, as the kernel writes them.
+    pub(super) fn numbers(&self) -> io::Result<String> {
+        let device = rustix::fs::fstat(&self.device)?.st_rdev;
+        Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
     }
 }
 

@@ -26,19 +26,22 @@ mod attach;
 pub(crate) mod base;
 pub(crate) mod child;
 pub(crate) mod clients;
+pub(crate) mod device_mapper;
 mod ensure;
 mod ids;
 pub(crate) mod images;
-mod loop_device;
+pub(crate) mod loop_device;
 pub(crate) mod mounts;
 mod pipes;
 pub(crate) mod privileges;
 pub mod protocol;
 mod server;
+mod source;
 mod start;
 pub(crate) mod sys;
 mod table;
 pub(crate) mod user;
+mod verity_device;
 
 pub use ensure::{EnsureError, ensure_running};
 

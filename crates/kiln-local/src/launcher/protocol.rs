@@ -11,8 +11,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::source::{ImageSource, Seal, Stamp};
+
 /// The protocol's version. A launcher refuses another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest message, in bytes. Longer ones end the connection.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
@@ -194,6 +196,8 @@ pub struct LaunchError {
 pub enum Stage {
     /// The specification is checked.
     Spec,
+    /// What keeps the image from being altered is put in place.
+    Seal,
     /// The image is mounted.
     Image,
     /// The user is looked up in the image.
@@ -236,6 +240,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spec => "specification",
+            Self::Seal => "integrity of the image",
             Self::Image => "image",
             Self::User => "user",
             Self::Cgroup => "control group",
@@ -278,8 +283,8 @@ pub struct LaunchSpec {
     pub instance: String,
     /// What the instance is of; kept in its record.
     pub labels: Labels,
-    /// The EROFS image, an absolute path on the host.
-    pub image: PathBuf,
+    /// What its root filesystem is.
+    pub image: ImageSource,
     /// The program and its arguments; a program without `/` is looked up in `PATH` of `env`.
     pub argv: Vec<String>,
     /// The whole environment.

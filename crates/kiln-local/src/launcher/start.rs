@@ -66,7 +66,7 @@ impl Starter {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         Ok(Self {
             root: base.host(root),
-            images: Images::new(base.host(Path::new("/dev"))),
+            images: Images::new(base.host(Path::new("/dev")), root_id),
             base,
             cgroups,
             ids: IdRanges::new(root_id),
@@ -79,10 +79,7 @@ impl Starter {
     /// Starts `spec`. Whatever was made is gone again when this fails.
     pub(super) fn start(&mut self, spec: &LaunchSpec) -> Result<Newborn, LaunchError> {
         check(spec)?;
-        let path = self.base.host(&spec.image);
-        let image = self.images.open(&path).map_err(|error| {
-            LaunchError::os(Stage::Image, format!("mount {}", spec.image.display()), error)
-        })?;
+        let image = self.images.open(&spec.image, &self.base)?;
         let identity = user::resolve(image.root(), &spec.user)
             .map_err(|text| LaunchError::new(Stage::User, text))?;
         let group = self.cgroups.create(&spec.instance, &spec.limits).map_err(|error| {
@@ -335,16 +332,21 @@ fn open_output(identity: &Identity, first: Option<u32>) -> io::Result<[Pipe; 2]>
     Ok([pipes::open(uid, gid)?, pipes::open(uid, gid)?])
 }
 
+/// Maps the ids of a process, and of the owners of files on its mounts: its root and its /dev.
 fn map_ids(pid: i32, first: u32, mounts: [&OwnedFd; 2]) -> io::Result<()> {
     let map = format!("0 {first} {COUNT}");
     for file in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{pid}/{file}"), &map)?;
     }
     let namespace = fs::File::open(format!("/proc/{pid}/ns/user"))?;
-    for mount in mounts {
-        sys::mount_idmap(mount.as_fd(), namespace.as_fd())?;
+    let [root, dev] = mounts;
+    sys::mount_idmap(root.as_fd(), namespace.as_fd())?;
+    match sys::mount_idmap(dev.as_fd(), namespace.as_fd()) {
+        // Before Linux 6.3 a tmpfs can't be translated. Its devices then belong to nobody, whom
+        // they serve as well: everybody may open them.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
     }
-    Ok(())
 }
 
 fn tell(newborn: &Newborn, byte: u8) {

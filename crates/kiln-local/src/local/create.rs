@@ -9,11 +9,12 @@ use kiln_model::text::{Part, Text};
 
 use super::Machine;
 use super::labels::{InstanceLabels, NetworkLabels};
+use super::seal::SealError;
 use super::seams::ImageFiles;
 use crate::instance::client::ClientError;
 use crate::launcher::ensure_running;
 use crate::launcher::protocol::{
-    FileMount, LaunchSpec, Limits, NetworkAttachment, Refusal, Stage, WritableMount,
+    FileMount, ImageSource, LaunchSpec, Limits, NetworkAttachment, Refusal, Stage, WritableMount,
 };
 use crate::network;
 
@@ -47,17 +48,49 @@ impl Machine {
             .images
             .get(&creation.image, &creation.demands)
             .map_err(|refusal| TargetError::permanent(&what, refusal.cause, refusal.hint))?;
-        let spec = self.launch_spec(creation, image)?;
+        let (image, source) = self.sealed(creation, image)?;
+        let seal = source.seal.clone();
+        let spec = self.launch_spec(creation, image, source)?;
         let mut launcher = ensure_running(&self.root, &self.exe)
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         match launcher.launch(spec) {
             Ok(_) => Ok(()),
-            Err(error) => Err(TargetError {
-                what,
-                cause: chain(&error),
-                hint: stage(&error).and_then(way_out).map(str::to_owned),
-                permanent: stage(&error).is_some_and(is_permanent),
-            }),
+            Err(error) => {
+                let cause = chain(&error);
+                if matches!(stage(&error), Some(Stage::Seal | Stage::Image)) {
+                    self.seals.unusable(&seal, &cause);
+                }
+                let hint = stage(&error).and_then(way_out).map(str::to_owned);
+                let permanent = stage(&error).is_some_and(is_permanent);
+                Err(TargetError { what, cause, hint, permanent })
+            }
+        }
+    }
+
+    /// Keeps an image's filesystem from being altered, as strongly as the stack demands. One that
+    /// was altered is made anew where that can be.
+    fn sealed(
+        &self,
+        creation: &InstanceCreation,
+        mut image: ImageFiles,
+    ) -> Result<(ImageFiles, ImageSource), TargetError> {
+        let what = || format!("start {}", creation.component);
+        let seal =
+            |image: &ImageFiles| self.seals.seal(&*self.images, image, creation.demands.integrity);
+        let mut sealed = seal(&image);
+        if let Err(error @ SealError::Altered(_)) = &sealed {
+            let anew = self.images.remake(&creation.image);
+            image = anew.map_err(|hint| TargetError::permanent(what(), chain(error), hint))?;
+            sealed = seal(&image);
+        }
+        match sealed {
+            Ok(source) => Ok((image, source)),
+            Err(error @ SealError::Io { .. }) => Err(TargetError::passing(what(), chain(&error))),
+            Err(error) => {
+                let hint = "keep the root on a filesystem that has it, or let `require_integrity` \
+                            permit a weaker way";
+                Err(TargetError::permanent(what(), chain(&error), hint))
+            }
         }
     }
 
@@ -65,6 +98,7 @@ impl Machine {
         &self,
         creation: &InstanceCreation,
         image: ImageFiles,
+        source: ImageSource,
     ) -> Result<LaunchSpec, TargetError> {
         let identity = &creation.server.identity;
         let what = || format!("start {}", creation.component);
@@ -92,7 +126,7 @@ impl Machine {
         Ok(LaunchSpec {
             instance: creation.id.to_string(),
             labels,
-            image: image.rootfs,
+            image: source,
             argv,
             env: env.into_iter().collect(),
             workdir: if workdir.is_empty() { "/".to_owned() } else { workdir },

@@ -1,4 +1,5 @@
-//! What tells the engine that something has changed: the launcher, the gateway, health checks.
+//! What tells the engine that something has changed: the launcher, the gateway, health checks,
+//! writes to images.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,6 +9,7 @@ use kiln_model::name::StackName;
 use tokio::sync::Notify;
 
 use super::Machine;
+use super::seal::Watch;
 use crate::instance::client::Client;
 use crate::instance::record;
 use crate::launcher::ensure_running;
@@ -41,7 +43,11 @@ type Listener = fn(&Weak<Machine>);
 
 /// Starts the listeners; they end when the machine is dropped.
 pub(super) fn listen(machine: &Arc<Machine>) {
-    let listeners = [("launcher-events", exits as Listener), ("gateway-events", drains)];
+    let listeners = [
+        ("launcher-events", exits as Listener),
+        ("gateway-events", drains),
+        ("image-writes", writes),
+    ];
     for (name, listener) in listeners {
         let machine = Arc::downgrade(machine);
         let run = move || {
@@ -97,6 +103,13 @@ fn drains(machine: &Weak<Machine>) {
         }
     }
     alarm(machine);
+}
+
+/// Hears of writes to the files of images.
+fn writes(machine: &Weak<Machine>) {
+    if let Some(watch) = machine.upgrade().map(|m| Arc::downgrade(m.seals.watch())) {
+        Watch::run(&watch);
+    }
 }
 
 fn alarm(machine: &Weak<Machine>) {

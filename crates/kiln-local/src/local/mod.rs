@@ -7,6 +7,7 @@ mod health;
 mod labels;
 mod observe;
 mod route;
+mod seal;
 mod seams;
 
 use std::collections::BTreeSet;
@@ -28,10 +29,11 @@ use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
 use crate::network::Networks;
 use crate::{launcher, logs};
 
-pub use seams::{ImageFiles, ImageRefusal, Images, SecretValues};
+pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
 use events::Changes;
 use health::Prober;
+use seal::Seals;
 
 /// This machine, as seen by one root.
 #[derive(Clone)]
@@ -47,7 +49,8 @@ struct Machine {
     cgroups: Cgroups,
     networks: Networks,
     gateway: Gateway,
-    images: Box<dyn Images>,
+    images: Arc<dyn Images>,
+    seals: Seals,
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
@@ -90,12 +93,14 @@ impl Local {
         }
         let cgroups = Cgroups::new(Hierarchies::detect()?, &root_id);
         let changes = Arc::new(Changes::default());
+        let images: Arc<dyn Images> = Arc::from(images);
         let machine = Arc::new(Machine {
             root: root.to_owned(),
             exe: exe.to_owned(),
             cgroups,
             networks: Networks::new(root.join("run/net"), root_id)?,
             gateway: Gateway::of(root),
+            seals: Seals::new(images.clone(), changes.clone()),
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),

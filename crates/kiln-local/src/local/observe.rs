@@ -72,6 +72,10 @@ impl Machine {
                 Phase::Ended { cause: ending(exit.as_ref()) }
             }
         };
+        let drift = match phase {
+            Phase::Running => self.seals.differences(&record.image),
+            Phase::Ended { .. } => Vec::new(),
+        };
         Some(ObservedInstance {
             in_flight: traffic.get(&id).copied().unwrap_or(0),
             component: labels.component,
@@ -85,7 +89,8 @@ impl Machine {
             phase,
             health: Verdict::Starting { last: None },
             draining_since: draining_since(&self.root, &seen.instance),
-            drift: Vec::new(),
+            integrity: Some(record.image.seal.integrity()),
+            drift,
             id,
         })
     }

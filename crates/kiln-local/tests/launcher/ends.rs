@@ -1,11 +1,12 @@
 //! How instances end, and what bounds end them.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kiln_local::instance::client::ClientError;
 use kiln_local::instance::{StopPolicy, destroy};
-use kiln_local::launcher::protocol::{LaunchError, LaunchSpec, Refusal, Stage};
+use kiln_local::launcher::protocol::{ImageSource, LaunchError, LaunchSpec, Refusal, Stage};
 use kiln_local::logs;
 
 use crate::support::{TestRoot, until, wait_for_exit};
@@ -99,8 +100,12 @@ fn a_failed_start_names_its_stage_and_leaves_nothing() {
         fails(Stage::Spec, None, &|spec| path.clone_into(&mut spec.writable[0].path));
     }
     fails(Stage::Spec, None, &|spec| spec.writable[0].size_bytes = 0);
-    fails(Stage::Image, Some(libc::ENOENT), &|spec| spec.image = "/no/image".into());
-    fails(Stage::Image, Some(libc::EINVAL), &|spec| spec.image = "/etc/passwd".into());
+    fails(Stage::Image, Some(libc::ENOENT), &|spec| {
+        spec.image.path = "/no/image".into();
+    });
+    fails(Stage::Image, Some(libc::EINVAL), &|spec| {
+        spec.image = ImageSource::as_it_is(Path::new("/etc/passwd")).unwrap();
+    });
     fails(Stage::User, None, &|spec| "stranger".clone_into(&mut spec.user));
     fails(Stage::Writable, Some(libc::ENOENT), &|spec| {
         "/missing".clone_into(&mut spec.writable[0].path);

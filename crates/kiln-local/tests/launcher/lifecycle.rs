@@ -43,7 +43,8 @@ fn many_callers_get_one_launcher_without_their_descriptors() {
     assert_eq!(pids.len(), 1);
     let pid = launcher_pid(&root);
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-        let target = fs::read_link(entry.unwrap().path()).unwrap();
+        // The launcher may be closing connections of the callers.
+        let target = fs::read_link(entry.unwrap().path()).unwrap_or_default();
         assert_ne!(target, Path::new("/etc/passwd"));
     }
     drop(leak);

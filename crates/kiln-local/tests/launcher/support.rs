@@ -13,7 +13,7 @@ use kiln_local::cgroup::{Cgroups, Hierarchies};
 use kiln_local::instance::client::Client;
 use kiln_local::instance::{StopPolicy, destroy, record};
 use kiln_local::launcher::protocol::{
-    Event, Exit, Labels, LaunchSpec, Launched, Limits, WritableMount,
+    Event, Exit, ImageSource, Labels, LaunchSpec, Launched, Limits, WritableMount,
 };
 use kiln_local::launcher::{SOCKET, ensure_running};
 use kiln_local::logs;
@@ -69,7 +69,7 @@ impl TestRoot {
         LaunchSpec {
             instance: instance.to_owned(),
             labels: Labels { stack: "test".to_owned(), generation: 3, ..Labels::default() },
-            image: self.image.clone(),
+            image: ImageSource::as_it_is(&self.image).unwrap(),
             argv,
             env: vec![("PATH".to_owned(), "/".to_owned())],
             workdir: "/".to_owned(),

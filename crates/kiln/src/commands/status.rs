@@ -104,6 +104,9 @@ fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut S
     if let Some(up) = instance.started_at.as_deref().and_then(|then| since(then, now)) {
         let _ = write!(line, "  up {up}");
     }
+    if let Some(integrity) = &instance.integrity {
+        let _ = write!(line, "  {integrity}");
+    }
     if let Some(reason) = &instance.reason {
         let _ = write!(line, "  {reason}");
     }

@@ -18,6 +18,7 @@ mod isolation;
 mod leftovers;
 mod load;
 mod replace;
+mod sealing;
 mod secrets;
 mod site;
 mod target;

@@ -37,11 +37,16 @@ pub(crate) use site_or_skip;
 impl Site {
     /// A new site whose stack is called `shop`, or what is lacking.
     pub fn new() -> Result<Self, String> {
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// The same in a directory.
+    pub fn below(place: &Path) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
         let probe = probe()?;
-        let directory = TempDir::new().map_err(|e| e.to_string())?;
+        let directory = TempDir::new_in(place).map_err(|e| e.to_string())?;
         let site = Self { directory, port: free_port() };
         fs::create_dir_all(site.stack()).unwrap();
         fs::copy(probe, site.stack().join("kiln-probe")).unwrap();

@@ -1,14 +1,16 @@
 //! This machine against the suite that every target must pass.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Seek as _};
 use std::path::Path;
 
 use kiln_engine::Target as _;
 use kiln_engine::conformance::{Subject, target};
 use kiln_engine::target::Probes;
-use kiln_image::erofs;
 use kiln_image::tree::{Inode, Metadata, Tree};
-use kiln_local::local::{ImageFiles, ImageRefusal, Images, Local, SecretValues};
+use kiln_image::{erofs, verity};
+use kiln_local::local::{FileDigests, ImageFiles, ImageRefusal, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::plan::Doomed;
@@ -22,6 +24,14 @@ struct OneImage(ImageFiles);
 impl Images for OneImage {
     fn get(&self, _: &Digest, _: &Demands) -> Result<ImageFiles, ImageRefusal> {
         Ok(self.0.clone())
+    }
+
+    fn measure(&self, file: &fs::File) -> io::Result<FileDigests> {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        let found = verity::of_reader(file)?;
+        let (digest, fs_verity, root) = (found.digest, found.fs_verity, found.root);
+        Ok(FileDigests { digest, fs_verity, root })
     }
 }
 
@@ -94,5 +104,15 @@ fn probe_image(probe: &Path, root: &Path) -> ImageFiles {
     let mut file = fs::File::create(&rootfs).unwrap();
     let _ = erofs::write(&tree, erofs::Options { build_time: 0 }, &mut file).unwrap();
     let argv = ["/kiln-probe", "serve", "--port", "8080"].map(str::to_owned).to_vec();
-    ImageFiles { rootfs, argv, ..ImageFiles::default() }
+    let digest = Digest::of(&fs::read(&rootfs).unwrap());
+    ImageFiles {
+        rootfs,
+        digest,
+        verity: None,
+        argv,
+        env: BTreeMap::new(),
+        user: String::new(),
+        workdir: String::new(),
+        writable: BTreeMap::new(),
+    }
 }

@@ -42,6 +42,20 @@ impl Batch {
         self
     }
 
+    /// Asks for an answer to the last request, if there is one.
+    pub(crate) fn acknowledge_last(&mut self) {
+        let mut start = 0;
+        let mut last = None;
+        while let Some(length) = self.bytes.get(start..start + 4).and_then(super::u32_host) {
+            last = Some(start);
+            start += usize::try_from(length).expect("a request is small").next_multiple_of(4);
+        }
+        if let Some(flags) = last.and_then(|start| self.bytes.get_mut(start + 6..start + 8)) {
+            let asked = u16::from_ne_bytes([flags[0], flags[1]]) | ACK;
+            flags.copy_from_slice(&asked.to_ne_bytes());
+        }
+    }
+
     /// How many answers are due.
     pub(super) fn acknowledgements(&self) -> usize {
         messages(&self.bytes).filter(|message| message.flags & ACK != 0).count()

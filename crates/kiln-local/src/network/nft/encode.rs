@@ -3,7 +3,7 @@
 use super::{
     Chain, Expression, Family, Field, Rule, Set, SetName, Table, Verdict, key_bytes, wire,
 };
-use crate::network::netlink::{ACK, APPEND, Attributes, Batch, CREATE, NEW, Refused, Socket};
+use crate::network::netlink::{APPEND, Attributes, Batch, CREATE, NEW, Refused, Socket};
 
 /// Elements that go into one message; it must stay below 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 500;
@@ -79,7 +79,10 @@ impl Transaction {
 
     /// Carries the changes out.
     pub(crate) fn commit(mut self, socket: &mut Socket) -> Result<(), Refused> {
-        self.batch.push("commit a transaction", wire::BATCH_END, ACK, &frame(), |_| ());
+        // Kernels before Linux 6.10 acknowledge no end of a transaction; of its last change all
+        // do, when the whole has taken effect.
+        self.batch.acknowledge_last();
+        self.batch.push("commit a transaction", wire::BATCH_END, 0, &frame(), |_| ());
         socket.execute(&self.batch)
     }
 

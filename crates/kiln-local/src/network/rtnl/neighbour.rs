@@ -42,7 +42,7 @@ pub(crate) fn delete(batch: &mut Batch, port: u32, mac: Mac) {
 /// The ports' indices and the hardware addresses that are bound to them.
 pub(crate) fn bound(socket: &mut Socket) -> Result<Vec<(u32, Mac)>, Refused> {
     let header = header(0, 0, 0);
-    socket.dump(
+    let mut bound = socket.dump(
         "list the bridge's addresses",
         GET_NEIGHBOUR,
         &header,
@@ -55,5 +55,9 @@ pub(crate) fn bound(socket: &mut Socket) -> Result<Vec<(u32, Mac)>, Refused> {
             let mac = find(payload.get(12..)?, NDA_LLADDR)?.try_into().ok()?;
             Some((u32_host(payload.get(4..8)?)?, mac))
         },
-    )
+    )?;
+    // A kernel that knows VLANs binds an address once for each that the port is in.
+    bound.sort_unstable();
+    bound.dedup();
+    Ok(bound)
 }

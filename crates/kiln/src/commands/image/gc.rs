@@ -146,7 +146,7 @@ fn running(context: &Context) -> Result<BTreeSet<Digest>, CommandError> {
     let mut found = BTreeSet::new();
     for instance in record::list(root).map_err(failed)? {
         let record = record::read(root, &instance).map_err(failed)?;
-        let image = record.map(|record| record.image).unwrap_or_default();
+        let image = record.map(|record| record.image.path).unwrap_or_default();
         let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
         found.extend(format!("sha256:{name}").parse::<Digest>());
     }

@@ -15,6 +15,7 @@ fn instance(id: &str, state: &str) -> Instance {
         started_at: Some("2026-01-31T12:00:00.000Z".to_owned()),
         in_flight: Some(0),
         reason: None,
+        integrity: Some("watched".to_owned()),
         drift: Vec::new(),
     }
 }
@@ -68,8 +69,8 @@ Stack shop, generation 7 at commit 0123456789ab: not healthy
 
   image.web      sha256:000000000000
   server.web     1/2 ready  10.60.0.2
-    web-1  ready     10.60.0.129      pid 4711     up 3m 20s
-    web-2  unready   10.60.0.129      pid 4711     up 3m 20s  connection refused
+    web-1  ready     10.60.0.129      pid 4711     up 3m 20s  watched
+    web-2  unready   10.60.0.129      pid 4711     up 3m 20s  watched  connection refused
       drift: cgroup.memory is 1GiB, not 64MiB
   endpoint.shop  127.0.0.1:8080  → server.web
 ";

@@ -1,0 +1,258 @@
+//! Root filesystems stay what they are while instances run from them, or it is known at once.
+//!
+//! How they are kept so depends on the machine: fs-verity, dm-verity, or watching. Each test says
+//! what it needs. `tests/guest` runs them where there is everything; there `KILN_INTEGRITY` is what
+//! must be chosen.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::replace::SHOP;
+use crate::site::{Site, eventually, get, site_or_skip, told};
+
+/// A shop of one server, with a file that no instance reads unless it is asked to.
+fn shop() -> String {
+    let one = SHOP.replace("replicas = 3", "replicas = 1");
+    one.replace("  entrypoint =", "  copy \"treasure\" { to = \"/treasure\" }\n  entrypoint =")
+}
+
+/// Text by which the file's place is found in the image, or on the disk below.
+fn treasure() -> String {
+    (0..32_768).map(|n| format!("gold {n:010}\n")).collect()
+}
+
+fn bring_up(site: &Site) {
+    fs::write(site.stack().join("treasure"), treasure()).unwrap();
+    site.write(&shop());
+    site.must(&["apply", "--yes"]);
+}
+
+fn integrity(site: &Site) -> String {
+    let all = site.instances("web", "integrity");
+    assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+    all[0].clone()
+}
+
+/// The EROFS file of the only image.
+fn erofs(site: &Site) -> PathBuf {
+    let blobs = fs::read_dir(site.root().join("images/blobs/sha256")).unwrap();
+    let sized = |path: PathBuf| (fs::metadata(&path).unwrap().len(), path);
+    blobs.map(|entry| sized(entry.unwrap().path())).max().unwrap().1
+}
+
+/// Where the middle of the treasure is, which begins a block.
+fn place_in(path: &Path) -> u64 {
+    const BLOCK: usize = 4096;
+    let needle = treasure();
+    let needle = &needle.as_bytes()[needle.len() / 2..][..BLOCK];
+    let mut file = BufReader::with_capacity(256 * BLOCK, File::open(path).unwrap());
+    let mut block = [0; BLOCK];
+    for number in 0.. {
+        file.read_exact(&mut block).expect("the file is in the image");
+        if block == needle {
+            return number * BLOCK as u64;
+        }
+    }
+    unreachable!("a file has an end")
+}
+
+fn flip(path: &Path, place: u64) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(place))?;
+    file.read_exact(&mut byte)?;
+    file.seek(SeekFrom::Start(place))?;
+    file.write_all(&[byte[0] ^ 1])?;
+    file.sync_all()
+}
+
+fn drop_caches() {
+    rustix::fs::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+}
+
+#[test]
+fn status_names_what_keeps_each_instance_whole() {
+    let site = site_or_skip!("status_names_what_keeps_each_instance_whole");
+    bring_up(&site);
+    let found = integrity(&site);
+    assert!(["watched", "dm-verity", "fs-verity"].contains(&found.as_str()), "{found}");
+    if let Ok(expected) = std::env::var("KILN_INTEGRITY") {
+        assert_eq!(found, expected);
+    }
+    assert!(site.must(&["status"]).contains(&found));
+    assert_eq!(site.get("/read?path=/treasure"), (200, treasure()));
+}
+
+#[test]
+fn nothing_that_was_altered_is_ever_read() {
+    let site = site_or_skip!("nothing_that_was_altered_is_ever_read");
+    bring_up(&site);
+    let file = erofs(&site);
+    let place = place_in(&file);
+    drop_caches();
+    let written = flip(&file, place);
+    match integrity(&site).as_str() {
+        "fs-verity" => {
+            assert!(written.is_err(), "nobody can write to it");
+            assert_eq!(site.get("/read?path=/treasure"), (200, treasure()));
+        }
+        "dm-verity" => {
+            written.unwrap();
+            let (status, text) = site.get("/read?path=/treasure");
+            assert_eq!(status, 502, "{}", text.len());
+            assert!(text.contains("os error 5"), "{text}");
+        }
+        _ => {
+            written.unwrap();
+            assert_noticed(&site);
+        }
+    }
+}
+
+/// That an alteration becomes drift. How soon is tested where nothing else takes time.
+fn assert_noticed(site: &Site) {
+    eventually("the alteration is drift", || {
+        let drift: serde_json::Value =
+            serde_json::from_str(&site.must(&["drift", "--json"])).unwrap();
+        let all = drift["drift"].as_array().unwrap();
+        all.iter().any(|one| one["differences"][0]["what"] == "image")
+    });
+}
+
+#[test]
+fn a_write_through_a_mapping_is_noticed_and_starts_nothing_more() {
+    let name = "a_write_through_a_mapping_is_noticed_and_starts_nothing_more";
+    let site = site_or_skip!("a_write_through_a_mapping_is_noticed_and_starts_nothing_more");
+    bring_up(&site);
+    if integrity(&site) != "watched" {
+        println!("skipped: {name}: this machine has something better than watching");
+        return;
+    }
+    let file = erofs(&site);
+    let place = place_in(&file);
+    let mapped = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+    let length = usize::try_from(place + 1).unwrap();
+    // SAFETY: a new mapping of a file that is longer, of which one byte is written.
+    unsafe {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        let memory = rustix::mm::mmap(std::ptr::null_mut(), length, access, flags, &mapped, 0);
+        let byte = memory.unwrap().cast::<u8>().add(length - 1);
+        byte.write(byte.read() ^ 1);
+    }
+    assert_noticed(&site);
+    let ids = site.instances("web", "id");
+    let output = site.run(&["scale", "server.web=2"]);
+    let text = told(&output);
+    assert!(text.contains("altered"), "{text}");
+    assert_eq!(site.instances("web", "id"), ids, "none is started from it");
+    assert_eq!(site.get("/").0, 200, "the old one serves on");
+}
+
+#[test]
+fn what_changes_no_byte_is_no_drift() {
+    let site = site_or_skip!("what_changes_no_byte_is_no_drift");
+    bring_up(&site);
+    let ids = site.instances("web", "id");
+    let file = erofs(&site);
+    let link = site.root().join("link");
+    fs::hard_link(&file, &link).unwrap();
+    fs::remove_file(link).unwrap();
+    drop(OpenOptions::new().append(true).open(&file));
+    std::thread::sleep(Duration::from_millis(500));
+    site.must(&["drift"]);
+    assert_eq!(site.instances("web", "id"), ids);
+    assert_eq!(site.status()["healthy"], true);
+}
+
+#[test]
+fn a_machine_that_can_do_less_than_is_demanded_starts_nothing() {
+    let name = "a_machine_that_can_do_less_than_is_demanded_starts_nothing";
+    let site = site_or_skip!("a_machine_that_can_do_less_than_is_demanded_starts_nothing");
+    bring_up(&site);
+    if integrity(&site) == "fs-verity" {
+        println!("skipped: {name}: this machine has the strongest");
+        return;
+    }
+    let ids = site.instances("web", "id");
+    let demanding = format!("stack {{ require_integrity = \"fs-verity\" }}\n{}", shop());
+    site.write(&demanding.replace("default = \"v1\"", "default = \"v2\""));
+    let output = site.run(&["apply", "--yes"]);
+    let text = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["fs-verity", "verity`"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert_eq!(site.instances("web", "id"), ids, "the old one was never touched");
+    assert_eq!(site.status()["generation"], 1);
+}
+
+#[test]
+fn what_rots_on_the_disk_is_an_error_and_never_wrong() {
+    let name = "what_rots_on_the_disk_is_an_error_and_never_wrong";
+    let disk = match Disk::new() {
+        Ok(disk) => disk,
+        Err(lack) => {
+            println!("skipped: {name}: {lack}");
+            return;
+        }
+    };
+    let site = match Site::below(&disk.place) {
+        Ok(site) => site,
+        Err(lack) => {
+            println!("skipped: {name}: {lack}");
+            return;
+        }
+    };
+    bring_up(&site);
+    assert_eq!(integrity(&site), "fs-verity");
+    drop_caches();
+    let file = disk.directory.path().join("disk");
+    flip(&file, place_in(&file)).unwrap();
+    drop_caches();
+    let (status, text) = get(site.address(), "/read?path=/treasure").unwrap();
+    assert_eq!(status, 502, "{} bytes were read", text.len());
+    assert!(text.contains("os error 5"), "{text}");
+    eventually("the rest is served", || site.get("/").0 == 200);
+}
+
+/// An ext4 filesystem with fs-verity on a file, mounted.
+struct Disk {
+    directory: tempfile::TempDir,
+    place: PathBuf,
+}
+
+impl Disk {
+    fn new() -> Result<Self, String> {
+        let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let (disk, place) = (directory.path().join("disk"), directory.path().join("mounted"));
+        File::create(&disk).and_then(|f| f.set_len(256 << 20)).map_err(|e| e.to_string())?;
+        fs::create_dir(&place).map_err(|e| e.to_string())?;
+        let run = |line: &[&str]| {
+            let output = Command::new(line[0]).args(&line[1..]).output();
+            match output {
+                Ok(output) if output.status.success() => Ok(()),
+                Ok(output) => Err(format!("{line:?}: {}", told(&output))),
+                Err(error) => Err(format!("needs {}: {error}", line[0])),
+            }
+        };
+        let [file, at] = [&disk, &place].map(|path| path.display().to_string());
+        run(&["mkfs.ext4", "-q", "-b", "4096", "-O", "verity", &file])?;
+        run(&["mount", "-o", "loop", &file, &at])
+            .map_err(|_| "this kernel mounts no ext4 with fs-verity".to_owned())?;
+        Ok(Self { directory, place })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The site below is gone by now; were it not, its files must not be removed with this.
+        let output = Command::new("umount").arg(&self.place).output();
+        assert!(output.is_ok_and(|o| o.status.success()) || std::thread::panicking());
+    }
+}
