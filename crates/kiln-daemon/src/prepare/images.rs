@@ -3,18 +3,21 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_image::build::Order;
 use kiln_image::debian::suite::native_architecture;
 use kiln_image::lock::Sources;
 use kiln_image::progress::{Event, Progress};
 use kiln_image::store::{ImageStore, Record};
+use kiln_local::sandbox::LocalSandbox;
 use kiln_model::digest::Digest;
 use kiln_model::name::ComponentId;
 use kiln_model::spec::Body;
-use kiln_model::spec::image::Recipe;
+use kiln_model::spec::image::{ImageTest, Recipe};
 
 use super::{Draft, PrepareError};
+use crate::server::own_program;
 
 /// Is told what happens to an image; `None` while images are locked together.
 pub trait ImageProgress: Sync {
@@ -88,7 +91,10 @@ impl Draft {
         only: Option<&ComponentId>,
         told: &dyn ImageProgress,
     ) -> Result<BTreeMap<ComponentId, Record>, PrepareError> {
-        let (store, sources) = (ImageStore::open(root)?, Sources::of_root(root)?);
+        let (mut store, sources) = (ImageStore::open(root)?, Sources::of_root(root)?);
+        if let Ok(program) = own_program() {
+            store = store.with_sandbox(Arc::new(LocalSandbox::new(root, &program)));
+        }
         let mut built = BTreeMap::new();
         for (id, recipe) in self.recipes().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
             let order = Order { name: &id.name, recipe, stack: &self.directory };
@@ -97,6 +103,12 @@ impl Draft {
             built.insert(id.clone(), done.record);
         }
         Ok(built)
+    }
+
+    /// The tests that an image of the stack must pass.
+    pub fn tests(&self, image: &ComponentId) -> &[ImageTest] {
+        let spec = self.specs.iter().find(|spec| spec.id == *image);
+        spec.and_then(|spec| spec.as_image()).map_or(&[], |image| &image.policy.tests)
     }
 
     /// The content digests of records, for a generation.

@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// From one run of a program beside the instance to the next.
 const EXEC_PAUSE: Duration = Duration::from_millis(100);
+/// How long a program whose test is decided is watched on: one that fails right after it has said
+/// what was waited for has failed.
+const SETTLE: Duration = Duration::from_millis(50);
 /// How many of its last lines a failed test shows.
 const LAST_LINES: usize = 20;
 /// How many lines of a program's output are looked at.
@@ -190,18 +193,7 @@ impl<'a> Trial<'a> {
 
     /// Asks everything that has not held yet; programs last, as they take longest.
     fn round(&mut self, scene: &mut Scene) -> Result<(), String> {
-        self.read_log(scene)?;
-        for index in 0..self.checks.len() {
-            let state = &self.checks[index];
-            if state.passed || state.settled || matches!(state.check, Check::Exec { .. }) {
-                continue;
-            }
-            let result = self.ask(state.check, scene);
-            if let Some((passed, found)) = result {
-                let state = &mut self.checks[index];
-                (state.passed, state.found) = (passed, found);
-            }
-        }
+        self.ask_all(scene)?;
         for index in 0..self.checks.len() {
             let state = &self.checks[index];
             let due = !state.passed && !state.settled && state.next <= Instant::now();
@@ -214,6 +206,21 @@ impl<'a> Trial<'a> {
                 let next = Instant::now() + EXEC_PAUSE;
                 let check = self.checks[index].check;
                 self.checks[index] = State { check, passed, settled, found, next };
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks everything that has not held yet, but for programs.
+    fn ask_all(&mut self, scene: &mut Scene) -> Result<(), String> {
+        self.read_log(scene)?;
+        for index in 0..self.checks.len() {
+            let state = &self.checks[index];
+            if state.passed || state.settled {
+                continue;
+            }
+            if let Some((passed, found)) = self.ask(state.check, scene) {
+                (self.checks[index].passed, self.checks[index].found) = (passed, found);
             }
         }
         Ok(())
@@ -261,8 +268,9 @@ impl<'a> Trial<'a> {
 
     /// Looks at what must not be, and settles what the end of the program leaves open.
     fn conclude(&mut self, scene: &mut Scene) -> Result<(), String> {
-        // An exit that has just happened counts, too.
-        self.wait(scene, Duration::from_millis(1))?;
+        if self.exit.is_none() {
+            self.wait(scene, SETTLE)?;
+        }
         self.read_log(scene)?;
         let held = self
             .checks
@@ -313,6 +321,8 @@ impl<'a> Trial<'a> {
         }
         let mut exit = None;
         while exit.is_none() && !self.left().is_zero() && !self.stop.is_set() {
+            // The program may take all the time there is, and the others must not miss theirs.
+            self.ask_all(scene)?;
             let limit = PAUSE.min(self.left());
             exit = self.next_exit(scene, limit)?.filter(|(of, _)| *of == name).map(|(_, e)| e);
         }

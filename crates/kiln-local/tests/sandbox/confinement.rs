@@ -58,7 +58,8 @@ fn what_reaches_further_than_files_is_refused() {
     assert_eq!(lines[1..4], ["1", "2", "2"], "{text}");
     // chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service, sys_chroot,
     // setfcap.
-    let wanted = 1_u64 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18 | 1 << 31;
+    let wanted =
+        1_u64 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18 | 1 << 31;
     let wanted = format!("{wanted:016x}");
     assert!(text.contains(&format!("CapEff: {wanted}")), "{text}");
     assert!(text.contains(&format!("CapBnd: {wanted}")), "{text}");

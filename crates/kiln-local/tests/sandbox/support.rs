@@ -105,7 +105,8 @@ impl Ground {
             content: content.to_owned(),
             executable: true,
         };
-        let files = [file("/etc/hosts", "127.0.0.1 localhost\n"), file("/tmp/a/tool", "#!/bin/sh\n")];
+        let files =
+            [file("/etc/hosts", "127.0.0.1 localhost\n"), file("/tmp/a/tool", "#!/bin/sh\n")];
         let job = Job {
             root: &place,
             argv: &argv,
@@ -131,8 +132,7 @@ impl Drop for Ground {
         if std::thread::panicking() {
             return;
         }
-        let cgroups =
-            Cgroups::new(Hierarchies::detect().unwrap(), &format!("build-{}", self.id));
+        let cgroups = Cgroups::new(Hierarchies::detect().unwrap(), &format!("build-{}", self.id));
         assert_eq!(cgroups.list().unwrap(), BTreeSet::new(), "control groups are left");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let path = self.root.path().to_string_lossy().into_owned();

@@ -8,7 +8,9 @@ use schemars::{JsonSchema, schema_for};
 use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
 use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
-use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
+use super::image::{
+    ImageDetailDocument, ImagesDocument, LockDocument, TestsDocument, VerificationDocument,
+};
 use super::look::{EventsDocument, LogsDocument, TopDocument};
 use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
 
@@ -45,6 +47,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<PlanDocument>("plan");
     check::<ResumeDocument>("resume");
     check::<Status>("status");
+    check::<TestsDocument>("tests");
     check::<TopDocument>("top");
     check::<ValidateDocument>("validate");
     check::<VerificationDocument>("verification");

@@ -3,6 +3,7 @@
 mod build;
 mod list;
 mod lock;
+mod test;
 mod verify;
 
 use kiln_image::store::{ImageStore, Record};
@@ -45,6 +46,13 @@ enum Verb {
         /// Its name, or its digest
         name: String,
     },
+    /// Build the images of the stack and run their tests
+    Test {
+        /// Only this one
+        name: Option<String>,
+        #[command(flatten)]
+        variables: Variables,
+    },
     /// Read every byte of the image store and compare it with its digest
     Verify {
         /// Only this one
@@ -58,6 +66,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Verb::Lock { upgrade, variables } => lock::run(context, *upgrade, variables),
         Verb::List => list::list(context),
         Verb::Show { name } => list::show(context, name),
+        Verb::Test { name, variables } => test::run(context, name.as_deref(), variables),
         Verb::Verify { name } => verify::run(context, name.as_deref()),
     }
 }
