@@ -46,7 +46,6 @@ pub(super) struct Trial<'a> {
     image: &'a ImageFiles,
     test: &'a ImageTest,
     stop: &'a Stop,
-    started: Instant,
     deadline: Instant,
     checks: Vec<State<'a>>,
     exit: Option<Exit>,
@@ -73,6 +72,8 @@ struct Scene {
     lines: Vec<String>,
     /// The instance's process; none where the image has no program to start.
     pid: Option<i32>,
+    /// When it was started.
+    since: Instant,
 }
 
 impl<'a> Trial<'a> {
@@ -93,7 +94,7 @@ impl<'a> Trial<'a> {
         };
         let deadline = started + Duration::from(test.deadline);
         let checks = test.checks.iter().map(state).collect();
-        Self { place, program, image, test, stop, started, deadline, checks, exit: None, runs: 0 }
+        Self { place, program, image, test, stop, deadline, checks, exit: None, runs: 0 }
     }
 
     pub(super) fn run(mut self) -> TestReport {
@@ -178,7 +179,7 @@ impl<'a> Trial<'a> {
             let launched = client.launch(spec).map_err(|error| chain(&error))?;
             pid = Some(launched.pid);
         }
-        Ok(Scene { client, network, log, lines: Vec::new(), pid })
+        Ok(Scene { client, network, log, lines: Vec::new(), pid, since: Instant::now() })
     }
 
     /// Without a program only files and programs beside it can be checked.
@@ -248,7 +249,7 @@ impl<'a> Trial<'a> {
                 Some((found, what))
             }
             Check::StaysUp { time } => {
-                let (up, wanted) = (self.started.elapsed(), Duration::from(*time));
+                let (up, wanted) = (scene.since.elapsed(), Duration::from(*time));
                 Some((
                     up >= wanted,
                     format!("up for {} ms", up.as_millis().min(wanted.as_millis())),
