@@ -31,6 +31,7 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod sign;
 pub mod store;
+pub mod surface;
 pub mod tree;
 pub mod trial;
 pub mod verity;

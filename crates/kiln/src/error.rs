@@ -9,6 +9,7 @@ use kiln_daemon::ledger::LedgerError;
 use kiln_daemon::prepare::{HomeError, PrepareError};
 use kiln_daemon::root::RootError;
 use kiln_daemon::server::ServeError;
+use kiln_image::trial::TestReport;
 
 use crate::context::{Context, print_text, to_json};
 use crate::document::failure::{Failure, Message};
@@ -225,6 +226,17 @@ impl From<PrepareError> for CommandError {
             PrepareError::NoAddresses(_) => Self::of(&error).ending(Exit::Usage),
             PrepareError::NoMemory(_) => Self::of(&error)
                 .with_help("lower `memory`, `replicas` or the surge of the rollout, or free some"),
+            PrepareError::Tests { reports, .. }
+                if reports.iter().any(TestReport::was_interrupted) =>
+            {
+                Self::failed("interrupted")
+            }
+            PrepareError::Tests { ref reports, .. } => {
+                let mut shown = Self::of(&error)
+                    .with_help("`kiln image test` runs the tests alone; what serves is untouched");
+                shown.causes = reports.iter().flat_map(TestReport::complaints).collect();
+                shown
+            }
             error => Self::of(&error),
         }
     }

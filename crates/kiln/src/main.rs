@@ -7,6 +7,7 @@ mod document;
 mod error;
 mod progress;
 mod render;
+mod signals;
 
 use std::process::ExitCode;
 

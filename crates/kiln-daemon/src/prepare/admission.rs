@@ -8,7 +8,6 @@ use kiln_image::build::Built;
 use kiln_image::debian::suite::native_architecture;
 use kiln_image::sign::Signing;
 use kiln_image::store::ImageStore;
-use kiln_model::name::ComponentId;
 use kiln_model::quantity::Timestamp;
 use kiln_model::spec::image::Image;
 use kiln_model::trust::{Demands, PublicKey};
@@ -54,22 +53,5 @@ impl Draft {
         let now = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         let signing = Signing::of_root(root);
         Ok(admit(store, &signing, &candidate, passed, now).map_err(Box::new)?)
-    }
-
-    /// Admits an image that has no tests; one that has some is admitted when they have passed.
-    pub(super) fn admit(
-        &self,
-        store: &ImageStore,
-        root: &Path,
-        id: &ComponentId,
-        built: &Built,
-    ) -> Result<(), PrepareError> {
-        let spec = self.specs.iter().find(|spec| spec.id == *id);
-        if let Some(image) = spec.and_then(|spec| spec.as_image())
-            && image.policy.tests.is_empty()
-        {
-            self.admit_tested(store, root, image, built, &[])?;
-        }
-        Ok(())
     }
 }

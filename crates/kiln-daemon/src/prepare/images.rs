@@ -1,20 +1,19 @@
-//! Locking and building the images of a stack.
+//! Locking the images of a stack, and the order in which they are built.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_image::build::Order;
 use kiln_image::debian::suite::native_architecture;
 use kiln_image::lock::Sources;
 use kiln_image::progress::{Event, Progress};
-use kiln_image::store::{ImageStore, Record};
+use kiln_image::store::Record;
 use kiln_model::digest::Digest;
 use kiln_model::name::ComponentId;
 use kiln_model::seal::building_order;
-use kiln_model::spec::Body;
-use kiln_model::spec::image::{Base, Recipe};
+use kiln_model::spec::image::Recipe;
+use kiln_model::spec::{Body, Spec};
 
 use super::{Draft, PrepareError};
 
@@ -84,49 +83,22 @@ impl Draft {
         Ok(changed)
     }
 
-    /// Builds the images (the one named in `only`, where it is given) that are not in the store of
-    /// `root`, each after the one that it stands on. What was built, by image.
-    pub fn build(
-        &self,
-        root: &Path,
-        only: Option<&ComponentId>,
-        told: &dyn ImageProgress,
-    ) -> Result<BTreeMap<ComponentId, Record>, PrepareError> {
-        let (store, sources) = (ImageStore::open(root)?, Sources::of_root(root)?);
-        let mut built = BTreeMap::new();
-        for (id, recipe) in self.to_build(only) {
-            let order = Order { name: &id.name, recipe, stack: &self.directory };
-            let progress = Of { image: Some(id), told };
-            let done = store.build_on(order, &built, &self.lock, &sources, &progress);
-            let done = done.map_err(Box::new)?;
-            self.admit(&store, root, id, &done)?;
-            built.insert(id.clone(), done.record);
-        }
-        if let Some(only) = only {
-            built.retain(|id, _| id == only);
-        }
-        Ok(built)
-    }
-
-    /// The images and their recipes, each after the one that it stands on; of `only` one of them, that
-    /// and what it stands on.
-    fn to_build(&self, only: Option<&ComponentId>) -> Vec<(&ComponentId, &Recipe)> {
-        let recipes: BTreeMap<&ComponentId, &Recipe> = self.recipes().collect();
-        let mut wanted = Vec::new();
-        let mut next = only;
-        while let Some((id, recipe)) = next.and_then(|id| recipes.get_key_value(id)) {
-            // A circle, which sealing refuses, comes to an end here.
-            if wanted.contains(id) {
-                break;
+    /// The images and their recipes, each after those that it is built from; of `only` one of them,
+    /// that and what it is built from.
+    pub(super) fn to_build(&self, only: Option<&ComponentId>) -> Vec<(&ComponentId, &Recipe)> {
+        let specs: BTreeMap<ComponentId, Arc<Spec>> =
+            self.specs.iter().map(|spec| (spec.id.clone(), Arc::new(spec.clone()))).collect();
+        let mut wanted = BTreeSet::new();
+        let mut ahead: Vec<&ComponentId> = only.into_iter().collect();
+        while let Some(id) = ahead.pop() {
+            if wanted.insert(id)
+                && let Some(spec) = specs.get(id)
+            {
+                ahead.extend(spec.built_from());
             }
-            wanted.push(*id);
-            next = match &recipe.base {
-                Base::Image { image } => Some(&image.id),
-                _ => None,
-            };
         }
-        let specs = self.specs.iter().map(|spec| (spec.id.clone(), Arc::new(spec.clone())));
-        let order = building_order(&specs.collect());
+        let recipes: BTreeMap<&ComponentId, &Recipe> = self.recipes().collect();
+        let order = building_order(&specs);
         let found = order.iter().filter_map(|id| recipes.get_key_value(id).map(|(i, r)| (*i, *r)));
         found.filter(|(id, _)| only.is_none() || wanted.contains(id)).collect()
     }

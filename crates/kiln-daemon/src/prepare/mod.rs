@@ -12,6 +12,7 @@ mod rebuild;
 mod room;
 mod secrets;
 mod surroundings;
+mod workshop;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use kiln_image::admission::AdmitError;
 use kiln_image::build::BuildError;
 use kiln_image::lock::{Lock, LockFileError, PinError, ResolveRequestError};
 use kiln_image::store::StoreError as ImageStoreError;
+use kiln_image::trial::TestReport;
 use kiln_model::address::Offsets;
 use kiln_model::change::{Change, changes};
 use kiln_model::generation::{Component, Content, Generation, Output};
@@ -38,6 +40,7 @@ use crate::ledger::{Ledger, LedgerError};
 pub use home::{Home, HomeError};
 pub use images::ImageProgress;
 pub use room::NoMemory;
+pub use workshop::Tested;
 
 /// Which stack, and what is said about it from outside.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +84,29 @@ pub enum PrepareError {
     /// An image can't be admitted.
     #[error(transparent)]
     Admission(#[from] Box<AdmitError>),
+    /// Not all tests of an image have passed.
+    #[error(
+        "{image} is not admitted: {} of {} tests have not passed",
+        .reports.iter().filter(|report| !report.passed).count(),
+        .reports.len()
+    )]
+    Tests {
+        /// The image.
+        image: ComponentId,
+        /// What came of each test.
+        reports: Vec<TestReport>,
+    },
+    /// An image holds what the stack does not allow in it.
+    #[error("{image} is not admitted: it holds {what}, and its `surface` is \"deny\"")]
+    Surface {
+        /// The image.
+        image: ComponentId,
+        /// What was found, in words.
+        what: String,
+    },
+    /// The running program's own file can't be found.
+    #[error("this program cannot be found")]
+    Program(#[source] std::io::Error),
     /// The image store.
     #[error("the image store cannot be used")]
     Images(#[from] ImageStoreError),

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kiln_image::build::{Built, Order};
-use kiln_image::lock::Sources;
+use kiln_image::build::Built;
 use kiln_image::store::ImageStore;
 use kiln_model::name::ComponentId;
 
-use super::images::{ImageProgress, Of};
+use super::images::ImageProgress;
 use super::{Draft, PrepareError};
 
 impl Draft {
@@ -28,14 +27,6 @@ impl Draft {
         only: Option<&ComponentId>,
         told: &dyn ImageProgress,
     ) -> Result<BTreeMap<ComponentId, Built>, PrepareError> {
-        let sources = Sources::of_root(root)?;
-        let mut built = BTreeMap::new();
-        for (id, recipe) in self.recipes().filter(|(id, _)| only.is_none_or(|only| only == *id)) {
-            let order = Order { name: &id.name, recipe, stack: &self.directory };
-            let progress = Of { image: Some(id), told };
-            let done = elsewhere.build(order, &self.lock, &sources, &progress);
-            built.insert(id.clone(), done.map_err(Box::new)?);
-        }
-        Ok(built)
+        self.build_in(root, elsewhere, only, told, &|_, _| Ok(()))
     }
 }

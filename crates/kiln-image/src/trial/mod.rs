@@ -6,7 +6,7 @@
 mod report;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -15,7 +15,7 @@ use kiln_model::spec::image::ImageTest;
 use crate::progress::{Event, Progress};
 use crate::store::ImageFiles;
 
-pub use report::{CheckReport, TestReport, describe};
+pub use report::{CheckReport, INTERRUPTED, TestReport, describe};
 
 /// The most tests that run at once, whatever the machine.
 const MOST_AT_ONCE: usize = 8;
@@ -29,17 +29,45 @@ pub trait Laboratory: Sync {
 
 /// Says that what runs is to come to an end; set by whoever gets a signal.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    set: AtomicBool,
+    /// By how many what runs must be brought to an end before the program may end.
+    held: AtomicUsize,
+}
+
+/// While this is there, something runs that must be brought to an end.
+#[derive(Debug)]
+pub struct Held(Stop);
 
 impl Stop {
     /// Lets everything that knows of this come to an end.
     pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.set.store(true, Ordering::Relaxed);
     }
 
     /// Whether to come to an end.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.set.load(Ordering::Relaxed)
+    }
+
+    /// Says that something runs that must not be left behind, until what is given is dropped.
+    pub fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::SeqCst);
+        Held(self.clone())
+    }
+
+    /// Whether something runs that must not be left behind.
+    pub fn is_held(&self) -> bool {
+        self.0.held.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.held.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -52,6 +80,7 @@ pub fn run_tests(
     progress: &dyn Progress,
     stop: &Stop,
 ) -> Vec<TestReport> {
+    let _held = stop.hold();
     let ahead: Mutex<VecDeque<usize>> = Mutex::new((0..tests.len()).collect());
     let reports = Mutex::new(vec![None; tests.len()]);
     let next = || ahead.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -60,7 +89,7 @@ pub fn run_tests(
             let test = &tests[index];
             progress.event(Event::Test { test: &test.name, passed: None });
             let report = if stop.is_set() {
-                TestReport::refused(test, "interrupted before it began")
+                TestReport::refused(test, INTERRUPTED)
             } else {
                 laboratory.try_out(image, test, stop)
             };

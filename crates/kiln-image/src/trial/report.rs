@@ -3,6 +3,9 @@
 use kiln_model::spec::image::{Check, ImageTest};
 use serde::{Deserialize, Serialize};
 
+/// The problem of a test that was stopped.
+pub const INTERRUPTED: &str = "interrupted";
+
 /// What came of one test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestReport {
@@ -38,6 +41,28 @@ pub struct CheckReport {
 }
 
 impl TestReport {
+    /// Whether it was stopped before its end.
+    pub fn was_interrupted(&self) -> bool {
+        self.problem.as_deref() == Some(INTERRUPTED)
+    }
+
+    /// Why it has not passed, a line each; none where it has.
+    pub fn complaints(&self) -> Vec<String> {
+        if self.passed {
+            return Vec::new();
+        }
+        let name = &self.name;
+        let mut lines = Vec::new();
+        lines.extend(self.problem.iter().map(|problem| format!("test {name}: {problem}")));
+        let failed = self.checks.iter().filter(|check| !check.passed);
+        lines.extend(failed.map(|check| {
+            format!("test {name}: expected that {}; found: {}", check.expected, check.found)
+        }));
+        lines.extend(self.ended.iter().map(|ended| format!("test {name}: the program {ended}")));
+        lines.extend(self.log.iter().map(|line| format!("test {name}: | {line}")));
+        lines
+    }
+
     /// The report of a test that could not be run.
     pub fn refused(test: &ImageTest, problem: impl Into<String>) -> Self {
         let not_done = |check| CheckReport {

@@ -84,5 +84,5 @@ fn an_interruption_begins_nothing_more_and_passes_nothing_that_was_not_done() {
     assert!(done <= MOST_AT_ONCE * 2, "{done}");
     assert_eq!(reports.iter().filter(|report| report.passed).count(), done);
     let last = reports.last().unwrap();
-    assert_eq!(last.problem.as_deref(), Some("interrupted before it began"));
+    assert_eq!(last.problem.as_deref(), Some(INTERRUPTED));
 }

@@ -38,7 +38,7 @@ impl Files {
     /// Links lead anywhere in the image, and nowhere outside of it.
     fn find(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = flags | OFlags::CLOEXEC;
         rustix::fs::openat2(self.0.root(), path, flags, Mode::empty(), resolve)
     }
 
@@ -97,7 +97,7 @@ impl Files {
     }
 
     fn contains(&self, path: &str, text: &str) -> io::Result<(bool, String)> {
-        let file = File::from(self.find(path, OFlags::RDONLY)?);
+        let file = File::from(self.find(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
         let mut bytes = Vec::new();
         file.take(MAX_SEARCHED).read_to_end(&mut bytes)?;
         let wanted = text.as_bytes();

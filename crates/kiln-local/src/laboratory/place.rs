@@ -24,6 +24,8 @@ use crate::network::{NetworkSpec, Networks};
 const PREFIX: &str = "t-";
 /// Locked as long as the test's process lives.
 const LOCK: &str = "lock";
+/// Locked while a test's root is begun, or looked at by who sweeps.
+const GATE: &str = "tests.lock";
 /// The test's network, which no other network can be confused with: it is alone in its namespace.
 const NETWORK: &str = "test";
 /// How long a launcher may take to end.
@@ -44,28 +46,23 @@ impl Place {
         let name = format!("{PREFIX}{}-{count}", std::process::id());
         let path = root.join("run").join(name);
         let failed = |error: io::Error| format!("{} cannot be made: {error}", path.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        let lock = lock(&path)
-            .map_err(failed)?
-            .ok_or_else(|| failed(io::ErrorKind::ResourceBusy.into()))?;
-        let id = id(&path);
-        fs::write(path.join("id"), &id).map_err(failed)?;
-        let networks = match Networks::new(path.join("run/net"), &id) {
-            Ok(networks) => networks,
-            Err(error) => {
-                let _ = fs::remove_dir_all(&path);
-                return Err(format!("the test's network cannot be made: {}", chain(&error)));
-            }
+        let lock = begin(root, &path).map_err(failed)?;
+        Self::furnish(&path, lock).inspect_err(|_| {
+            // The first error is the one that explains; what is left now is swept later.
+            let _ = clear(&path);
+        })
+    }
+
+    fn furnish(path: &Path, lock: File) -> Result<Self, String> {
+        let id = id(path);
+        fs::write(path.join("id"), &id)
+            .map_err(|error| format!("{} cannot be written to: {error}", path.display()))?;
+        let failed = |error: crate::network::Error| {
+            format!("the test's network cannot be made: {}", chain(&error))
         };
-        let place = Self { path, networks, _lock: lock };
-        match place.networks.create(&network()) {
-            Ok(_) => Ok(place),
-            Err(error) => {
-                let text = format!("the test's network cannot be made: {}", chain(&error));
-                let _ = place.clear();
-                Err(text)
-            }
-        }
+        let networks = Networks::new(path.join("run/net"), &id).map_err(failed)?;
+        networks.create(&network()).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), networks, _lock: lock })
     }
 
     /// A place on the network, as the given one of its few instances.
@@ -103,6 +100,24 @@ fn id(path: &Path) -> String {
     Digest::of(text.as_bytes()).hex().to_string().chars().take(8).collect()
 }
 
+/// Makes the directory of a test's root and locks it, while nobody sweeps.
+fn begin(root: &Path, path: &Path) -> io::Result<File> {
+    let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+    make(&root.join("run"))?;
+    let _alone = alone(root)?;
+    make(path)?;
+    lock(path)?.ok_or_else(|| io::ErrorKind::ResourceBusy.into())
+}
+
+/// Held for the moment between a directory's making and its locking.
+fn alone(root: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let path = root.join("run").join(GATE);
+    let file = options.create(true).truncate(false).write(true).open(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
 /// The lock of a test's root, unless a living process has it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
@@ -119,10 +134,11 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
 pub(super) fn sweep(root: &Path) {
     let Ok(entries) = fs::read_dir(root.join("run")) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with(PREFIX)
-            && let Ok(Some(_lock)) = lock(&entry.path())
-        {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let locked = alone(root).and_then(|_alone| lock(&entry.path()));
+        if let Ok(Some(_lock)) = locked {
             let _ = clear(&entry.path());
         }
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use kiln_image::store::ImageFiles;
-use kiln_image::trial::{CheckReport, Stop, TestReport, describe};
+use kiln_image::trial::{CheckReport, INTERRUPTED, Stop, TestReport, describe};
 use kiln_model::spec::image::{Check, ImageTest};
 use kiln_netns::Namespace;
 
@@ -31,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// From one run of a program beside the instance to the next.
 const EXEC_PAUSE: Duration = Duration::from_millis(100);
+/// How long a program whose test is decided is watched on: one that fails right after it has said
+/// what was waited for has failed.
+const SETTLE: Duration = Duration::from_millis(50);
 /// How many of its last lines a failed test shows.
 const LAST_LINES: usize = 20;
 /// How many lines of a program's output are looked at.
@@ -43,7 +46,6 @@ pub(super) struct Trial<'a> {
     image: &'a ImageFiles,
     test: &'a ImageTest,
     stop: &'a Stop,
-    started: Instant,
     deadline: Instant,
     checks: Vec<State<'a>>,
     exit: Option<Exit>,
@@ -70,6 +72,8 @@ struct Scene {
     lines: Vec<String>,
     /// The instance's process; none where the image has no program to start.
     pid: Option<i32>,
+    /// When it was started.
+    since: Instant,
 }
 
 impl<'a> Trial<'a> {
@@ -90,7 +94,7 @@ impl<'a> Trial<'a> {
         };
         let deadline = started + Duration::from(test.deadline);
         let checks = test.checks.iter().map(state).collect();
-        Self { place, program, image, test, stop, started, deadline, checks, exit: None, runs: 0 }
+        Self { place, program, image, test, stop, deadline, checks, exit: None, runs: 0 }
     }
 
     pub(super) fn run(mut self) -> TestReport {
@@ -124,7 +128,7 @@ impl<'a> Trial<'a> {
         let mut scene = self.start()?;
         loop {
             if self.stop.is_set() {
-                return Err("interrupted".to_owned());
+                return Err(INTERRUPTED.to_owned());
             }
             self.round(&mut scene)?;
             if self.is_done() || self.exit.is_some() {
@@ -176,7 +180,7 @@ impl<'a> Trial<'a> {
             let launched = client.launch(spec).map_err(|error| chain(&error))?;
             pid = Some(launched.pid);
         }
-        Ok(Scene { client, network, log, lines: Vec::new(), pid })
+        Ok(Scene { client, network, log, lines: Vec::new(), pid, since: Instant::now() })
     }
 
     /// Without a program only files and programs beside it can be checked.
@@ -191,18 +195,7 @@ impl<'a> Trial<'a> {
 
     /// Asks everything that has not held yet; programs last, as they take longest.
     fn round(&mut self, scene: &mut Scene) -> Result<(), String> {
-        self.read_log(scene)?;
-        for index in 0..self.checks.len() {
-            let state = &self.checks[index];
-            if state.passed || state.settled || matches!(state.check, Check::Exec { .. }) {
-                continue;
-            }
-            let result = self.ask(state.check, scene);
-            if let Some((passed, found)) = result {
-                let state = &mut self.checks[index];
-                (state.passed, state.found) = (passed, found);
-            }
-        }
+        self.ask_all(scene)?;
         for index in 0..self.checks.len() {
             let state = &self.checks[index];
             let due = !state.passed && !state.settled && state.next <= Instant::now();
@@ -215,6 +208,21 @@ impl<'a> Trial<'a> {
                 let next = Instant::now() + EXEC_PAUSE;
                 let check = self.checks[index].check;
                 self.checks[index] = State { check, passed, settled, found, next };
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks everything that has not held yet, but for programs.
+    fn ask_all(&mut self, scene: &mut Scene) -> Result<(), String> {
+        self.read_log(scene)?;
+        for index in 0..self.checks.len() {
+            let state = &self.checks[index];
+            if state.passed || state.settled {
+                continue;
+            }
+            if let Some((passed, found)) = self.ask(state.check, scene) {
+                (self.checks[index].passed, self.checks[index].found) = (passed, found);
             }
         }
         Ok(())
@@ -242,7 +250,7 @@ impl<'a> Trial<'a> {
                 Some((found, what))
             }
             Check::StaysUp { time } => {
-                let (up, wanted) = (self.started.elapsed(), Duration::from(*time));
+                let (up, wanted) = (scene.since.elapsed(), Duration::from(*time));
                 Some((
                     up >= wanted,
                     format!("up for {} ms", up.as_millis().min(wanted.as_millis())),
@@ -262,8 +270,9 @@ impl<'a> Trial<'a> {
 
     /// Looks at what must not be, and settles what the end of the program leaves open.
     fn conclude(&mut self, scene: &mut Scene) -> Result<(), String> {
-        // An exit that has just happened counts, too.
-        self.wait(scene, Duration::from_millis(1))?;
+        if self.exit.is_none() {
+            self.wait(scene, SETTLE)?;
+        }
         self.read_log(scene)?;
         let held = self
             .checks
@@ -315,6 +324,8 @@ impl<'a> Trial<'a> {
         }
         let mut exit = None;
         while exit.is_none() && !self.left().is_zero() && !self.stop.is_set() {
+            // The program may take all the time there is, and the others must not miss theirs.
+            self.ask_all(scene)?;
             let limit = PAUSE.min(self.left());
             exit = self.next_exit(scene, limit)?.filter(|(of, _)| *of == name).map(|(_, e)| e);
         }

@@ -16,6 +16,7 @@ use crate::document::outputs;
 use crate::error::{CommandError, Exit};
 use crate::progress::Board;
 use crate::progress::image::ImageBoard;
+use crate::signals::Signals;
 
 use super::plan;
 use conclusion::{Change as Changed, conclude, nothing};
@@ -189,7 +190,10 @@ fn prepare(
     ledger: &Ledger,
     board: &Board,
 ) -> Result<Apply, CommandError> {
-    let built = draft.build(context.root.path(), None, &ImageBoard::new(board))?;
+    let signals = Signals::attend()?;
+    let shown = ImageBoard::new(board);
+    let built = draft.build(context.root.path(), None, &shown, signals.stop())?;
+    drop(signals);
     board.finish();
     draft.save_lock()?;
     draft.keep_secrets(ledger)?;

@@ -1,5 +1,6 @@
 //! Images.
 
+use kiln_image::trial::{CheckReport, TestReport};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -123,4 +124,76 @@ pub(crate) struct DifferenceDocument {
     pub(crate) before: String,
     /// In what was built now.
     pub(crate) after: String,
+}
+
+/// What `image test` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "tests")]
+pub(crate) struct TestsDocument {
+    /// Whether everything that was tested has passed.
+    pub(crate) passed: bool,
+    /// The images, by name.
+    pub(crate) images: Vec<TestedImage>,
+}
+
+/// An image that was tested.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct TestedImage {
+    /// Its name.
+    pub(crate) name: String,
+    /// The digest of its content: of the OCI manifest.
+    pub(crate) digest: String,
+    /// Whether every test has passed; true where there is none.
+    pub(crate) passed: bool,
+    /// Its tests, in the order of the stack's files.
+    pub(crate) tests: Vec<TestDocument>,
+}
+
+/// What came of one test.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct TestDocument {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether everything held.
+    pub(crate) passed: bool,
+    /// How long it took.
+    pub(crate) milliseconds: u64,
+    /// What came of each check.
+    pub(crate) checks: Vec<CheckDocument>,
+    /// Why nothing could be checked; null where that was possible.
+    pub(crate) problem: Option<String>,
+    /// How the program has ended; null where it ran to the end of the test.
+    pub(crate) ended: Option<String>,
+    /// The last lines that the program has written, where the test has failed.
+    pub(crate) log: Vec<String>,
+}
+
+/// What came of one check.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct CheckDocument {
+    /// Whether it held.
+    pub(crate) passed: bool,
+    /// What must hold.
+    pub(crate) expected: String,
+    /// What was found last.
+    pub(crate) found: String,
+}
+
+impl From<TestReport> for TestDocument {
+    fn from(report: TestReport) -> Self {
+        let check = |check: CheckReport| CheckDocument {
+            passed: check.passed,
+            expected: check.expected,
+            found: check.found,
+        };
+        Self {
+            name: report.name,
+            passed: report.passed,
+            milliseconds: report.milliseconds,
+            checks: report.checks.into_iter().map(check).collect(),
+            problem: report.problem,
+            ended: report.ended,
+            log: report.log,
+        }
+    }
 }

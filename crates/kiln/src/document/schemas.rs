@@ -9,7 +9,9 @@ use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
 use super::exchange::{ExportDocument, PullDocument, PushDocument};
 use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
-use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
+use super::image::{
+    ImageDetailDocument, ImagesDocument, LockDocument, TestsDocument, VerificationDocument,
+};
 use super::look::{EventsDocument, LogsDocument, TopDocument};
 use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
 use super::trust::{
@@ -57,6 +59,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<ResumeDocument>("resume");
     check::<RevocationDocument>("revocation");
     check::<Status>("status");
+    check::<TestsDocument>("tests");
     check::<TopDocument>("top");
     check::<ValidateDocument>("validate");
     check::<VerificationDocument>("verification");

@@ -34,7 +34,10 @@ impl ImageProgress for ImageBoard<'_> {
         let name = image.map_or_else(|| "images".to_owned(), ToString::to_string);
         let (phase, live) = describe(&event);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let lasting = matches!(event, Event::Warning(_) | Event::Done { .. });
+        let lasting = matches!(
+            event,
+            Event::Warning(_) | Event::Done { .. } | Event::Test { passed: Some(_), .. }
+        );
         if lasting {
             state.live.remove(&name);
             // What was built before is not worth a line each time.
@@ -82,14 +85,13 @@ fn describe(event: &Event<'_>) -> (String, String) {
             "unpacking".to_owned(),
             format!("unpacking {} {done}/{total} {package}", bar(*done as u64, *total as u64, 20)),
         ),
-        Event::Run { step, line } => {
-            let phase = format!("running {step}");
-            let live = line.map_or_else(|| phase.clone(), |line| format!("{phase}: {line}"));
-            (phase, live)
+        Event::Run { step, line: None } => both(format!("running {step}")),
+        Event::Run { step, line: Some(line) } => {
+            (format!("running {step}"), format!("{step}: {line}"))
         }
         Event::Test { test, passed: None } => both(format!("testing {test}")),
-        Event::Test { test, passed: Some(true) } => both(format!("test {test} passed")),
-        Event::Test { test, passed: Some(false) } => both(format!("test {test} FAILED")),
+        Event::Test { test, passed: Some(true) } => both(format!("✓ {test}")),
+        Event::Test { test, passed: Some(false) } => both(format!("✗ {test}")),
         Event::Write => both("writing the filesystem".to_owned()),
         Event::Warning(text) => both(format!("warning: {text}")),
         Event::Done { size_bytes, cached: true } => {

@@ -22,3 +22,4 @@ mod sealing;
 mod secrets;
 mod site;
 mod target;
+mod trial;

@@ -197,3 +197,6 @@ fn check_interpreter(root: &Rootfs, script: &MaintainerScript<'_>) -> Result<(),
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,11 @@ fn applied(stack: &TempDir, steps: Vec<Step>) -> Result<Rootfs, StepError> {
         clock: crate::sandbox::NO_DATE,
         progress: &(),
     };
-    apply(&mut root, &recipe(steps), stack.path(), &ground)?;
+    let other = other_image();
+    let others =
+        BTreeMap::from([(ComponentId::new(kiln_model::name::Kind::Image, "other"), other)]);
+    let materials = Materials { stack: stack.path(), others: &others };
+    apply(&mut root, &recipe(steps), &materials, &ground)?;
     Ok(root)
 }
 
@@ -137,4 +141,53 @@ fn files_that_changed_since_they_were_measured_are_refused() {
     fs::write(stack.path().join("a"), "two").unwrap();
     let error = applied(&stack, vec![step]).unwrap_err();
     assert!(matches!(error, StepError::Copy(CopyError::Changed { .. })), "{error}");
+}
+
+/// An image with a program of somebody and a link to it.
+fn other_image() -> Tree {
+    let mut tree = Tree::new();
+    tree.make_directories("opt/app/lib", &Metadata::new(0o750).owned_by(7, 8)).unwrap();
+    let program = Metadata::new(0o755).owned_by(7, 8);
+    tree.insert("opt/app/run", Inode::file(program, b"program".to_vec())).unwrap();
+    tree.insert("opt/app/lib/link", Inode::symlink(Metadata::new(0o777), "../run")).unwrap();
+    tree.insert("opt/apple", Inode::file(Metadata::new(0o644), b"no part".to_vec())).unwrap();
+    tree
+}
+
+fn take_step(from: &str, to: &str, owner: Option<&str>) -> Step {
+    Step::Take {
+        image: ComponentId::new(kiln_model::name::Kind::Image, "other").into(),
+        from: from.into(),
+        to: to.into(),
+        owner: owner.map(str::to_owned),
+        mode: None,
+    }
+}
+
+#[test]
+fn a_directory_of_another_image_comes_as_it_is() {
+    let stack = tempfile::tempdir().unwrap();
+    let root = applied(&stack, vec![take_step("/opt/app", "/srv", None)]).unwrap();
+    assert_eq!(text(&root, "srv/run"), "program");
+    let program = root.tree.get("srv/run").unwrap().metadata();
+    assert_eq!((program.mode, program.uid, program.gid), (0o755, 7, 8));
+    let link = root.tree.get("srv/lib/link").unwrap();
+    assert!(matches!(link.kind(), Kind::Symlink(target) if **target == *b"../run"));
+    assert!(root.tree.get("srv/le").is_none() && root.tree.get("opt").is_none());
+}
+
+#[test]
+fn a_file_of_another_image_goes_where_it_is_sent() {
+    let stack = tempfile::tempdir().unwrap();
+    let steps = vec![
+        take_step("/opt/app/run", "/usr/bin/", Some("0:0")),
+        take_step("/opt/app/run", "/hello", None),
+    ];
+    let root = applied(&stack, steps).unwrap();
+    assert_eq!(text(&root, "usr/bin/run"), "program");
+    let program = root.tree.get("usr/bin/run").unwrap().metadata();
+    assert_eq!((program.mode, program.uid, program.gid), (0o755, 0, 0));
+    assert_eq!(text(&root, "hello"), "program");
+    let error = applied(&stack, vec![take_step("/opt/none", "/x", None)]).unwrap_err();
+    assert_eq!(error.to_string(), "copy \"/opt/none\": image.other has nothing there");
 }

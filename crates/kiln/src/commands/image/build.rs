@@ -12,6 +12,7 @@ use crate::document::image::ImagesDocument;
 use crate::error::{CommandError, Exit};
 use crate::progress::Board;
 use crate::progress::image::ImageBoard;
+use crate::signals::Signals;
 
 pub(super) fn run(
     context: &Context,
@@ -23,7 +24,9 @@ pub(super) fn run(
     context.root.prepare()?;
     let board = Board::new(context.err);
     draft.lock(context.root.path(), false, &ImageBoard::new(&board))?;
-    let built = draft.build(context.root.path(), only.as_ref(), &ImageBoard::new(&board))?;
+    let signals = Signals::attend()?;
+    let shown = ImageBoard::new(&board);
+    let built = draft.build(context.root.path(), only.as_ref(), &shown, signals.stop())?;
     board.finish();
     draft.save_lock()?;
     let store = ImageStore::open(context.root.path()).map_err(|e| CommandError::of(&e))?;

@@ -13,6 +13,7 @@ mod rebuild;
 mod revoke;
 mod sbom;
 mod standing;
+mod test;
 mod verify;
 
 use std::path::PathBuf;
@@ -102,6 +103,13 @@ enum Verb {
         #[arg(long, value_enum, default_value_t)]
         format: sbom::Format,
     },
+    /// Build the images of the stack and run their tests
+    Test {
+        /// Only this one
+        name: Option<String>,
+        #[command(flatten)]
+        variables: Variables,
+    },
     /// Read every byte of the image store, and check signatures and keys
     Verify {
         /// Only this one
@@ -147,6 +155,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         Verb::Revoke { name, reason, yes } => revoke::run(context, name, reason.as_deref(), *yes),
         Verb::Key(args) => key::run(context, args),
         Verb::Gc(args) => gc::run(context, args),
+        Verb::Test { name, variables } => test::run(context, name.as_deref(), variables),
     }
 }
 
