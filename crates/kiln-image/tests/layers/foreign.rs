@@ -59,7 +59,10 @@ fn whiteouts_take_away_what_is_below_and_nothing_else() {
         all.iter().filter(|path| !gone.contains(path)).map(ToString::to_string).collect()
     };
     assert_eq!(after(&[("a/.wh.one", Regular, "")]), without(&["a/one"]));
-    assert_eq!(after(&[(".wh.a", Regular, "")]), without(&["a", "a/b", "a/b/three", "a/one", "a/two"]));
+    assert_eq!(
+        after(&[(".wh.a", Regular, "")]),
+        without(&["a", "a/b", "a/b/three", "a/one", "a/two"])
+    );
     // What the layer brings stays, whichever comes first.
     for order in [[0, 1], [1, 0]] {
         let both = [("a/.wh.one", Regular, ""), ("a/one", Regular, "")];

@@ -65,7 +65,9 @@ fn apply(tree: &mut Tree, edit: &Edit) {
     };
     match edit {
         Edit::Directory(path, metadata) => put(path, Inode::directory(metadata.clone())),
-        Edit::File(path, metadata, bytes) => put(path, Inode::file(metadata.clone(), bytes.clone())),
+        Edit::File(path, metadata, bytes) => {
+            put(path, Inode::file(metadata.clone(), bytes.clone()))
+        }
         Edit::Symlink(path, target) => put(path, Inode::symlink(plain.clone(), target)),
         Edit::Fifo(path, metadata) => put(path, Inode::fifo(metadata.clone())),
         Edit::Link(path, other) => drop(tree.link(path, other)),

@@ -14,9 +14,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// An image of several megabytes that do not compress, so that its layer goes in pieces.
 fn large(world: &World) -> kiln_image::build::Built {
-    let text: String = (0..700_000_u64)
-        .map(|n| kiln_model::digest::Digest::of(&n.to_le_bytes()).hex())
-        .collect();
+    let text: String =
+        (0..700_000_u64).map(|n| kiln_model::digest::Digest::of(&n.to_le_bytes()).hex()).collect();
     world.build("large", &recipe(Base::Scratch, "/large", &text)).unwrap()
 }
 
@@ -52,7 +51,9 @@ fn an_image_comes_back_byte_for_byte() {
     // Nothing of it is sent again.
     server.log();
     world.store.push(&registry(), &built.image.digest, &there, &()).unwrap();
-    assert!(server.log().iter().all(|line| !line.starts_with("POST") && !line.starts_with("PATCH")));
+    assert!(
+        server.log().iter().all(|line| !line.starts_with("POST") && !line.starts_with("PATCH"))
+    );
 }
 
 #[test]
@@ -175,8 +176,7 @@ fn altered_bytes_are_refused_and_nothing_of_them_kept() {
     std::fs::write(world.store.blob(&layer), "evil").unwrap();
     let elsewhere = reference(format!("{}/other:v1", Server::start().host()));
     let fresh = Server::start();
-    let elsewhere =
-        kiln_image::oci::reference::Reference { host: fresh.host(), ..elsewhere };
+    let elsewhere = kiln_image::oci::reference::Reference { host: fresh.host(), ..elsewhere };
     assert!(world.store.push(&registry(), &built.image.digest, &elsewhere, &()).is_err());
 }
 
@@ -238,7 +238,8 @@ fn of_a_list_the_image_for_this_machine_is_taken() {
     };
     let list = |entries: Vec<serde_json::Value>| {
         let kind = "application/vnd.docker.distribution.manifest.list.v2+json";
-        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": entries });
+        let index =
+            serde_json::json!({ "schemaVersion": 2, "mediaType": kind, "manifests": entries });
         server.put_manifest("app", "many", kind, &serde_json::to_vec(&index).unwrap());
     };
     let other = entry("s390x", format!("sha256:{}", "0".repeat(64)));

@@ -115,19 +115,43 @@ fn pushed_by_buildah(world: &World, host: &str, format: &str, compression: &str)
          ln $m/su $m/su2; buildah umount CONTAINER",
         setuid.display()
     );
-    let container = run("buildah", &["from", "--pull-never", "localhost/first"], directory).unwrap();
+    let container =
+        run("buildah", &["from", "--pull-never", "localhost/first"], directory).unwrap();
     let container = container.trim();
     let script = mounted.replace("CONTAINER", container);
     run("sh", &["-c", &script], directory).unwrap();
     let config = [
-        "config", "--user", "web", "--env", "MODE=base", "--env", "PATH=/bin", "--cmd", "serve",
-        "--entrypoint", "[\"/su\"]", "--port", "80", "--label", "team=blue", "--stop-signal",
-        "SIGQUIT", "--workingdir", "/data", container,
+        "config",
+        "--user",
+        "web",
+        "--env",
+        "MODE=base",
+        "--env",
+        "PATH=/bin",
+        "--cmd",
+        "serve",
+        "--entrypoint",
+        "[\"/su\"]",
+        "--port",
+        "80",
+        "--label",
+        "team=blue",
+        "--stop-signal",
+        "SIGQUIT",
+        "--workingdir",
+        "/data",
+        container,
     ];
     run("buildah", &config, directory).unwrap();
-    run("buildah", &["commit", "--rm", "--format", format, container, "second"], directory).unwrap();
+    run("buildah", &["commit", "--rm", "--format", format, container, "second"], directory)
+        .unwrap();
     let url = format!("docker://{host}/foreign:{format}-{compression}");
-    let mut push = vec!["push", "--tls-verify=false", "--format", if format == "oci" { "oci" } else { "v2s2" }];
+    let mut push = vec![
+        "push",
+        "--tls-verify=false",
+        "--format",
+        if format == "oci" { "oci" } else { "v2s2" },
+    ];
     push.extend(["--compression-format", compression, "localhost/second", &url]);
     run("buildah", &push, directory).unwrap();
     format!("{host}/foreign:{format}-{compression}")
@@ -163,7 +187,10 @@ fn kiln_takes_what_other_programs_push() {
         assert_eq!(config.argv(), ["/etc/own"], "an entrypoint of its own replaces both");
         assert_eq!(config.environment()["MODE"], "own");
         assert_eq!(config.environment()["PATH"], "/bin");
-        assert_eq!((config.labels["team"].as_str(), config.stop_signal.as_str()), ("blue", "SIGQUIT"));
+        assert_eq!(
+            (config.labels["team"].as_str(), config.stop_signal.as_str()),
+            ("blue", "SIGQUIT")
+        );
         assert!(config.exposed_ports.keys().any(|port| port.starts_with("80")), "{config:?}");
         assert!(built.warnings.is_empty(), "{:?}", built.warnings);
         let below = world.store.manifest(&pulled.image.digest).unwrap();

@@ -147,7 +147,8 @@ fn answer(stream: &TcpStream, address: SocketAddr, shared: &Mutex<Shared>) -> st
             let faults = shared.faults.iter_mut().filter(|(start, _)| line.starts_with(start));
             faults.filter_map(|(_, faults)| faults.pop_front()).next()
         };
-        let length = request.headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        let length =
+            request.headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
         let taken = match fault {
             Some(Fault::CutRequest(bytes)) => bytes.min(length),
             _ => length,
@@ -307,7 +308,8 @@ fn uploads(shared: &mut Shared, request: &Request, body: Vec<u8>) -> Answer {
     }
     let Some(upload) = shared.uploads.get_mut(&request.path) else { return status(404) };
     if request.method == "PATCH" {
-        let from = request.headers.get("content-range").and_then(|r| r.split('-').next()?.parse().ok());
+        let from =
+            request.headers.get("content-range").and_then(|r| r.split('-').next()?.parse().ok());
         if from != Some(upload.len()) {
             return status(416);
         }
