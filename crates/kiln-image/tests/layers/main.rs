@@ -1,5 +1,7 @@
 //! Layers: written and read back, laid over one another, and refused.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod foreign;
 mod hostile;
 mod random;

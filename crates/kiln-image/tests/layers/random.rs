@@ -66,7 +66,7 @@ fn apply(tree: &mut Tree, edit: &Edit) {
     match edit {
         Edit::Directory(path, metadata) => put(path, Inode::directory(metadata.clone())),
         Edit::File(path, metadata, bytes) => {
-            put(path, Inode::file(metadata.clone(), bytes.clone()))
+            put(path, Inode::file(metadata.clone(), bytes.clone()));
         }
         Edit::Symlink(path, target) => put(path, Inode::symlink(plain.clone(), target)),
         Edit::Fifo(path, metadata) => put(path, Inode::fifo(metadata.clone())),
@@ -87,7 +87,9 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let mut lower = Tree::new();
-        first.iter().for_each(|edit| apply(&mut lower, edit));
+        for edit in &first {
+            apply(&mut lower, edit);
+        }
         let below = archive(None, &lower);
         prop_assert_eq!(&below, &archive(None, &lower.clone()));
         let mut back = Tree::new();
@@ -96,7 +98,9 @@ proptest! {
 
         // What changes is compared by content, wherever that stands.
         let mut upper = lower.clone();
-        second.iter().for_each(|edit| apply(&mut upper, edit));
+        for edit in &second {
+            apply(&mut upper, edit);
+        }
         let above = archive(Some(&back), &upper);
         prop_assert_eq!(&above, &archive(Some(&lower), &upper));
         lay(&mut back, &above, directory.path()).unwrap();

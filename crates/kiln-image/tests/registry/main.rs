@@ -1,6 +1,8 @@
 //! Images to and from registries: one of the test's own with faults, and Debian's; and what other
 //! programs make of them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod bases;
 mod distribution;
 mod faults;
@@ -145,7 +147,8 @@ pub(crate) fn attach(store: &ImageStore, image: &Digest, text: &str) -> Digest {
     let config = store.publish_bytes(b"{}").unwrap();
     let layer = store.publish_bytes(text.as_bytes()).unwrap();
     let mut manifest = Manifest::new(config, vec![Descriptor::new("text/plain", layer)]);
-    manifest.config.media_type = "application/vnd.oci.empty.v1+json".to_owned();
+    manifest.config =
+        Descriptor::new("application/vnd.oci.empty.v1+json", (manifest.config.digest, 2));
     manifest.artifact_type = Some("application/vnd.test.note".to_owned());
     manifest.subject = Some(Descriptor::new(MANIFEST_MEDIA_TYPE, subject));
     store.publish_bytes(&serde_json::to_vec(&manifest).unwrap()).unwrap().0

@@ -144,8 +144,8 @@ fn answer(stream: &TcpStream, address: SocketAddr, shared: &Mutex<Shared>) -> st
             let range = request.headers.get("range").map(|r| format!(" {r}")).unwrap_or_default();
             let query = if request.query.is_empty() { "" } else { "?" };
             shared.log.push(format!("{line}{query}{}{range}", request.query));
-            let faults = shared.faults.iter_mut().filter(|(start, _)| line.starts_with(start));
-            faults.filter_map(|(_, faults)| faults.pop_front()).next()
+            let mut faults = shared.faults.iter_mut().filter(|(start, _)| line.starts_with(start));
+            faults.find_map(|(_, faults)| faults.pop_front())
         };
         let length =
             request.headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
