@@ -160,7 +160,8 @@ impl Tree {
         }
     }
 
-    /// Gives the inode at `path` new metadata; a symlink at `path` is not followed.
+    /// Gives the inode at `path` new metadata; a symlink at `path` is not followed, and keeps its
+    /// mode.
     pub fn set_metadata(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -170,7 +171,9 @@ impl Tree {
         metadata.check(path)?;
         let found = self.locate(path, false)?.node;
         let id = found.ok_or_else(|| TreeError::NotFound { path: path.into() })?;
-        self.inodes[id.index()].metadata = metadata;
+        let inode = &mut self.inodes[id.index()];
+        let fixed = matches!(inode.kind, Kind::Symlink(_)).then_some(inode.metadata.mode);
+        inode.metadata = Metadata { mode: fixed.unwrap_or(metadata.mode), ..metadata };
         Ok(())
     }
 

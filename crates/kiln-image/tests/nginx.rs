@@ -87,6 +87,14 @@ fn one_lock_gives_the_same_bytes_elsewhere_and_the_program_runs() {
     assert_eq!(second.image.digest, first.image.digest);
     assert_eq!(second.image.erofs_digest, first.image.erofs_digest);
     runs(&second.image.erofs);
+
+    // The filesystem follows from the layers that other programs see.
+    let whole = std::fs::read(&second.image.erofs).unwrap();
+    std::fs::remove_file(&second.image.erofs).unwrap();
+    let started = Instant::now();
+    assert_eq!(store.derive(&second.image.digest, &()).unwrap(), second.image);
+    println!("derived from the layers: {:?}", started.elapsed());
+    assert!(std::fs::read(&second.image.erofs).unwrap() == whole);
 }
 
 /// Mounts the filesystem in a mount namespace of its own and starts the program in it.

@@ -46,6 +46,9 @@ pub enum BaseError {
     /// Its accounts can't be read.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
+    /// It is not locked.
+    #[error("{0}")]
+    Unlocked(Unlocked),
     /// It has not been built.
     #[error("{0} is not built yet; build it first")]
     Missing(ComponentId),
@@ -60,9 +63,12 @@ pub(super) struct Below {
     pub(super) tree: Tree,
     /// Its layers, which become the image's first ones.
     pub(super) layers: Vec<Descriptor>,
-    /// What they are unpacked.
+    /// How its program is started, and what the layers are unpacked.
     pub(super) config: Config,
 }
+
+/// What an image is built on, and what the user should know about it.
+type Started = (Below, Vec<String>);
 
 /// The files that an image's steps start with, and what they came from.
 pub(super) struct Foundation {
@@ -76,9 +82,6 @@ impl Build<'_> {
         let workspace = ground.workspace;
         let name = || self.order.name.to_owned();
         let rootfs = |source| BuildError::Rootfs { name: name(), source };
-        if matches!(self.order.recipe.base, Base::Scratch) {
-            return Ok(Foundation { root: Rootfs::scratch().map_err(rootfs)?, below: None });
-        }
         if let Some(request) = Request::of(self.order.recipe, &self.sources.architecture) {
             let entry = self.lock.entry(&request).ok_or_else(|| BuildError::Unlocked {
                 name: name(),
@@ -93,30 +96,35 @@ impl Build<'_> {
             }
             return Ok(Foundation { root, below: None });
         }
-        self.on_image(workspace)
-            .map_err(|source| BuildError::Base { name: name(), source: Box::new(source) })
+        let below = match &self.order.recipe.base {
+            Base::Debian { .. } | Base::Scratch => {
+                return Ok(Foundation { root: Rootfs::scratch().map_err(rootfs)?, below: None });
+            }
+            Base::Tarball { path, digest } => self.tarball(path, digest, workspace),
+            Base::Oci { reference } => self.registry_image(reference, workspace),
+            Base::OciLayout { path, digest } => self.layout_image(path, digest, workspace),
+            Base::Image { image } => match self.bases.get(&image.id) {
+                Some(record) => self.lay(&record.digest, &image.id.to_string(), workspace),
+                None => Err(BaseError::Missing(image.id.clone())),
+            },
+        };
+        let founded = below.and_then(|(below, warnings)| {
+            let mut root = Rootfs::inherited(below.tree.clone())?;
+            root.warnings = warnings;
+            Ok(Foundation { root, below: Some(below) })
+        });
+        founded.map_err(|source| BuildError::Base { name: name(), source: Box::new(source) })
     }
 
-    /// Starts from an image that came from elsewhere or was built before.
-    fn on_image(&self, workspace: &Path) -> Result<Foundation, BaseError> {
-        let (below, warnings) = match &self.order.recipe.base {
-            Base::Tarball { path, digest } => self.tarball(path, digest, workspace)?,
-            base => {
-                let image = self.base_image(base, workspace)?;
-                let laid = self.store.lay(&image, workspace, self.progress)?;
-                let Laid { tree, manifest, config, notes } = laid;
-                let own = |mut layer: Descriptor| {
-                    layer.media_type = crate::oci::oci_media_type(&layer.media_type).to_owned();
-                    layer.annotations.clear();
-                    layer
-                };
-                let layers = manifest.layers.into_iter().map(own).collect();
-                (Below { tree, layers, config }, notes)
-            }
-        };
-        let mut root = Rootfs::inherited(below.tree.clone())?;
-        root.warnings = warnings;
-        Ok(Foundation { root, below: Some(below) })
+    /// Starts from an image of a registry: the one that the lock names, fetched unless it is here.
+    fn registry_image(&self, text: &str, workspace: &Path) -> Result<Started, BaseError> {
+        let reference: Reference = text.parse()?;
+        let locked = self.lock.manifest(text, &self.sources.architecture);
+        let unlocked = || BaseError::Unlocked(Unlocked::NoReference(text.to_owned()));
+        let image = locked.ok_or_else(unlocked)?;
+        let registry = &self.sources.registry;
+        self.store.fetch_locked(registry, &reference, &image, self.progress)?;
+        self.lay(&image, text, workspace)
     }
 
     /// The files of the images of the stack that the recipe copies from.
@@ -142,40 +150,32 @@ impl Build<'_> {
         Ok(others)
     }
 
-    /// The manifest of the image that the base is, which is in the store then.
-    fn base_image(&self, base: &Base, workspace: &Path) -> Result<Digest, BaseError> {
-        let architecture = &self.sources.architecture;
-        let (image, shown) = match base {
-            Base::Oci { reference: text } => {
-                let reference: Reference = text.parse()?;
-                // The lock was asked for the inputs before, and has the reference.
-                let locked = self.lock.manifest(text, architecture).or(reference.digest);
-                let locked = locked.ok_or_else(|| StoreError::Absent {
-                    digest: Digest::of(text.as_bytes()),
-                    path: self.order.stack.into(),
-                })?;
-                let registry = &self.sources.registry;
-                self.store.fetch_locked(registry, &reference, &locked, self.progress)?;
-                (locked, text.clone())
-            }
-            Base::OciLayout { path, digest } => {
-                let (directory, tag) = split_tag(path);
-                let layout = self.layout(directory, digest, workspace)?;
-                let image = layout.select(tag, architecture)?;
-                layout.take(self.store, &image)?;
-                (image, path.clone())
-            }
-            Base::Image { image } => {
-                let record = self.bases.get(&image.id);
-                let record = record.ok_or_else(|| BaseError::Missing(image.id.clone()))?;
-                (record.digest, image.id.to_string())
-            }
-            Base::Debian { .. } | Base::Scratch | Base::Tarball { .. } => {
-                unreachable!("these are no images")
-            }
+    /// Starts from an image of a layout below the stack's directory.
+    fn layout_image(
+        &self,
+        path: &str,
+        digest: &Digest,
+        workspace: &Path,
+    ) -> Result<Started, BaseError> {
+        let (directory, tag) = split_tag(path);
+        let layout = self.layout(directory, digest, workspace)?;
+        let image = layout.select(tag, &self.sources.architecture)?;
+        layout.take(self.store, &image)?;
+        self.lay(&image, path, workspace)
+    }
+
+    /// Starts from an image that is in the store.
+    fn lay(&self, image: &Digest, shown: &str, workspace: &Path) -> Result<Started, BaseError> {
+        self.store.check_platform(shown, image, &self.sources.architecture)?;
+        let laid = self.store.lay(image, workspace, self.progress)?;
+        let Laid { tree, manifest, config, notes } = laid;
+        let own = |mut layer: Descriptor| {
+            layer.media_type = crate::oci::oci_media_type(&layer.media_type).to_owned();
+            layer.annotations.clear();
+            layer
         };
-        self.store.check_platform(&shown, &image, architecture)?;
-        Ok(image)
+        let layers = manifest.layers.into_iter().map(own).collect();
+        Ok((Below { tree, layers, config }, notes))
     }
 
     /// The layout in the stack's directory, as it was when its digest was taken.
@@ -195,12 +195,7 @@ impl Build<'_> {
     }
 
     /// The root filesystem in an archive, which becomes a layer of its own.
-    fn tarball(
-        &self,
-        path: &str,
-        digest: &Digest,
-        workspace: &Path,
-    ) -> Result<(Below, Vec<String>), BaseError> {
+    fn tarball(&self, path: &str, digest: &Digest, workspace: &Path) -> Result<Started, BaseError> {
         let mut entries = copy::collect(self.order.stack, path, digest, workspace)?;
         let Some(CopiedKind::File { content, .. }) = entries.pop().map(|entry| entry.kind) else {
             return Err(BaseError::NotAFile(path.to_owned()));

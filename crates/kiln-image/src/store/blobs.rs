@@ -108,7 +108,11 @@ impl ImageStore {
             Err(error) => return Err(at(&path)(error)),
         };
         let mut text = Vec::new();
-        file.take(MAX_DOCUMENT_BYTES).read_to_end(&mut text).map_err(at(&path))?;
+        file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).map_err(at(&path))?;
+        if text.len() as u64 > MAX_DOCUMENT_BYTES {
+            let reason = "it is longer than any manifest or configuration".to_owned();
+            return Err(StoreError::Foreign { digest: *digest, reason });
+        }
         let found = Digest::of(&text);
         if found == *digest {
             return Ok(text);

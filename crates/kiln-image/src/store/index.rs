@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
 use serde::{Deserialize, Serialize};
@@ -56,12 +56,17 @@ impl ImageStore {
     }
 
     /// All records with their files.
-    fn records(&self) -> Result<Vec<(std::path::PathBuf, Record)>, StoreError> {
+    fn records(&self) -> Result<Vec<(PathBuf, Record)>, StoreError> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.index).map_err(at(&self.index))? {
             let path = entry.map_err(at(&self.index))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                let text = fs::read(&path).map_err(at(&path))?;
+                let text = match fs::read(&path) {
+                    Ok(text) => text,
+                    // Another process has just taken it out of the list.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(at(&path)(error)),
+                };
                 records.extend(serde_json::from_slice(&text).ok().map(|record| (path, record)));
             }
         }
@@ -90,7 +95,12 @@ impl ImageStore {
             let pulled = old.builder == 0 && old.recipe == old.digest;
             let same_place = old.reference.is_some() && old.reference == record.reference;
             if other != path && pulled && (old.name == record.name || same_place) {
-                fs::remove_file(&other).map_err(at(&other))?;
+                match fs::remove_file(&other) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(at(&other)(error));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())

@@ -111,7 +111,7 @@ fn remove(tree: &mut Tree, directory: &[u8], name: &[u8]) -> Result<(), TreeErro
 /// An archive that is being read, with its name for errors.
 struct Layer<'a> {
     spool: Arc<Path>,
-    layer: &'a str,
+    name: &'a str,
     /// What contents may still add up to, in bytes; sparse files count in full.
     room_bytes: u64,
 }
@@ -123,7 +123,7 @@ impl<'a> Layer<'a> {
         let room_bytes = FREE_BYTES
             .saturating_add(length.len().saturating_mul(MAX_RATIO))
             .min(MAX_UNPACKED_BYTES);
-        Ok(Self { spool: spool.into(), layer, room_bytes })
+        Ok(Self { spool: spool.into(), name: layer, room_bytes })
     }
 
     /// Reads all entries, their paths made clean.
@@ -131,15 +131,15 @@ impl<'a> Layer<'a> {
         &mut self,
         mut act: impl FnMut(&mut Self, Entry) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
-        let damaged = |source| LayerError::Damaged { layer: self.layer.to_owned(), source };
+        let damaged = |source| LayerError::Damaged { layer: self.name.to_owned(), source };
         let mut archive = Archive::open(&self.spool).map_err(damaged)?;
         let mut count = 0;
         loop {
-            let damaged = |source| LayerError::Damaged { layer: self.layer.to_owned(), source };
+            let damaged = |source| LayerError::Damaged { layer: self.name.to_owned(), source };
             let Some(mut entry) = archive.next().map_err(damaged)? else { return Ok(()) };
             count += 1;
             if count > MAX_ENTRIES {
-                return Err(LayerError::TooMany { layer: self.layer.to_owned() });
+                return Err(LayerError::TooMany { layer: self.name.to_owned() });
             }
             entry.path = self.clean(&entry.path, "the path", &entry.path)?;
             act(self, entry)?;
@@ -157,18 +157,18 @@ impl<'a> Layer<'a> {
     }
 
     fn forbidden(&self, what: &'static str, entry: &[u8]) -> LayerError {
-        LayerError::Forbidden { layer: self.layer.to_owned(), what, entry: entry.into() }
+        LayerError::Forbidden { layer: self.name.to_owned(), what, entry: entry.into() }
     }
 
     fn place(&self, entry: &[u8], source: TreeError) -> LayerError {
-        LayerError::Place { layer: self.layer.to_owned(), entry: entry.into(), source }
+        LayerError::Place { layer: self.name.to_owned(), entry: entry.into(), source }
     }
 
     /// Adds one entry to the tree, in place of what is there.
     fn add(&mut self, tree: &mut Tree, entry: Entry) -> Result<(), LayerError> {
         let path = entry.path.clone();
         let place = |source| LayerError::Place {
-            layer: self.layer.to_owned(),
+            layer: self.name.to_owned(),
             entry: ShownPath::from(&path),
             source,
         };
@@ -227,7 +227,7 @@ impl<'a> Layer<'a> {
     /// Where the content is. That of a sparse file is written out beside the archive.
     fn content(&mut self, entry: &Entry) -> Result<Content, LayerError> {
         let too_large =
-            || LayerError::TooLarge { layer: self.layer.to_owned(), limit_bytes: self.room_bytes };
+            || LayerError::TooLarge { layer: self.name.to_owned(), limit_bytes: self.room_bytes };
         self.room_bytes = self.room_bytes.checked_sub(entry.size).ok_or_else(too_large)?;
         match entry.pieces[..] {
             [] if entry.size == 0 => Ok(Content::from(Vec::new())),

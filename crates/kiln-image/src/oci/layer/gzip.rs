@@ -161,7 +161,7 @@ mod tests {
         let next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let byte = state.to_be_bytes()[0];
-            if byte & 3 == 0 { byte } else { byte & 0x0f }
+            if byte.is_multiple_of(4) { byte } else { byte & 0x0f }
         };
         std::iter::repeat_with(next).take(length).collect()
     }

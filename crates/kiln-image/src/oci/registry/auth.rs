@@ -42,10 +42,13 @@ impl Registry {
         let login = self.credentials.login(scope.host, scope.repository);
         let login = login.map_err(RegistryError::from)?;
         let headers = refusal.headers().get_all("www-authenticate").iter();
-        let challenges = headers.filter_map(|header| parse(header.to_str().ok()?));
-        let authorization = match (challenges.last(), login) {
+        let challenges: Vec<Challenge> =
+            headers.filter_map(|header| parse(header.to_str().ok()?)).collect();
+        // A token says less than a password, and is preferred where both would do.
+        let bearer = challenges.iter().find(|challenge| **challenge != Challenge::Basic);
+        let authorization = match (bearer.or(challenges.first()), login) {
             (Some(Challenge::Bearer(fields)), login) => {
-                self.token(scope, &fields, login.as_ref())?
+                self.token(scope, fields, login.as_ref())?
             }
             (Some(Challenge::Basic), Some(login)) => login.basic(),
             _ => return Err(unauthorized(scope, "is not known").into()),
@@ -70,7 +73,7 @@ impl Registry {
         let mut url = realm.clone();
         let mut add = |name: &str, value: &str| {
             url.push(if url.contains('?') { '&' } else { '?' });
-            url += &format!("{name}={}", escape(value));
+            url.extend([name, "=", &escape(value)]);
         };
         if let Some(service) = fields.get("service") {
             add("service", service);

@@ -8,6 +8,7 @@ use super::request::{Call, Scope, unexpected};
 use super::retry::Trouble;
 use super::{Registry, RegistryError};
 use crate::checksum::Hasher;
+use crate::oci::layer::MAX_UNPACKED_BYTES;
 use crate::oci::reference::Reference;
 use crate::store::Descriptor;
 
@@ -46,6 +47,10 @@ impl Registry {
         arrived: &dyn Fn(i64),
     ) -> Result<(), RegistryError> {
         let io = |source| RegistryError::Io { path: path.into(), source };
+        let url = format!("{}/v2/{}/blobs/{}", reference.root(), reference.repository, blob.digest);
+        if blob.size > MAX_UNPACKED_BYTES {
+            return Err(RegistryError::TooLong { url, limit_bytes: MAX_UNPACKED_BYTES });
+        }
         let mut options = File::options();
         let file = options.read(true).append(true).create(true).open(path).map_err(io)?;
         let mut arriving = Arriving { path, file, have: 0, hasher: Hasher::default() };
@@ -60,7 +65,6 @@ impl Registry {
         }
         arrived(signed(arriving.have));
         let mut resumed = arriving.have > 0;
-        let url = format!("{}/v2/{}/blobs/{}", reference.root(), reference.repository, blob.digest);
         loop {
             self.fill(reference, &url, blob, &mut arriving, arrived)?;
             let (found, _) = std::mem::take(&mut arriving.hasher).finish();
