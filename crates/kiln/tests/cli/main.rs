@@ -6,4 +6,5 @@ mod environment;
 mod failures;
 mod first;
 mod formatting;
+mod images;
 mod planning;

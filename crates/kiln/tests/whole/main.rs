@@ -21,3 +21,4 @@ mod replace;
 mod secrets;
 mod site;
 mod target;
+mod trust;
