@@ -42,7 +42,10 @@ pub enum Refusal {
         signed_by: Vec<PublicKey>,
     },
     /// Whoever signed it does not count any more.
-    #[error("image {image} is signed by {key}, a key that was revoked on {at}{}", because(.reason.as_deref()))]
+    #[error(
+        "image {image} is signed by {key}, a key that was revoked on {at}{}",
+        because(.reason.as_deref())
+    )]
     SignerRevoked {
         /// The image.
         image: Digest,
@@ -154,6 +157,8 @@ pub struct Guard {
 struct Seen {
     /// The signers of admissions, by the digests of envelope and image.
     admissions: HashMap<(Digest, Digest), Vec<PublicKey>>,
+    /// Records of filesystems and their signers, by their bytes.
+    records: HashMap<Digest, (RootfsRecord, PublicKey)>,
     /// The ring that was read last, by its bytes.
     ring: Option<(Digest, Ring)>,
 }
@@ -175,16 +180,12 @@ impl Guard {
             let (at, reason) = (*at, reason.clone());
             return Err(Refusal::ImageRevoked { image: digest, at, reason });
         }
-        let signatures = self
-            .signatures(&digest)
-            .map_err(|source| Refusal::Store { image: digest, source })?;
+        let signatures =
+            self.signatures(&digest).map_err(|source| Refusal::Store { image: digest, source })?;
         let key = trusted(digest, signatures, &ring, demands)?;
-        let record = RootfsRecord {
-            manifest: digest,
-            rootfs: image.erofs_digest,
-            size: image.size_bytes,
-        };
-        let genuine = self.signing.check_rootfs(&ring, &record);
+        let record =
+            RootfsRecord { manifest: digest, rootfs: image.erofs_digest, size: image.size_bytes };
+        let genuine = self.signing.check_rootfs_by(&ring, &record, |bytes| self.signed(bytes));
         genuine.map_err(|source| Refusal::Rootfs { image: digest, source })?;
         Ok(key)
     }
@@ -228,6 +229,17 @@ impl Guard {
         }
         self.seen().admissions.insert(known, keys.clone());
         Ok(keys)
+    }
+
+    /// The record of a filesystem, and its signer.
+    fn signed(&self, bytes: &[u8]) -> Option<(RootfsRecord, PublicKey)> {
+        let digest = Digest::of(bytes);
+        let known = self.seen().records.get(&digest).cloned();
+        known.or_else(|| {
+            let signed = RootfsRecord::signed(bytes)?;
+            self.seen().records.insert(digest, signed.clone());
+            Some(signed)
+        })
     }
 
     /// The ring as it is now; nothing where the root has not signed yet.

@@ -7,7 +7,6 @@
 
 mod guard;
 
-
 use kiln_model::canonical::{self, EncodeError};
 use kiln_model::digest::Digest;
 use kiln_model::quantity::{Millis, Timestamp};
@@ -102,7 +101,10 @@ pub enum AdmitError {
         test: String,
     },
     /// It was revoked.
-    #[error("image {name} ({digest}) was revoked{}; change its recipe, so that another is built", because(.reason.as_deref()))]
+    #[error(
+        "image {name} ({digest}) was revoked{}; change its recipe, so that another is built",
+        because(.reason.as_deref())
+    )]
     Revoked {
         /// The image's name.
         name: String,
@@ -197,11 +199,9 @@ pub fn admit(
     let provenance = provenance::predicate(&build(candidate), &materials);
     let admission = admission(candidate, passed, now)?;
     // The admission last: an image that is admitted has the others too.
-    for (kind, predicate) in [
-        (Kind::Sbom, sbom),
-        (Kind::Provenance, provenance),
-        (Kind::Admission, admission),
-    ] {
+    for (kind, predicate) in
+        [(Kind::Sbom, sbom), (Kind::Provenance, provenance), (Kind::Admission, admission)]
+    {
         attest::attach(store, &key, kind, subject, predicate)?;
     }
     Ok(key.public())

@@ -106,8 +106,7 @@ fn expression(field: &str) -> Option<String> {
     if lower.contains(',') || (lower.contains(" or ") && lower.contains(" and ")) {
         return None;
     }
-    let (word, joint) =
-        if lower.contains(" or ") { (" or ", " OR ") } else { (" and ", " AND ") };
+    let (word, joint) = if lower.contains(" or ") { (" or ", " OR ") } else { (" and ", " AND ") };
     let identifiers: Option<Vec<&str>> = lower.split(word).map(identifier).collect();
     identifiers.map(|identifiers| identifiers.join(joint))
 }

@@ -12,9 +12,9 @@ use kiln_model::quantity::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Subject;
 use super::materials::{Materials, Other, Package, purl};
 use super::status::{self, About};
-use super::Subject;
 use crate::erofs::read::{Image, ReadError};
 
 /// Where SPDX wants a word although nothing is known.
@@ -169,11 +169,7 @@ fn image(subject: Subject<'_>) -> Item {
     }
 }
 
-fn package(
-    package: &Package<'_>,
-    suite: Option<&str>,
-    about: &BTreeMap<String, About>,
-) -> Item {
+fn package(package: &Package<'_>, suite: Option<&str>, about: &BTreeMap<String, About>) -> Item {
     let locked = package.locked;
     let nothing = About::default();
     let about = about.get(&locked.name).unwrap_or(&nothing);
@@ -213,9 +209,9 @@ fn package(
 /// `NAME <EMAIL>` as SPDX writes it. Teams are organisations.
 fn agent(maintainer: &str) -> String {
     let line = maintainer.lines().next().unwrap_or_default();
-    let (name, email) = line.split_once('<').map_or((line, ""), |(name, email)| {
-        (name.trim(), email.trim_end().trim_end_matches('>'))
-    });
+    let (name, email) = line
+        .split_once('<')
+        .map_or((line, ""), |(name, email)| (name.trim(), email.trim_end().trim_end_matches('>')));
     let lower = name.to_ascii_lowercase();
     let teams = ["team", "maintainers", "group", "developers", "packagers", "project", "debian"];
     let kind =

@@ -41,7 +41,9 @@ pub enum SignError {
         source: io::Error,
     },
     /// A secret key's file does not hold the key of its name. What it holds is never shown.
-    #[error("{path} does not hold the secret half of {key}; restore it from a backup, or revoke the key")]
+    #[error(
+        "{path} does not hold the secret half of {key}; restore it from a backup, or revoke the key"
+    )]
     Key {
         /// The file.
         path: PathBuf,
@@ -49,7 +51,9 @@ pub enum SignError {
         key: PublicKey,
     },
     /// A file that is to be taken in holds no key that can be used.
-    #[error("{path} is not an Ed25519 secret key in PKCS#8 PEM; `openssl genpkey -algorithm ed25519` makes one")]
+    #[error(
+        "{path} is not an Ed25519 secret key in PKCS#8 PEM; `openssl genpkey -algorithm ed25519` makes one"
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -63,13 +67,17 @@ pub enum SignError {
         reason: &'static str,
     },
     /// The ring is gone.
-    #[error("{path} is gone, while keys of this root are there; restore it from a backup, as it says what was revoked")]
+    #[error(
+        "{path} is gone, while keys of this root are there; restore it from a backup, as it says what was revoked"
+    )]
     NoRing {
         /// The file.
         path: PathBuf,
     },
     /// The ring is older than one that was seen.
-    #[error("{path} went back from revision {seen} to {found}; restore the newer one, as it says what was revoked")]
+    #[error(
+        "{path} went back from revision {seen} to {found}; restore the newer one, as it says what was revoked"
+    )]
     Older {
         /// The file.
         path: PathBuf,
@@ -85,13 +93,17 @@ pub enum SignError {
         key: PublicKey,
     },
     /// A key that was revoked is to be used again.
-    #[error("key {key} was revoked and can't be used again; make a new one with `kiln image key new`")]
+    #[error(
+        "key {key} was revoked and can't be used again; make a new one with `kiln image key new`"
+    )]
     Revoked {
         /// The key.
         key: PublicKey,
     },
     /// Another process changes the keys and does not come to an end.
-    #[error("another process has been changing the keys in {path} for {waited_seconds} s; end it and try again")]
+    #[error(
+        "another process has been changing the keys in {path} for {waited_seconds} s; end it and try again"
+    )]
     Busy {
         /// The lock.
         path: PathBuf,

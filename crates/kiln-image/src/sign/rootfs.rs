@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
+use kiln_model::trust::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Envelope, Ring, SignError, Signing};
@@ -25,6 +26,14 @@ pub struct RootfsRecord {
     pub rootfs: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+impl RootfsRecord {
+    /// The record in a file's bytes, and the key that has signed it.
+    pub(crate) fn signed(bytes: &[u8]) -> Option<(Self, PublicKey)> {
+        let (envelope, key) = Envelope::read_own(bytes, PAYLOAD_TYPE)?;
+        Some((serde_json::from_slice(&envelope.payload).ok()?, key))
+    }
 }
 
 /// A record that does not vouch for a filesystem.
@@ -78,6 +87,16 @@ impl Signing {
 
     /// Whether the filesystem of an image is one that this root has made.
     pub fn check_rootfs(&self, ring: &Ring, found: &RootfsRecord) -> Result<(), RootfsError> {
+        self.check_rootfs_by(ring, found, RootfsRecord::signed)
+    }
+
+    /// The same, with what reads a record's bytes: the record, and the key whose signature holds.
+    pub(crate) fn check_rootfs_by(
+        &self,
+        ring: &Ring,
+        found: &RootfsRecord,
+        signed: impl FnOnce(&[u8]) -> Option<(RootfsRecord, PublicKey)>,
+    ) -> Result<(), RootfsError> {
         let path = self.rootfs_path(&found.manifest);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -86,12 +105,9 @@ impl Signing {
             Err(source) => return Err(RootfsError::Io { path, source }),
             Ok(bytes) => bytes,
         };
-        let own = Envelope::read_own(&bytes, PAYLOAD_TYPE).filter(|(_, key)| ring.is_own(key));
-        let record: Option<RootfsRecord> =
-            own.and_then(|(envelope, _)| serde_json::from_slice(&envelope.payload).ok());
-        match record {
-            Some(record) if record == *found => Ok(()),
-            Some(record) if record.manifest == found.manifest => {
+        match signed(&bytes).filter(|(_, key)| ring.is_own(key)) {
+            Some((record, _)) if record == *found => Ok(()),
+            Some((record, _)) if record.manifest == found.manifest => {
                 let (recorded, found) = (record.rootfs, found.rootfs);
                 Err(RootfsError::Other { path, recorded, found })
             }

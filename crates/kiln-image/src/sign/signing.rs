@@ -64,7 +64,11 @@ impl Signing {
                 Ok(Some(bytes))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.directory.exists() { Err(SignError::NoRing { path }) } else { Ok(None) }
+                if self.directory.exists() {
+                    Err(SignError::NoRing { path })
+                } else {
+                    Ok(None)
+                }
             }
             Err(error) => Err(at(&path)(error)),
         }

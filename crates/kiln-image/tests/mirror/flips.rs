@@ -24,7 +24,8 @@ struct Numbers(u64);
 impl Numbers {
     /// A number below `bound`.
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap_or(0) % bound
     }
 
@@ -103,7 +104,8 @@ impl Whole {
             packages().iter().any(|package| package.deb == bytes)
         };
         let mut targets = vec![Target::Lock, Target::Lock];
-        targets.extend(files("cache/sha256").iter().filter(is_package).cloned().map(Target::Package));
+        targets
+            .extend(files("cache/sha256").iter().filter(is_package).cloned().map(Target::Package));
         let served = self.world.server.served("/debian/dists/test/");
         targets.extend(served.into_iter().map(|(path, bytes)| Target::Index(path, bytes)));
         let admission = self.admission();

@@ -89,9 +89,8 @@ fn who_holds_the_store_is_waited_for() {
     world.admitted("v1");
     let held = world.store.hold().unwrap();
     std::thread::scope(|scope| {
-        let collecting = scope.spawn(|| {
-            collect(&world.store, &world.signing, &BTreeSet::new(), &at_once()).unwrap()
-        });
+        let collecting = scope
+            .spawn(|| collect(&world.store, &world.signing, &BTreeSet::new(), &at_once()).unwrap());
         std::thread::sleep(Duration::from_millis(100));
         assert!(!blobs(&world).is_empty(), "not while it is held");
         drop(held);

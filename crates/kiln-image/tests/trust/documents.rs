@@ -45,8 +45,7 @@ Description: the server
 
 ";
 
-const COPYRIGHT: &str =
-    "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+const COPYRIGHT: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 
 Files: *
 Copyright: 2026 somebody
@@ -170,9 +169,7 @@ fn the_provenance_is_slsa_and_the_same_each_time() {
     let component = Digest::of(b"component");
     let build = Build { recipe: &recipe, component, architecture: "amd64", builder: 1 };
     let predicate = provenance::predicate(&build, &materials);
-    for dependency in
-        predicate["buildDefinition"]["resolvedDependencies"].as_array().unwrap()
-    {
+    for dependency in predicate["buildDefinition"]["resolvedDependencies"].as_array().unwrap() {
         let known = dependency.get("uri").is_some() || dependency.get("digest").is_some();
         assert!(known, "a resource has a uri or a digest: {dependency}");
     }
@@ -196,12 +193,20 @@ fn the_admission_says_what_was_tested() {
     }
     let admission = found.iter().find(|one| one.kind == Kind::Admission).unwrap();
     assert_eq!(admission.signers, [world.signing.current().unwrap().public()]);
-    check("admission.json", &admission.predicate);
-    // The artifact itself, with the image and the key, which differ each time, left out.
+    assert_eq!(admission.predicate["component"], built.record.recipe.to_string());
+    assert_eq!(admission.predicate["rootfs"]["digest"], built.image.erofs_digest.to_string());
+    let mut predicate = admission.predicate.clone();
+    predicate["component"] = "DIGEST".into();
+    predicate["rootfs"] = serde_json::json!({ "digest": "DIGEST", "size": 0 });
+    check("admission.json", &predicate);
+    // The form of the artifact, without what follows from the image and the key.
     let artifact = world.store.read_blob(&admission.artifact).unwrap();
     let mut artifact: Value = serde_json::from_slice(&artifact).unwrap();
     assert_eq!(artifact["subject"]["digest"], digest.to_string());
+    artifact["subject"]["digest"] = "DIGEST".into();
+    artifact["subject"]["size"] = 0.into();
     artifact["layers"][0]["digest"] = "DIGEST".into();
+    artifact["layers"][0]["size"] = 0.into();
     check("artifact.json", &artifact);
     let sbom = found.iter().find(|one| one.kind == Kind::Sbom).unwrap();
     assert_spdx(&sbom.predicate);

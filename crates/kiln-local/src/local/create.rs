@@ -43,9 +43,10 @@ impl Machine {
 
     pub(super) fn create_instance(&self, creation: &InstanceCreation) -> Result<(), TargetError> {
         let what = format!("start {}", creation.component);
-        let image = self.images.get(&creation.image, &creation.demands).map_err(|refusal| {
-            TargetError::permanent(&what, refusal.cause, refusal.hint)
-        })?;
+        let image = self
+            .images
+            .get(&creation.image, &creation.demands)
+            .map_err(|refusal| TargetError::permanent(&what, refusal.cause, refusal.hint))?;
         let spec = self.launch_spec(creation, image)?;
         let mut launcher = ensure_running(&self.root, &self.exe)
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;

@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
 use super::image::{ImageDetailDocument, ImagesDocument, LockDocument, VerificationDocument};
 use super::look::{EventsDocument, LogsDocument, TopDocument};
+use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
 use super::trust::{
     CollectionDocument, ExportedKeyDocument, KeyDocument, KeysDocument, RevocationDocument,
 };
-use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
 
 /// Compares a schema with the committed one. With `KILN_UPDATE_GOLDEN` set, writes it instead.
 fn check<T: JsonSchema>(name: &str) {

@@ -130,9 +130,7 @@ fn within<'a>(chapters: &'a [Chapter], args: &'a Args) -> impl Iterator<Item = &
         let number = chapter.generation.number;
         let kept = match (args.keep, args.older_than) {
             (Some(keep), _) => served.iter().take(keep).any(|kept| *kept == number),
-            (None, Some(age)) => {
-                now.saturating_sub(chapter.generation.created_at.0) < age.0
-            }
+            (None, Some(age)) => now.saturating_sub(chapter.generation.created_at.0) < age.0,
             (None, None) => true,
         };
         kept || matches!(chapter.fate, Fate::Active | Fate::RollingOut)

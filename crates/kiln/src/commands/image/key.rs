@@ -148,7 +148,8 @@ fn export(
     if let Some(file) = secret {
         signing.export(Some(key), file).map_err(|e| CommandError::of(&e))?;
         let file = file.display();
-        context.say(&format!("wrote the secret half to {file}; whoever has it can sign as this root"));
+        context
+            .say(&format!("wrote the secret half to {file}; whoever has it can sign as this root"));
     }
     let file = secret.map(|file| file.display().to_string());
     let document = ExportedKeyDocument { key: key.to_string(), pem, file };

@@ -98,9 +98,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
             rebuild::run(context, name.as_deref(), variables)
         }
         Verb::Verify { name, .. } => verify::run(context, name.as_deref()),
-        Verb::Revoke { name, reason, yes } => {
-            revoke::run(context, name, reason.as_deref(), *yes)
-        }
+        Verb::Revoke { name, reason, yes } => revoke::run(context, name, reason.as_deref(), *yes),
         Verb::Key(args) => key::run(context, args),
         Verb::Gc(args) => gc::run(context, args),
     }

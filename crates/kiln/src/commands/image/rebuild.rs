@@ -96,7 +96,8 @@ fn text(document: &VerificationDocument) -> String {
             lines.push(format!("image {name}: built anew, the same: {digest}"));
             continue;
         }
-        lines.push(format!("image {name}: built anew, not the same: {digest} -> {}", image.rebuilt));
+        lines
+            .push(format!("image {name}: built anew, not the same: {digest} -> {}", image.rebuilt));
         if !image.reproducible {
             lines.push("  a step reaches the network, so that nothing else can be expected".into());
         }

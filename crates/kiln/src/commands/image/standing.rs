@@ -46,11 +46,9 @@ impl Judge {
     pub(super) fn of(&self, digest: &Digest) -> Standing {
         match self.store.get(digest) {
             Ok(files) => self.of_files(&files),
-            Err(error) => Standing {
-                admitted: false,
-                signed_by: None,
-                because: Some(super::chain(&error)),
-            },
+            Err(error) => {
+                Standing { admitted: false, signed_by: None, because: Some(super::chain(&error)) }
+            }
         }
     }
 

@@ -10,8 +10,7 @@ use crate::error::{CommandError, Exit};
 
 pub(super) fn run(context: &Context, name: Option<&str>) -> Result<Exit, CommandError> {
     let problems = problems(context, name)?;
-    let document =
-        VerificationDocument { intact: problems.is_empty(), problems, rebuilt: None };
+    let document = VerificationDocument { intact: problems.is_empty(), problems, rebuilt: None };
     context.print(&document, || {
         if document.intact {
             "Everything in the image store is what its digest says.".to_owned()
@@ -23,10 +22,7 @@ pub(super) fn run(context: &Context, name: Option<&str>) -> Result<Exit, Command
 }
 
 /// What is wrong with all images, or with those of one name.
-pub(super) fn problems(
-    context: &Context,
-    name: Option<&str>,
-) -> Result<Vec<String>, CommandError> {
+pub(super) fn problems(context: &Context, name: Option<&str>) -> Result<Vec<String>, CommandError> {
     let signing = Signing::of_root(context.root.path());
     let mut faults = Vec::new();
     if let Some(name) = name {
