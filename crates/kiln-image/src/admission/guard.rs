@@ -40,7 +40,10 @@ pub enum Refusal {
         signed_by: Vec<PublicKey>,
     },
     /// Whoever signed it does not count any more.
-    #[error("image {image} is signed by {key}, a key that was revoked on {at}{}", because(.reason.as_deref()))]
+    #[error(
+        "image {image} is signed by {key}, a key that was revoked on {at}{}",
+        because(.reason.as_deref())
+    )]
     SignerRevoked {
         /// The image.
         image: Digest,
@@ -152,6 +155,8 @@ pub struct Guard {
 struct Seen {
     /// The signers of admissions, by the digests of envelope and image.
     admissions: HashMap<(Digest, Digest), Vec<PublicKey>>,
+    /// Records of filesystems and their signers, by their bytes.
+    records: HashMap<Digest, (Derivation, PublicKey)>,
     /// The ring that was read last, by its bytes.
     ring: Option<(Digest, Ring)>,
 }
@@ -176,7 +181,8 @@ impl Guard {
         let signatures =
             self.signatures(&digest).map_err(|source| Refusal::Store { image: digest, source })?;
         let key = trusted(digest, signatures, &ring, demands)?;
-        let genuine = self.signing.check_rootfs(&ring, &Derivation::of(image));
+        let record = Derivation::of(image);
+        let genuine = self.signing.check_rootfs_by(&ring, &record, |bytes| self.signed(bytes));
         genuine.map_err(|source| Refusal::Rootfs { image: digest, source })?;
         Ok(key)
     }
@@ -220,6 +226,17 @@ impl Guard {
         }
         self.seen().admissions.insert(known, keys.clone());
         Ok(keys)
+    }
+
+    /// The record of a filesystem, and its signer.
+    fn signed(&self, bytes: &[u8]) -> Option<(Derivation, PublicKey)> {
+        let digest = Digest::of(bytes);
+        let known = self.seen().records.get(&digest).cloned();
+        known.or_else(|| {
+            let signed = Derivation::signed(bytes)?;
+            self.seen().records.insert(digest, signed.clone());
+            Some(signed)
+        })
     }
 
     /// The ring as it is now; nothing where the root has not signed yet.

@@ -101,7 +101,10 @@ pub enum AdmitError {
         test: String,
     },
     /// It was revoked.
-    #[error("image {name} ({digest}) was revoked{}; change its recipe, so that another is built", because(.reason.as_deref()))]
+    #[error(
+        "image {name} ({digest}) was revoked{}; change its recipe, so that another is built",
+        because(.reason.as_deref())
+    )]
     Revoked {
         /// The image's name.
         name: String,

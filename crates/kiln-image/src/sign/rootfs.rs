@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
+use kiln_model::trust::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Envelope, Ring, SignError, Signing};
@@ -32,6 +33,12 @@ impl Derivation {
     /// What was made of an image of the store.
     pub fn of(files: &ImageFiles) -> Self {
         Self { manifest: files.digest, rootfs: files.erofs_digest, size: files.size_bytes }
+    }
+
+    /// The record in a file's bytes, and the key that has signed it.
+    pub(crate) fn signed(bytes: &[u8]) -> Option<(Self, PublicKey)> {
+        let (envelope, key) = Envelope::read_own(bytes, PAYLOAD_TYPE)?;
+        Some((serde_json::from_slice(&envelope.payload).ok()?, key))
     }
 }
 
@@ -86,6 +93,16 @@ impl Signing {
 
     /// Whether the filesystem of an image is one that this root has made.
     pub fn check_rootfs(&self, ring: &Ring, found: &Derivation) -> Result<(), RootfsError> {
+        self.check_rootfs_by(ring, found, Derivation::signed)
+    }
+
+    /// The same, with what reads a record's bytes: the record, and the key whose signature holds.
+    pub(crate) fn check_rootfs_by(
+        &self,
+        ring: &Ring,
+        found: &Derivation,
+        signed: impl FnOnce(&[u8]) -> Option<(Derivation, PublicKey)>,
+    ) -> Result<(), RootfsError> {
         let path = self.rootfs_path(&found.manifest);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -94,12 +111,9 @@ impl Signing {
             Err(source) => return Err(RootfsError::Io { path, source }),
             Ok(bytes) => bytes,
         };
-        let own = Envelope::read_own(&bytes, PAYLOAD_TYPE).filter(|(_, key)| ring.is_own(key));
-        let record: Option<Derivation> =
-            own.and_then(|(envelope, _)| serde_json::from_slice(&envelope.payload).ok());
-        match record {
-            Some(record) if record == *found => Ok(()),
-            Some(record) if record.manifest == found.manifest => {
+        match signed(&bytes).filter(|(_, key)| ring.is_own(key)) {
+            Some((record, _)) if record == *found => Ok(()),
+            Some((record, _)) if record.manifest == found.manifest => {
                 let (recorded, found) = (record.rootfs, found.rootfs);
                 Err(RootfsError::Other { path, recorded, found })
             }

@@ -1,6 +1,7 @@
 //! Locking and building against a small archive of the test's own, on good days and bad ones.
 
 mod archive;
+mod flips;
 mod full_disk;
 mod hostile;
 mod keys;

@@ -65,6 +65,14 @@ impl Server {
         self.with(|shared| shared.files.retain(|path, _| !path.starts_with(prefix)));
     }
 
+    /// What is served below a path.
+    pub(crate) fn served(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.with(|shared| {
+            let below = shared.files.iter().filter(|(path, _)| path.starts_with(prefix));
+            below.map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
+        })
+    }
+
     /// Lets the next `times` requests for a path meet a mood.
     pub(crate) fn set_mood(&self, path: &str, mood: Mood, times: usize) {
         self.with(|shared| shared.moods.insert(path.to_owned(), (mood, times)));

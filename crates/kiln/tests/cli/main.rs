@@ -7,4 +7,5 @@ mod exchange;
 mod failures;
 mod first;
 mod formatting;
+mod images;
 mod planning;

@@ -23,3 +23,4 @@ mod secrets;
 mod site;
 mod target;
 mod trial;
+mod trust;
