@@ -94,7 +94,7 @@ pub enum BuildError {
         /// The image's name.
         name: String,
         /// Why.
-        source: RunError,
+        source: Box<RunError>,
     },
     /// The user that the program is to run as is not there.
     #[error("image {name}: user")]
@@ -222,7 +222,7 @@ impl ImageStore {
                 let mut root = Rootfs::debian(&packages).map_err(rootfs)?;
                 if order.recipe.scripts == Scripts::Sandbox {
                     run::scripts(&mut root, &packages, &sources.architecture, &ground)
-                        .map_err(|source| BuildError::Scripts { name: name(), source })?;
+                        .map_err(|e| BuildError::Scripts { name: name(), source: Box::new(e) })?;
                 }
                 root
             }

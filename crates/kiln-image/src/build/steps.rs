@@ -51,7 +51,7 @@ pub enum StepError {
     },
     /// A program of the image has not done its work.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] Box<RunError>),
     /// The image's own files have no place.
     #[error("the image's accounts and mount points can't be put in place")]
     Own(#[from] TreeError),
@@ -161,7 +161,7 @@ fn apply_step(
                 workdir: workdir.as_deref().unwrap_or("/"),
                 network: *network,
             };
-            Ok(run::run(root, &program, ground)?)
+            Ok(run::run(root, &program, ground).map_err(Box::new)?)
         }
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;

@@ -48,8 +48,12 @@ fn an_image_is_built_with_what_its_steps_run_and_tested() {
 #[test]
 fn a_test_that_fails_is_shown_and_is_the_exit_status() {
     let site = site_or_skip!("a_test_that_fails_is_shown_and_is_the_exit_status");
-    site.write(&image(r#"test "wrong" { http = { port = 8080, path = "/", status = 418 }
-                         deadline = "500ms" }"#));
+    site.write(&image(
+        r#"test "wrong" {
+             http     = { port = 8080, path = "/", status = 418 }
+             deadline = "500ms"
+           }"#,
+    ));
     let (passed, document) = tested(&site);
     assert!(!passed && document["passed"] == false, "{document:#}");
     let check = &document["images"][0]["tests"][0]["checks"][0];
