@@ -92,7 +92,7 @@ impl Build<'_> {
             let mut root = Rootfs::debian(&packages).map_err(rootfs)?;
             if self.order.recipe.scripts == Scripts::Sandbox {
                 run::scripts(&mut root, &packages, &self.sources.architecture, ground)
-                    .map_err(|source| BuildError::Scripts { name: name(), source })?;
+                    .map_err(|e| BuildError::Scripts { name: name(), source: Box::new(e) })?;
             }
             return Ok(Foundation { root, below: None });
         }

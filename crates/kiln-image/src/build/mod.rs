@@ -98,7 +98,7 @@ pub enum BuildError {
         /// The image's name.
         name: String,
         /// Why.
-        source: RunError,
+        source: Box<RunError>,
     },
     /// The user that the program is to run as is not there.
     #[error("image {name}: user")]

@@ -55,7 +55,7 @@ pub enum StepError {
     },
     /// A program of the image has not done its work.
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] Box<RunError>),
     /// The image to copy from has not been built.
     #[error("{0} is not built yet; build it first")]
     NoImage(ComponentId),
@@ -189,7 +189,7 @@ fn apply_step(
                 workdir: workdir.as_deref().unwrap_or("/"),
                 network: *network,
             };
-            Ok(run::run(root, &program, ground)?)
+            Ok(run::run(root, &program, ground).map_err(Box::new)?)
         }
         Step::Symlink { path, target } => {
             let place = Target::new(root, "symlink", path, None)?;

@@ -97,7 +97,7 @@ fn network() -> NetworkSpec {
 fn id(path: &Path) -> String {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let text = format!("{} {}", path.display(), time.as_nanos());
-    Digest::of(text.as_bytes()).hex().to_string().chars().take(8).collect()
+    Digest::of(text.as_bytes()).hex().chars().take(8).collect()
 }
 
 /// Makes the directory of a test's root and locks it, while nobody sweeps.

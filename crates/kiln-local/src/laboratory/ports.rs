@@ -1,10 +1,10 @@
-//! Who listens in a network namespace, read from the kernel (proc_net_tcp in the kernel's
+//! Who listens in a network namespace, read from the kernel (`proc_net_tcp` in the kernel's
 //! Documentation/networking).
 
 use std::fs;
 use std::io;
 
-/// The state of a socket that listens, `TCP_LISTEN` of net/tcp_states.h.
+/// The state of a socket that listens, `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTEN: &str = "0A";
 
 /// Whether a socket listens at `port`, at any address, in the network of the process `pid`.

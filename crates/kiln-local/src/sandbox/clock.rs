@@ -33,7 +33,7 @@ pub(super) fn follow(pid: pid_t) -> io::Result<()> {
         | libc::PTRACE_O_TRACECLONE
         | libc::PTRACE_O_TRACEEXEC
         | libc::PTRACE_O_EXITKILL;
-    ptrace(libc::PTRACE_SEIZE, pid, 0, options as u64).map(drop)
+    ptrace(libc::PTRACE_SEIZE, pid, 0, u64::from(options.cast_unsigned())).map(drop)
 }
 
 /// Lets a process go on that has stopped with `status`, after it was answered.

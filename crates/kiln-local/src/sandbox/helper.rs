@@ -72,7 +72,7 @@ fn serve(root: &Path, order: &Order, asker: &UnixStream) -> Result<Answer, Strin
     })?;
     let answer = attempt(order, &directory, &group, asker, IDS).or_else(|refused| match refused {
         Refused::Ids(_) if !order.network => {
-            attempt(order, &directory, &group, asker, 0).map_err(|refused| refused.text())
+            attempt(order, &directory, &group, asker, 0).map_err(Refused::text)
         }
         Refused::Ids(text) => Err(format!(
             "{text}; a program with the network needs ids of its own: put the root on ext4, xfs, \
@@ -164,7 +164,8 @@ fn attempt(
         flags |= libc::CLONE_NEWNET;
     }
     // SAFETY: the helper has one thread.
-    let cloned = unsafe { sys::clone3(flags as u64, unified.as_ref().map(AsFd::as_fd)) };
+    let cloned =
+        unsafe { sys::clone3(u64::from(flags.cast_unsigned()), unified.as_ref().map(AsFd::as_fd)) };
     let (pid, pidfd) = match cloned.map_err(other("clone into new namespaces"))? {
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
         Cloned::Child => {
@@ -350,8 +351,8 @@ fn child_signals() -> io::Result<OwnedFd> {
 fn group_name(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Numbered from 1 in proc_pid_stat(5): starttime is field 22, the first after the command 3.
-    let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned();
-    Some(format!("{pid}-{start}"))
+    let ticks = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.to_owned();
+    Some(format!("{pid}-{ticks}"))
 }
 
 /// Takes away the groups of helpers that were killed.

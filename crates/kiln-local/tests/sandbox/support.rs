@@ -74,7 +74,7 @@ impl Ground {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let digest = kiln_model::digest::Digest::of(root.path().as_os_str().as_encoded_bytes());
-        let id: String = digest.hex().to_string().chars().take(8).collect();
+        let id: String = digest.hex().chars().take(8).collect();
         fs::write(root.path().join("id"), &id).unwrap();
         Some(Self { root, id, tree: userland(), count: 0 })
     }

@@ -49,8 +49,10 @@ fn an_image_is_built_with_what_its_steps_run_and_tested() {
 fn a_test_that_fails_is_shown_and_is_the_exit_status() {
     let site = site_or_skip!("a_test_that_fails_is_shown_and_is_the_exit_status");
     site.write(&image(
-        r#"test "wrong" { http = { port = 8080, path = "/", status = 418 }
-                         deadline = "500ms" }"#,
+        r#"test "wrong" {
+             http     = { port = 8080, path = "/", status = 418 }
+             deadline = "500ms"
+           }"#,
     ));
     let (passed, document) = tested(&site);
     assert!(!passed && document["passed"] == false, "{document:#}");

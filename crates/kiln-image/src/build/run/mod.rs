@@ -117,7 +117,7 @@ pub enum RunError {
 
 /// The last lines of a program, each below the message.
 fn shown(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  | {line}")).collect()
+    lines.iter().fold(String::new(), |text, line| text + "\n  | " + line)
 }
 
 /// What programs of an image run on.

@@ -25,6 +25,8 @@ pub(in crate::build) struct MaintainerScript<'a> {
     pub(in crate::build) text: String,
     /// Its arguments: `install`, or `configure` and an empty version.
     pub(in crate::build) arguments: Vec<String>,
+    /// What stands beside it, by the end of its name: `templates` and `config` of debconf.
+    pub(in crate::build) beside: Vec<(&'static str, String)>,
 }
 
 /// What dpkg would run when it installs `packages`, in their order.
@@ -36,16 +38,23 @@ pub(in crate::build) fn pending(packages: &[(String, Deb)]) -> Vec<MaintainerScr
     };
     let mut all = Vec::new();
     for (package, deb) in packages {
+        let text_of = |name: &'static str| {
+            let bytes = deb.control_files.get(name)?;
+            Some((name, String::from_utf8_lossy(bytes).into_owned()))
+        };
+        let beside: Vec<_> = BESIDE.into_iter().filter_map(text_of).collect();
         for name in ["preinst", "postinst"] {
-            if let Some(bytes) = deb.control_files.get(name) {
-                let text = String::from_utf8_lossy(bytes).into_owned();
-                all.push(MaintainerScript { package, name, text, arguments: arguments(name) });
+            if let Some((_, text)) = text_of(name) {
+                let (arguments, beside) = (arguments(name), beside.clone());
+                all.push(MaintainerScript { package, name, text, arguments, beside });
             }
         }
     }
     all
 }
 
+/// What of a package's control files stands beside its scripts.
+const BESIDE: [&str; 2] = ["templates", "config"];
 /// Where scripts and stand-ins are while they run; gone with `/tmp`.
 const PLACE: &str = "/tmp/.kiln";
 /// Refuses to start services: 101 is "action forbidden by policy".
@@ -125,6 +134,15 @@ pub(in crate::build) fn run_all(
             let argv: Vec<String> = [&path].into_iter().chain(&script.arguments).cloned().collect();
             let mut files = stand_ins.clone();
             files.push(JobFile { path, content: script.text.clone(), executable: true });
+            // Where debconf, if the image has it, looks for them.
+            for (end, content) in &script.beside {
+                let path = format!("{PLACE}/{}.{end}", script.package);
+                files.push(JobFile {
+                    path,
+                    content: content.clone(),
+                    executable: *end == "config",
+                });
+            }
             let job = Job {
                 root: directory,
                 argv: &argv,

@@ -76,14 +76,14 @@ pub(super) fn shown(path: &[u8]) -> &[u8] {
 /// Makes one entry, with everything but its time.
 fn make(root: &OwnedFd, visit: &Visit<'_>) -> Result<(), DirectoryError> {
     let path = visit.path.as_slice();
-    let made = match visit.inode.kind() {
+    let result = match visit.inode.kind() {
         Kind::Directory(_) if path.is_empty() => Ok(()),
         Kind::Directory(_) => mkdirat(root, path, Mode::RWXU).map_err(io::Error::from),
         Kind::Symlink(target) => symlinkat(&**target, root, path).map_err(io::Error::from),
         Kind::Fifo => mknodat(root, path, FileType::Fifo, Mode::RUSR, 0).map_err(io::Error::from),
         Kind::File(content) => write_file(root, path, content),
     };
-    made.map_err(DirectoryError::io("write", path))?;
+    result.map_err(DirectoryError::io("write", path))?;
     let metadata = visit.inode.metadata();
     let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
     chownat(root, shown(path), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)

@@ -7,10 +7,13 @@ use std::sync::Mutex;
 use super::*;
 use crate::sandbox::{Ending, Finished, NO_DATE, Sandbox, SandboxError};
 
+/// Arguments, environment and paths of files.
+type Noted = (Vec<String>, BTreeMap<String, String>, Vec<String>);
+
 /// Stands in for the kernel: notes what is asked for, and does what a script might.
 #[derive(Debug, Default)]
 struct Noting {
-    jobs: Mutex<Vec<(Vec<String>, BTreeMap<String, String>, Vec<String>)>>,
+    jobs: Mutex<Vec<Noted>>,
     fail: bool,
 }
 
@@ -28,7 +31,13 @@ impl Sandbox for Noting {
 
 fn script<'a>(package: &'a str, name: &'a str, arguments: &[&str]) -> MaintainerScript<'a> {
     let arguments = arguments.iter().map(ToString::to_string).collect();
-    MaintainerScript { package, name, text: "#!/bin/sh -e\n:\n".to_owned(), arguments }
+    MaintainerScript {
+        package,
+        name,
+        text: "#!/bin/sh -e\n:\n".to_owned(),
+        arguments,
+        beside: vec![("templates", String::new())],
+    }
 }
 
 fn root() -> Rootfs {
@@ -86,7 +95,12 @@ fn scripts_run_as_dpkg_runs_them_and_their_crutches_are_gone() {
         assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
     }
     assert!(env["PATH"].ends_with(":/bin:/tmp/.kiln/bin"), "{}", env["PATH"]);
-    for path in ["/tmp/.kiln/web.postinst", "/tmp/.kiln/bin/systemctl", "/tmp/.kiln/bin/dpkg"] {
+    for path in [
+        "/tmp/.kiln/web.postinst",
+        "/tmp/.kiln/bin/systemctl",
+        "/tmp/.kiln/web.templates",
+        "/tmp/.kiln/bin/dpkg",
+    ] {
         assert!(files.iter().any(|file| file == path), "{path}");
     }
     for path in ["usr/sbin/policy-rc.d", "usr/share/debconf/confmodule", "tmp/.kiln"] {
