@@ -93,11 +93,11 @@ fn status_names_what_keeps_each_instance_whole() {
 fn nothing_that_was_altered_is_ever_read() {
     let site = site_or_skip!("nothing_that_was_altered_is_ever_read");
     bring_up(&site);
-    let file = erofs(&site);
+    let (kept, file) = (integrity(&site), erofs(&site));
     let place = place_in(&file);
     drop_caches();
     let written = flip(&file, place);
-    match integrity(&site).as_str() {
+    match kept.as_str() {
         "fs-verity" => {
             assert!(written.is_err(), "nobody can write to it");
             assert_eq!(site.get("/read?path=/treasure"), (200, treasure()));
@@ -210,7 +210,10 @@ fn what_rots_on_the_disk_is_an_error_and_never_wrong() {
         }
     };
     bring_up(&site);
-    assert_eq!(integrity(&site), "fs-verity");
+    if integrity(&site) != "fs-verity" {
+        println!("skipped: {name}: this kernel has no fs-verity");
+        return;
+    }
     drop_caches();
     let file = disk.directory.path().join("disk");
     flip(&file, place_in(&file)).unwrap();
