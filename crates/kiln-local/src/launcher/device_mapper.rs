@@ -122,7 +122,8 @@ fn request(command: Command, name: &str, flags: u32, data: &[u8]) -> io::Result<
     buffer[0..4].copy_from_slice(&4_u32.to_ne_bytes());
     let length = u32::try_from(buffer.len()).map_err(io::Error::other)?;
     buffer[12..16].copy_from_slice(&length.to_ne_bytes());
-    buffer[16..20].copy_from_slice(&(HEADER_BYTES as u32).to_ne_bytes());
+    let start = u32::try_from(HEADER_BYTES).map_err(io::Error::other)?;
+    buffer[16..20].copy_from_slice(&start.to_ne_bytes());
     let targets = u32::from(matches!(command, Command::LoadTable));
     buffer[20..24].copy_from_slice(&targets.to_ne_bytes());
     buffer[FLAGS..FLAGS + 4].copy_from_slice(&flags.to_ne_bytes());

@@ -106,6 +106,12 @@ fn a_failed_start_names_its_stage_and_leaves_nothing() {
     fails(Stage::Image, Some(libc::EINVAL), &|spec| {
         spec.image = ImageSource::as_it_is(Path::new("/etc/passwd")).unwrap();
     });
+    fails(Stage::Seal, None, &|spec| {
+        let copy = root.path().join("copy.erofs");
+        fs::copy(&root.image, &copy).unwrap();
+        spec.image = ImageSource::as_it_is(&copy).unwrap();
+        fs::write(copy, "something else").unwrap();
+    });
     fails(Stage::User, None, &|spec| "stranger".clone_into(&mut spec.user));
     fails(Stage::Writable, Some(libc::ENOENT), &|spec| {
         "/missing".clone_into(&mut spec.writable[0].path);

@@ -102,7 +102,7 @@ impl Fleets {
             sorted.old.iter().partition(|i| i.is_ready());
         old.sort_by_key(|i| Reverse((i.created_at, i.id.clone())));
         for instance in old.iter().skip(keep_old as usize).chain(&unproved) {
-            self.retire(instance, Reason::Replaced);
+            self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
         }
         let mut current = sorted.current.clone();
         current.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
@@ -304,6 +304,10 @@ impl Order<'_> {
             let why = Box::new(reason.clone());
             return Reason::InPlaceOf { instance: instance.id.clone(), why };
         }
+        let odd = self.sorted.old.iter().find_map(|i| Some((&i.id, drifted(i)?)));
+        if let Some((instance, why)) = odd {
+            return Reason::InPlaceOf { instance: instance.clone(), why: Box::new(why) };
+        }
         let draining = self.sorted.broken.iter().map(|(instance, _)| instance);
         let mut older = self.sorted.old.iter().chain(draining);
         match older.find(|i| i.digest != self.component.digest) {
@@ -331,7 +335,9 @@ fn sort<'a>(
     let mut sorted = Sorted { current: Vec::new(), old: Vec::new(), broken: Vec::new() };
     let network = networks.of(&server.identity.network.id).map(|n| &n.id);
     for instance in instances {
-        let fresh = instance.digest == component.digest && Some(&instance.network) == network;
+        let fresh = instance.digest == component.digest
+            && Some(&instance.network) == network
+            && instance.drift.is_empty();
         if let Some(reason) = broken(instance, server, observed.at) {
             sorted.broken.push((instance, reason));
         } else if fresh {
@@ -351,8 +357,10 @@ fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Optio
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);
     }
-    if let Some(drift) = instance.drift.first() {
-        return Some(Reason::Drifted { drift: drift.clone() });
+    // One that serves all the same is replaced as one of an older digest is: not before another
+    // is ready.
+    if let Some(reason) = drifted(instance).filter(|_| !instance.is_ready()) {
+        return Some(reason);
     }
     match &instance.health {
         Verdict::Ready { .. } => None,
@@ -362,6 +370,10 @@ fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Optio
             late.then(|| Reason::NeverReady { last: last.clone() })
         }
     }
+}
+
+fn drifted(instance: &ObservedInstance) -> Option<Reason> {
+    instance.drift.first().map(|drift| Reason::Drifted { drift: drift.clone() })
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::*;
 use crate::fixture::{endpoint, generation, id, image, network, server};
-use crate::observed::{Ending, Phase, RolloutRecord, Verdict};
+use crate::observed::{Drift, Ending, Phase, RolloutRecord, Verdict};
 use crate::spec::Spec;
 use crate::spec::server::Strategy;
 
@@ -61,6 +61,34 @@ fn a_changed_network_is_replaced_with_all_that_is_in_it() {
     converge(&mut machine, &generation(2, specs), 3);
     assert_eq!(machine.observed.networks.len(), 1);
     assert!(machine.observed.instances.iter().all(|i| i.network != old));
+}
+
+#[test]
+fn what_drifts_serves_until_another_is_ready() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 1));
+    converge(&mut machine, &desired, 0);
+    let web = |machine: &Machine| {
+        let found = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
+        found.unwrap().id.clone()
+    };
+    let drift = Drift {
+        what: "image".to_owned(),
+        expected: "as it was".to_owned(),
+        found: "altered".to_owned(),
+    };
+    let odd = web(&machine);
+    machine.instance(&odd).drift.push(drift.clone());
+    let (_, report) = plan(&desired, &machine.observed);
+    assert_ne!(report.outcome, Outcome::Converged);
+    converge(&mut machine, &desired, 1);
+    assert_ne!(web(&machine), odd);
+    // One that does not serve is of no use to anybody.
+    let odd = web(&machine);
+    let instance = machine.instance(&odd);
+    (instance.health, instance.drift) = (Verdict::Starting { last: None }, vec![drift]);
+    let (steps, _) = plan(&desired, &machine.observed);
+    assert!(steps.steps.iter().any(|step| step.action == Action::Drain(odd.clone())));
 }
 
 #[test]

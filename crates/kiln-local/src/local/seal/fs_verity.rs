@@ -19,13 +19,11 @@ impl Sealing for FsVerity {
 
     fn apply(&self, candidate: &Candidate<'_>) -> Result<Seal, Failure> {
         let lacks = |error: io::Error| Failure::Lacks(lack(&error));
-        let measured = match fs_verity::measure(candidate.file).map_err(lacks)? {
-            Some(measured) => Some(measured),
-            None => {
-                fs_verity::enable(candidate.file).map_err(lacks)?;
-                fs_verity::measure(candidate.file).map_err(lacks)?
-            }
-        };
+        let mut measured = fs_verity::measure(candidate.file).map_err(lacks)?;
+        if measured.is_none() {
+            fs_verity::enable(candidate.file).map_err(lacks)?;
+            measured = fs_verity::measure(candidate.file).map_err(lacks)?;
+        }
         let expected = candidate.digests()?.fs_verity;
         if measured == Some(expected) {
             return Ok(Seal::FsVerity { digest: expected });

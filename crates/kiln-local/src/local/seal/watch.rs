@@ -73,9 +73,10 @@ impl Sealing for Watch {
             return Err(failure);
         }
         if now != stamp || matches!(held.state, State::Altered) {
+            // What was read is right, and may not be any more: the next start reads it again.
             let how = format!("{path} was written to while it was read");
             held.alter(how.clone());
-            return Err(Failure::Altered(how));
+            return Err(Failure::Io(io::Error::new(io::ErrorKind::ResourceBusy, how)));
         }
         held.accept(stamp);
         Ok(Seal::Watched(stamp))
