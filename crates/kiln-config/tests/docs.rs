@@ -21,7 +21,7 @@ const BUILT_IN: [&str; 5] = [
 ];
 
 /// Blocks whose attributes have a table of their own, and the constants of the schema.
-const BLOCKS: [(&str, &str); 15] = [
+const BLOCKS: [(&str, &str); 16] = [
     ("stack", "STACK"),
     ("variable", "VARIABLE"),
     ("validation", "VALIDATION"),
@@ -37,6 +37,7 @@ const BLOCKS: [(&str, &str); 15] = [
     ("secret", "SECRET"),
     ("server", "SERVER"),
     ("endpoint", "ENDPOINT"),
+    ("route", "ROUTE"),
 ];
 
 #[test]

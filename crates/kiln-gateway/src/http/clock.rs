@@ -5,16 +5,17 @@
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::client::Stream;
 use crate::clock::now_ms;
-use crate::http::limits;
+use crate::http::limits::{self, Bounds};
+use crate::http::strict::Strict;
 
 /// The marks of one connection; times by [`now_ms`].
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub(crate) struct Clock {
     idle_since: AtomicU64,
     /// When the head that is being received began; 0 when none is.
     head_since: AtomicU64,
+    /// Whether the connection has switched to another protocol.
+    tunnel: AtomicBool,
+    bounds: Bounds,
 }
 
 /// What is to be done with a connection.
@@ -38,12 +42,14 @@ pub(crate) enum Due {
 
 impl Clock {
     /// With `head_begun`, the first bytes of a request have arrived already.
-    pub(crate) fn new(head_begun: bool) -> Self {
+    pub(crate) fn new(head_begun: bool, bounds: Bounds) -> Self {
         let now = now_ms();
         Self {
             active: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(if head_begun { now } else { 0 }),
+            tunnel: AtomicBool::new(false),
+            bounds,
         }
     }
 
@@ -63,36 +69,54 @@ impl Clock {
         }
     }
 
-    pub(crate) fn due(&self) -> Due {
+    /// What follows belongs to another protocol.
+    pub(crate) fn becomes_tunnel(&self) {
+        self.tunnel.store(true, Relaxed);
+    }
+
+    /// What is to be done now. `short`: the process is short of descriptors.
+    pub(crate) fn due(&self, short: bool) -> Due {
+        let limit = |usual: Duration| if short { usual.min(limits::SHORT) } else { usual };
+        let (head_limit, idle_limit) = (limit(self.bounds.head), limit(self.bounds.idle));
         if self.active.load(Relaxed) > 0 {
-            return Due::Later(limits::HEADER_TIME);
+            return Due::Later(head_limit);
         }
         let since = |mark: u64| Duration::from_millis(now_ms().saturating_sub(mark));
         let head = self.head_since.load(Relaxed);
         if head != 0 {
-            return match limits::HEADER_TIME.checked_sub(since(head)) {
-                Some(left) if !left.is_zero() => Due::Later(left),
+            return match head_limit.checked_sub(since(head)) {
+                Some(left) if !left.is_zero() => Due::Later(left.min(head_limit)),
                 _ => Due::Stalled,
             };
         }
-        match limits::IDLE_TIME.checked_sub(since(self.idle_since.load(Relaxed))) {
+        match idle_limit.checked_sub(since(self.idle_since.load(Relaxed))) {
             // A head may begin at any time, and its time is the shorter one.
-            Some(left) if !left.is_zero() => Due::Later(left.min(limits::HEADER_TIME)),
+            Some(left) if !left.is_zero() => Due::Later(left.min(head_limit)),
             _ => Due::Idle,
         }
     }
+
+    /// How long nothing has been asked; zero while something is.
+    pub(crate) fn idle_for(&self) -> Duration {
+        if self.active.load(Relaxed) > 0 || self.head_since.load(Relaxed) != 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(now_ms().saturating_sub(self.idle_since.load(Relaxed)))
+    }
 }
 
-/// A client's HTTP/1 connection that marks when a head begins.
+/// A client's HTTP/1 connection that marks when a head begins, and lets nothing through that
+/// could be understood in two ways.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    stream: TokioIo<TcpStream>,
+    stream: Stream,
     clock: Arc<Clock>,
+    strict: Strict,
 }
 
 impl Watched {
-    pub(crate) fn new(stream: TcpStream, clock: Arc<Clock>) -> Self {
-        Self { stream: TokioIo::new(stream), clock }
+    pub(crate) fn new(stream: Stream, clock: Arc<Clock>) -> Self {
+        Self { stream, clock, strict: Strict::new() }
     }
 }
 
@@ -100,13 +124,19 @@ impl Read for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut cursor: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.clock.bytes_read();
-        }
-        read
+        let watched = &mut *self;
+        // SAFETY: nothing is ever made uninitialised: the buffer is only filled.
+        let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
+        ready!(Pin::new(&mut watched.stream).poll_read(cx, &mut buffer))?;
+        watched.clock.bytes_read();
+        let tunnel = &watched.clock.tunnel;
+        watched.strict.look(buffer.filled_mut(), || tunnel.load(Relaxed));
+        let length = buffer.filled().len();
+        // SAFETY: so many bytes have just been filled.
+        unsafe { cursor.advance(length) };
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -146,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_request_stops_the_clock_of_its_head() {
-        let clock = Clock::new(true);
-        assert!(matches!(clock.due(), Due::Later(left) if left <= limits::HEADER_TIME));
+        let clock = Clock::new(true, Bounds::default());
+        assert!(matches!(clock.due(false), Due::Later(left) if left <= Bounds::default().head));
         clock.head_since.store(0, Relaxed);
         clock.begin();
         clock.bytes_read();
