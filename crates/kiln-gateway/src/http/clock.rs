@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::client::Stream;
 use crate::clock::now_ms;
@@ -26,6 +26,8 @@ pub(crate) struct Clock {
     head_since: AtomicU64,
     /// Whether the connection has switched to another protocol.
     tunnel: AtomicBool,
+    /// Whether the client may still be sending what is not taken any more.
+    refused: AtomicBool,
     bounds: Bounds,
 }
 
@@ -49,6 +51,7 @@ impl Clock {
             idle_since: AtomicU64::new(now),
             head_since: AtomicU64::new(if head_begun { now } else { 0 }),
             tunnel: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             bounds,
         }
     }
@@ -72,6 +75,11 @@ impl Clock {
     /// What follows belongs to another protocol.
     pub(crate) fn becomes_tunnel(&self) {
         self.tunnel.store(true, Relaxed);
+    }
+
+    /// The client's request was refused before its end.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Relaxed);
     }
 
     /// What is to be done now. `short`: the process is short of descriptors.
@@ -109,14 +117,15 @@ impl Clock {
 /// could be understood in two ways.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    stream: Stream,
+    /// Taken out only when this is dropped.
+    stream: Option<Stream>,
     clock: Arc<Clock>,
     strict: Strict,
 }
 
 impl Watched {
     pub(crate) fn new(stream: Stream, clock: Arc<Clock>) -> Self {
-        Self { stream, clock, strict: Strict::new() }
+        Self { stream: Some(stream), clock, strict: Strict::new() }
     }
 }
 
@@ -129,7 +138,8 @@ impl Read for Watched {
         let watched = &mut *self;
         // SAFETY: nothing is ever made uninitialised: the buffer is only filled.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
-        ready!(Pin::new(&mut watched.stream).poll_read(cx, &mut buffer))?;
+        let Some(stream) = &mut watched.stream else { return Poll::Ready(Ok(())) };
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
         watched.clock.bytes_read();
         let tunnel = &watched.clock.tunnel;
         watched.strict.look(buffer.filled_mut(), || tunnel.load(Relaxed));
@@ -140,25 +150,31 @@ impl Read for Watched {
     }
 }
 
+impl Watched {
+    fn open(&mut self) -> std::io::Result<Pin<&mut Stream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+}
+
 impl Write for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.open()?.poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.open()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.open()?.poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(Stream::is_write_vectored)
     }
 
     fn poll_write_vectored(
@@ -166,7 +182,31 @@ impl Write for Watched {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.open()?.poll_write_vectored(cx, slices)
+    }
+}
+
+/// How long, and how much, a client may go on to send what was refused.
+const REFUSED_TIME: Duration = Duration::from_secs(2);
+const REFUSED_BYTES: u64 = 1 << 20;
+
+impl Drop for Watched {
+    /// Closing a connection on which something arrives resets it, and a reset takes the answer
+    /// with it: so what still comes of a refused request is read and thrown away for a moment
+    /// (RFC 9112, section 9.6).
+    fn drop(&mut self) {
+        let refused = self.strict.has_refused() || self.clock.refused.load(Relaxed);
+        if let (true, Some(stream)) = (refused, self.stream.take())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let mut rest = stream.take(REFUSED_BYTES);
+                let mut nowhere = tokio::io::sink();
+                let all = tokio::io::copy(&mut rest, &mut nowhere);
+                // It is closed then, however that went.
+                let _ = tokio::time::timeout(REFUSED_TIME, all).await;
+            });
+        }
     }
 }
 

@@ -65,6 +65,11 @@ impl Fault {
         self.status().is_server_error()
     }
 
+    /// Whether it is unsure what the client means by what follows on its connection.
+    pub(crate) fn ends_connection(self) -> bool {
+        matches!(self, Fault::BadRequest | Fault::BadBody | Fault::TooLarge)
+    }
+
     pub(crate) fn response(self) -> Response<ResponseBody> {
         let text = Bytes::from_static(self.text().as_bytes());
         let mut response = Response::new(ResponseBody::Text(Some(text), None));

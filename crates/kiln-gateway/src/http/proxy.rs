@@ -48,12 +48,16 @@ pub(crate) async fn answer(
     let mut account = Account::default();
     let answered = forward(session, request, busy, &mut account).await;
     let counters = || endpoint.into_iter().chain(account.route.as_deref());
-    let is_last = session.is_leaving();
+    let mut is_last = session.is_leaving();
     let mut response = match answered {
         Ok(response) => response,
         Err(fault) => {
             if fault.is_error() {
                 counters().for_each(Counters::error);
+            }
+            if fault.ends_connection() {
+                session.clock.refuse();
+                is_last = true;
             }
             fault.response()
         }

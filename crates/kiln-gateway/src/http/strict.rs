@@ -100,6 +100,11 @@ impl Strict {
         }
     }
 
+    /// Whether something was refused.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.state == State::Refused
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         if self.line.len() + bytes.len() > LONGEST_LINE {
             // Longer than any head may be: refused by its size behind.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -131,7 +132,7 @@ async fn serve(
         };
         flow.last_ms.store(now_ms(), Relaxed);
         // A datagram that does not fit into the socket's buffer is lost, as datagrams are.
-        let _ = flow.socket.try_send(&buffer[..length]);
+        let _ = rustix::net::send(&flow.socket, &buffer[..length], SendFlags::DONTWAIT);
     }
 }
 
@@ -225,7 +226,9 @@ impl Answers {
                     Ok(length) => {
                         flow.last_ms.store(now_ms(), Relaxed);
                         // What does not fit into the socket's buffer is lost, as datagrams are.
-                        let _ = self.socket.try_send_to(&buffer[..length], self.client);
+                        let (socket, answer) = (&self.socket, &buffer[..length]);
+                        let flags = SendFlags::DONTWAIT;
+                        let _ = rustix::net::sendto(socket, answer, flags, &self.client);
                     }
                     Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
                 }
