@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use crate::client::Stream;
 use crate::clock::now_ms;
 use crate::http::limits::{self, Bounds};
-use crate::http::strict::Strict;
+use crate::http::strict::{self, Strict};
 
 /// The marks of one connection; times by [`now_ms`].
 #[derive(Debug)]
@@ -136,6 +136,12 @@ impl Read for Watched {
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
         let watched = &mut *self;
+        if watched.strict.has_refused() {
+            // The parser waits for the end of a head before it looks at what it has.
+            let length = cursor.remaining().min(strict::END.len());
+            cursor.put_slice(&strict::END[..length]);
+            return Poll::Ready(Ok(()));
+        }
         // SAFETY: nothing is ever made uninitialised: the buffer is only filled.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
         let Some(stream) = &mut watched.stream else { return Poll::Ready(Ok(())) };

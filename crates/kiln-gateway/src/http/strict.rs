@@ -12,6 +12,9 @@ use memchr::memchr;
 /// The longest line of which the beginning is kept; longer heads are refused behind.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// What follows the bytes that were overwritten: the end of something that is no head.
+pub(crate) const END: &[u8] = b"\0\r\n\r\n";
+
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
