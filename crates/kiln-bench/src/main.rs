@@ -7,6 +7,7 @@ mod child;
 mod crun;
 mod engine;
 mod figures;
+mod gateway;
 mod graph;
 mod idle;
 mod launch;
@@ -26,17 +27,18 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle; all of them without one";
+  NAME  plan, engine, launch, idle, gateway; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 4] = [
+const BENCHMARKS: [(&str, Benchmark); 5] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
+    ("gateway", gateway::bench),
 ];
 
 fn main() -> ExitCode {
