@@ -7,6 +7,7 @@ mod child;
 mod crun;
 mod engine;
 mod figures;
+mod gateway;
 mod graph;
 mod idle;
 mod image;
@@ -27,17 +28,18 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle, image, sizes; all of them without one";
+  NAME  plan, engine, launch, idle, gateway, image, sizes; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 6] = [
+const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
+    ("gateway", gateway::bench),
     ("image", image::bench),
     ("sizes", image::sizes),
 ];

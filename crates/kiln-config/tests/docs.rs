@@ -24,7 +24,7 @@ const BUILT_IN: [&str; 8] = [
 ];
 
 /// Blocks whose attributes have a table of their own, and the constants of the schema.
-const BLOCKS: [(&str, &str); 19] = [
+const BLOCKS: [(&str, &str); 20] = [
     ("stack", "STACK"),
     ("variable", "VARIABLE"),
     ("validation", "VALIDATION"),
@@ -44,6 +44,7 @@ const BLOCKS: [(&str, &str); 19] = [
     ("secret", "SECRET"),
     ("server", "SERVER"),
     ("endpoint", "ENDPOINT"),
+    ("route", "ROUTE"),
 ];
 
 #[test]

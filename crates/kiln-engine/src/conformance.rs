@@ -198,6 +198,8 @@ impl<T: Target> Suite<'_, T> {
             protocol: Protocol::Http,
             to: instance.component,
             backends: vec![backend],
+            rules: Vec::new(),
+            handling: kiln_model::handling::Handling::default(),
         };
         let network = NetworkRoute {
             network: instance.network,

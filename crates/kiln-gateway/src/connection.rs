@@ -1,30 +1,34 @@
 //! From an accepted connection to the proxy that serves it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use kiln_model::name::InstanceId;
 use kiln_model::route::Protocol;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::balance::Choices;
+use crate::access_log::AccessLog;
+use crate::client::{Secured, Stream};
+use crate::http::limits::Bounds;
 use crate::http::{self, Version};
-use crate::listener::{Phase, socket};
-use crate::load::{InFlight, Unit};
-use crate::peer::Peer;
+use crate::listener::{Phase, closed, socket};
+use crate::route::Route;
 use crate::sniff::{self, Sniffed};
-use crate::stats::EndpointStats;
-use crate::table::{Current, EndpointId, ListenKey, Snapshot};
-use crate::tcp;
+use crate::table::{Current, Endpoint, ListenKey, Snapshot};
+use crate::tls::{self, Agreed};
 use crate::worker::{Active, Workers};
+use crate::{crowd, tcp};
 
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) current: Current,
     pub(crate) workers: Workers,
+    pub(crate) crowd: Arc<crowd::Crowd>,
+    pub(crate) log: AccessLog,
 }
 
 /// Where a listener stands.
@@ -44,17 +48,21 @@ pub(crate) struct Connection {
     pub(crate) remote: SocketAddr,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) route: Route,
+    pub(crate) bounds: Bounds,
+    /// Whether the client speaks TLS.
+    pub(crate) secure: bool,
     /// Counts it as open.
     pub(crate) _active: Active,
+    /// Counts it for its address.
+    pub(crate) _member: Option<crowd::Member>,
 }
 
-/// Which backends a connection reaches, by the table that is current when they are asked for.
-#[derive(Debug)]
-pub(crate) enum Route {
-    /// Those of an endpoint, with the protocol by which the connection was accepted.
-    Endpoint(Arc<EndpointId>, Protocol),
-    /// Those of a component at its stable address, seen from inside a network.
-    Service { network: InstanceId, to: SocketAddrV4, http: bool },
+/// What a connection is to be, by the table that is current when it is accepted.
+struct Plan {
+    route: Route,
+    protocol: Protocol,
+    bounds: Bounds,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 /// Takes a connection from a listener to a worker.
@@ -65,32 +73,52 @@ pub(crate) fn accept(
     remote: SocketAddr,
     phase: watch::Receiver<Phase>,
 ) {
+    let member = match door {
+        Door::Endpoint(_) => match shared.crowd.join(remote.ip()) {
+            Some(member) => Some(member),
+            None => return socket::reset_on_close(&stream),
+        },
+        Door::Inside(_) => None,
+    };
     let place = shared.workers.place();
     let (shared, door) = (Arc::clone(shared), door.clone());
     place.handle.spawn(async move {
         let (worker, active) = (place.worker, place.active);
-        let Some(route) = route(&shared.current.load(), &door, &stream, remote) else {
+        let Some(plan) = plan(&shared.current.load(), &door, &stream, remote) else {
             socket::reset_on_close(&stream);
             return;
         };
-        let connection = Connection { shared, worker, remote, phase, route, _active: active };
+        let Plan { route, protocol, bounds, tls } = plan;
+        let connection = Connection {
+            shared,
+            worker,
+            remote,
+            phase,
+            route,
+            bounds,
+            secure: tls.is_some(),
+            _active: active,
+            _member: member,
+        };
         // A connection that breaks while it is being set up has nobody left to tell.
-        let _ = serve(connection, stream).await;
+        let _ = serve(connection, stream, protocol, tls).await;
     });
 }
 
 /// What the connection may reach; `None` when nothing.
-fn route(
+fn plan(
     snapshot: &Snapshot,
     door: &Door,
     stream: &std::net::TcpStream,
     remote: SocketAddr,
-) -> Option<Route> {
+) -> Option<Plan> {
     match door {
         Door::Endpoint(key) => {
-            let endpoint = snapshot.endpoint_at(key)?;
-            endpoint.id.stats.connection();
-            Some(Route::Endpoint(Arc::clone(&endpoint.id), endpoint.protocol))
+            let endpoint: &Endpoint = snapshot.endpoint_at(key)?;
+            endpoint.id.counters.connection();
+            let (protocol, bounds) = (endpoint.protocol, endpoint.bounds);
+            let route = Route::Endpoint(Arc::clone(&endpoint.id), protocol);
+            Some(Plan { route, protocol, bounds, tls: endpoint.tls.clone() })
         }
         Door::Inside(id) => {
             let to = socket::original_destination(stream).ok()?;
@@ -98,83 +126,59 @@ fn route(
             let IpAddr::V4(client) = remote.ip() else { return None };
             let http = service.http.contains_key(&to.port());
             let route = Route::Service { network: id.clone(), to, http };
-            service.clients.contains(&client).then_some(route)
+            let protocol = if http { Protocol::Http } else { Protocol::Tcp };
+            let plan = Plan { route, protocol, bounds: Bounds::default(), tls: None };
+            service.clients.contains(&client).then_some(plan)
         }
     }
 }
 
-async fn serve(connection: Connection, stream: std::net::TcpStream) -> io::Result<()> {
+async fn serve(
+    connection: Connection,
+    stream: std::net::TcpStream,
+    protocol: Protocol,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
     socket::tune(&stream);
-    let protocol = match &connection.route {
-        Route::Endpoint(_, protocol) => *protocol,
-        Route::Service { http: true, .. } => Protocol::Http,
-        Route::Service { http: false, .. } => Protocol::Tcp,
+    let mut phase = connection.phase.clone();
+    let begun = tokio::select! {
+        begun = begin(&connection, stream, protocol, tls) => begun?,
+        // Nothing has been asked yet, so nothing is lost.
+        () = closed(&mut phase) => return Ok(()),
     };
-    let sniffed = match protocol {
-        Protocol::Tcp => Sniffed::Bytes,
-        Protocol::Http | Protocol::Auto => {
-            let mut phase = connection.phase.clone();
-            tokio::select! {
-                sniffed = sniff::first_bytes(&stream, protocol) => sniffed?,
-                // Nothing has been asked yet, so nothing is lost.
-                _deadline = crate::listener::closing(&mut phase) => return Ok(()),
-            }
-        }
-    };
-    match sniffed {
-        Sniffed::Nothing => {}
-        Sniffed::Http1 => http::serve(connection, stream, Version::One).await,
-        Sniffed::Http2 => http::serve(connection, stream, Version::Two).await,
-        Sniffed::Bytes => tcp::serve(connection, stream).await,
+    match begun {
+        (_, Sniffed::Nothing) => {}
+        (stream, Sniffed::Http1) => http::serve(connection, stream, Version::One).await,
+        (stream, Sniffed::Http2) => http::serve(connection, stream, Version::Two).await,
+        (stream, Sniffed::Bytes) => tcp::serve(connection, stream).await,
     }
     Ok(())
 }
 
-impl Route {
-    /// An instance for the next request or connection, counted as in flight.
-    pub(crate) fn pick(
-        &self,
-        shared: &Shared,
-        avoid: Option<&Arc<Peer>>,
-        unit: Unit,
-    ) -> Option<(Arc<Peer>, InFlight)> {
-        loop {
-            let snapshot = shared.current.load();
-            let peer = self.choices(&snapshot)?.pick(avoid)?;
-            // An instance starts to drain after it has left the current table, so looking
-            // again finds a table without it.
-            if let Some(in_flight) = peer.load().enter(unit) {
-                return Some((Arc::clone(peer), in_flight));
-            }
-        }
-    }
-
-    /// The port for backends that have none of their own.
-    pub(crate) fn port(&self) -> u16 {
-        match self {
-            Route::Endpoint(..) => 0,
-            Route::Service { to, .. } => to.port(),
-        }
-    }
-
-    /// The counters to which the connection adds.
-    pub(crate) fn stats(&self) -> Option<&EndpointStats> {
-        match self {
-            Route::Endpoint(endpoint, _) => Some(&endpoint.stats),
-            Route::Service { .. } => None,
-        }
-    }
-
-    fn choices<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Choices> {
-        match self {
-            Route::Endpoint(endpoint, _) => Some(&snapshot.endpoint(endpoint)?.backends),
-            Route::Service { network, to, http } => {
-                let service = snapshot.network(network)?.services.get(to.ip())?;
-                // A connection that began as HTTP stays with backends that speak it.
-                if *http { service.http.get(&to.port()) } else { Some(&service.bytes) }
-            }
-        }
-    }
+/// The handshake of TLS, where there is one, and the first bytes.
+async fn begin(
+    connection: &Connection,
+    stream: TcpStream,
+    protocol: Protocol,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> io::Result<(Stream, Sniffed)> {
+    let patience = connection.shared.crowd.patience(connection.bounds.head);
+    let Some(tls) = tls else {
+        let sniffed = match protocol {
+            Protocol::Tcp | Protocol::Udp => Sniffed::Bytes,
+            _ => sniff::first_bytes(&stream, protocol, patience).await?,
+        };
+        return Ok((Stream::Plain(stream), sniffed));
+    };
+    let (stream, agreed) = timeout(patience, tls::accept(tls, stream)).await??;
+    let mut secured = Secured::new(stream);
+    let sniffed = match agreed {
+        _ if protocol == Protocol::Tcp => Sniffed::Bytes,
+        Agreed::Http2 => Sniffed::Http2,
+        Agreed::Http1 => Sniffed::Http1,
+        Agreed::Nothing => sniff::first_secured_bytes(&mut secured, protocol, patience).await?,
+    };
+    Ok((Stream::Tls(Box::new(secured)), sniffed))
 }

@@ -37,6 +37,10 @@ impl Events {
         self.send(Event::ConnectFailed { instance: instance.clone(), address, error });
     }
 
+    pub(crate) fn faulty(&self, instance: &InstanceId, address: SocketAddrV4, pause_ms: u64) {
+        self.send(Event::Faulty { instance: instance.clone(), address, pause_ms });
+    }
+
     fn send(&self, event: Event) {
         // Nobody listening is fine: a new subscriber reads the status first.
         let _ = self.0.send(event);

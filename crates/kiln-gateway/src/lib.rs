@@ -10,17 +10,26 @@
 //! | `process` | start, lock, signals, end |
 //! | `control` | the socket on which the daemon sets tables, reads the status, watches |
 //! | `switch` | from one table to the next: all or nothing |
+//! | `handover` | from one process to the next, with traffic running |
 //! | `table` | the snapshot that requests read |
-//! | `listener`, `connection`, `sniff`, `worker` | from a listening socket to a proxy |
-//! | `http`, `tcp` | the proxies |
+//! | `listener`, `crowd`, `connection`, `sniff`, `worker` | from a listening socket to a proxy |
+//! | `tls`, `client` | a client's stream, in the clear or through TLS |
+//! | `http`, `tcp`, `udp` | the proxies |
+//! | `route`, `gate` | the way of a request, and whether there is room on it |
 //! | `balance`, `peer`, `pool`, `load` | choosing an instance, reaching it, draining it |
+//! | `stats`, `access_log` | what is counted and noted |
 //! | `resolver` | names inside networks |
 
+mod access_log;
 mod balance;
+mod client;
 mod clock;
 mod connection;
 pub mod control;
+mod crowd;
 mod events;
+mod gate;
+mod handover;
 mod http;
 mod listener;
 mod load;
@@ -28,12 +37,15 @@ mod peer;
 mod pool;
 mod process;
 mod resolver;
+mod route;
 mod sniff;
 mod stats;
 mod switch;
 mod table;
 mod tcp;
+mod tls;
+mod udp;
 mod worker;
 
 pub use control::{Gateway, GatewayError};
-pub use process::{StartError, ensure_running, run};
+pub use process::{StartError, build_of, ensure_running, renew, run};

@@ -14,6 +14,7 @@ use kiln_model::name::InstanceId;
 use tokio::sync::watch;
 
 use crate::events::Events;
+use crate::stats::Counters;
 
 /// What is counted: a request, or a connection that is passed on as bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(crate) struct Load {
     draining: AtomicBool,
     reported: AtomicBool,
     severed: watch::Sender<bool>,
+    counters: Counters,
     events: Events,
 }
 
@@ -54,6 +56,7 @@ impl Load {
             draining: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             severed: watch::Sender::new(false),
+            counters: Counters::default(),
             events,
         }
     }
@@ -117,6 +120,16 @@ impl Load {
     /// Tells the daemon that a connection to the instance could not be made.
     pub(crate) fn connect_failed(&self, address: SocketAddrV4, error: &std::io::Error) {
         self.events.connect_failed(&self.instance, address, error);
+    }
+
+    /// Tells the daemon that the instance fails requests.
+    pub(crate) fn faulty(&self, address: SocketAddrV4, pause_ms: u64) {
+        self.events.faulty(&self.instance, address, pause_ms);
+    }
+
+    /// What the instance has answered.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn report_if_drained(&self) {

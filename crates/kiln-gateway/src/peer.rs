@@ -23,8 +23,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// each further one.
 const EJECTION_MS: u64 = 100;
 
-/// The longest time for which an instance is passed over.
+/// The longest time for which an instance that takes no connections is passed over.
 const EJECTION_LIMIT_MS: u64 = 5_000;
+
+/// So many failures in a row, with no other answer between them, and an instance is passed
+/// over. A failure is an answer of 500 to 599, or a connection that ended without an answer.
+const FAULTS: u32 = 5;
+
+/// For how long then, doubled each time until it has answered well.
+const FAULTY_MS: u64 = 1_000;
+
+/// The longest such time.
+const FAULTY_LIMIT_MS: u64 = 30_000;
 
 /// An instance at a port. It lives as long as a table names it or something is in flight to it.
 #[derive(Debug)]
@@ -34,6 +44,10 @@ pub(crate) struct Peer {
     namespace: Arc<Namespace>,
     address: SocketAddrV4,
     failures: AtomicU32,
+    /// Failed requests in a row.
+    faults: AtomicU32,
+    /// How often it was passed over for them in a row.
+    suspensions: AtomicU32,
     /// By [`now_ms`]; 0 when it is not ejected.
     ejected_until: AtomicU64,
     pool: Pool,
@@ -54,6 +68,8 @@ impl Peer {
             namespace,
             address,
             failures: AtomicU32::new(0),
+            faults: AtomicU32::new(0),
+            suspensions: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             pool: Pool::new(workers),
         }
@@ -87,8 +103,9 @@ impl Peer {
         };
         match connected {
             Ok(stream) => {
-                self.failures.store(0, Relaxed);
-                self.ejected_until.store(0, Relaxed);
+                if self.failures.swap(0, Relaxed) > 0 {
+                    self.ejected_until.store(0, Relaxed);
+                }
                 socket::tune(&stream);
                 Ok(stream)
             }
@@ -110,7 +127,32 @@ impl Peer {
         }
     }
 
-    /// Whether connections to it have failed a short time ago.
+    /// Notes how a request has gone.
+    pub(crate) fn answered(&self, well: bool) {
+        if well {
+            // Looked at first: a store would take the word from other threads each time.
+            if self.faults.load(Relaxed) > 0 {
+                self.faults.store(0, Relaxed);
+                self.suspensions.store(0, Relaxed);
+            }
+        } else if self.faults.fetch_add(1, Relaxed) + 1 >= FAULTS {
+            self.faults.store(0, Relaxed);
+            let times = self.suspensions.fetch_add(1, Relaxed).min(16);
+            let pause = (FAULTY_MS << times).min(FAULTY_LIMIT_MS);
+            self.ejected_until.store(now_ms() + pause, Relaxed);
+            self.load.faulty(self.address, pause);
+        }
+    }
+
+    /// A UDP socket that sends to the instance and hears it alone.
+    pub(crate) fn datagrams(&self) -> io::Result<std::net::UdpSocket> {
+        let any = SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
+        let socket = self.namespace.udp_bound(any).map_err(|e| io::Error::new(e.kind(), e))?;
+        socket.connect(self.address)?;
+        Ok(socket)
+    }
+
+    /// Whether it has failed a short time ago.
     pub(crate) fn is_ejected(&self) -> bool {
         let until = self.ejected_until.load(Relaxed);
         until != 0 && now_ms() < until

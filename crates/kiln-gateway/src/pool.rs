@@ -2,14 +2,18 @@
 //!
 //! Each worker thread has a shelf of its own, since a connection is driven by the thread that
 //! made it; the lock around a shelf is taken by another thread only when the pool is closed.
+//! A connection that speaks HTTP/1 is taken from its shelf for one request at a time; one that
+//! speaks HTTP/2 stays there and carries many.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::clock::now_ms;
 use crate::http::body::RequestBody;
@@ -27,8 +31,50 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// Connections kept per worker and instance.
 const SHELF_LIMIT: usize = 512;
 
+/// Requests that one HTTP/2 connection to an instance carries at a time; servers usually allow
+/// a hundred.
+const STREAMS: usize = 100;
+
 /// The sending half of a connection to an instance.
-pub(crate) type Sender = http1::SendRequest<RequestBody>;
+#[derive(Debug)]
+pub(crate) enum Sender {
+    /// Carries one request at a time.
+    One(http1::SendRequest<RequestBody>),
+    /// Carries many, of which this is one.
+    Many { sender: http2::SendRequest<RequestBody>, _stream: Stream },
+}
+
+/// One request on a connection that carries many; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Stream(Arc<AtomicUsize>);
+
+impl Stream {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Sender {
+    /// Sends a request and waits for the head of its response; gives the request back where
+    /// nothing of it was sent.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Option<Box<Request<RequestBody>>>> {
+        let sent = match self {
+            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::Many { sender, .. } => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error: TrySendError<_>| error.take_message().map(Box::new))
+    }
+}
 
 /// The idle connections to one instance.
 #[derive(Debug)]
@@ -42,12 +88,20 @@ struct Shelf {
     /// The most recently used one is last.
     idle: Vec<Idle>,
     swept: bool,
+    /// Connections that carry many requests.
+    shared: Vec<SharedConnection>,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    sender: http1::SendRequest<RequestBody>,
     since_ms: u64,
+}
+
+#[derive(Debug)]
+struct SharedConnection {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Arc<AtomicUsize>,
 }
 
 impl Pool {
@@ -56,22 +110,34 @@ impl Pool {
         Self { shelves, closed: AtomicBool::new(false) }
     }
 
-    /// The most recently used connection that is still good.
-    pub(crate) fn take(&self, worker: usize) -> Option<Sender> {
+    /// The most recently used connection that is still good, or one that carries many and has
+    /// room.
+    pub(crate) fn take(&self, worker: usize, http2: bool) -> Option<Sender> {
         let mut kept = self.shelf(worker);
+        if http2 {
+            kept.shared.retain(|shared| !shared.sender.is_closed());
+            let free = |shared: &&SharedConnection| shared.streams.load(Relaxed) < STREAMS;
+            let shared = kept.shared.iter().find(free)?;
+            let sender = shared.sender.clone();
+            return Some(Sender::Many { sender, _stream: Stream::begin(&shared.streams) });
+        }
         while let Some(idle) = kept.idle.pop() {
             if !idle.sender.is_closed() && idle.sender.is_ready() && !idle.is_old() {
-                return Some(idle.sender);
+                return Some(Sender::One(idle.sender));
             }
         }
         None
     }
 
-    /// Ends all idle connections and takes no further ones.
+    /// Ends all idle connections and takes no further ones. Those that carry many requests end
+    /// with the last of them.
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
         for worker in 0..self.shelves.len() {
-            drop(std::mem::take(&mut self.shelf(worker).idle));
+            let mut shelf = self.shelf(worker);
+            let (idle, shared) =
+                (std::mem::take(&mut shelf.idle), std::mem::take(&mut shelf.shared));
+            drop((shelf, idle, shared));
         }
     }
 
@@ -98,15 +164,17 @@ fn limit_ms() -> u64 {
 
 /// Opens a connection to `peer` and drives it on this thread until it ends or the instance is
 /// severed.
-pub(crate) async fn open(peer: &Peer) -> io::Result<Sender> {
-    let stream = peer.connect(0).await?;
+pub(crate) async fn open(peer: &Peer, worker: usize, http2: bool) -> io::Result<Sender> {
+    let stream = TokioIo::new(peer.connect(0).await?);
+    if http2 {
+        return open_shared(peer, worker, stream).await;
+    }
     let mut builder = http1::Builder::new();
     builder
         .max_buf_size(limits::BUFFER)
         .max_header_size(limits::BUFFER)
         .max_headers(limits::HEADERS);
-    let (sender, connection) =
-        builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
     let mut severance = peer.load().severance();
     tokio::spawn(async move {
         tokio::select! {
@@ -115,12 +183,39 @@ pub(crate) async fn open(peer: &Peer) -> io::Result<Sender> {
             () = severed(&mut severance) => {}
         }
     });
-    Ok(sender)
+    Ok(Sender::One(sender))
+}
+
+async fn open_shared(
+    peer: &Peer,
+    worker: usize,
+    stream: TokioIo<tokio::net::TcpStream>,
+) -> io::Result<Sender> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.max_header_list_size(u32::try_from(limits::BUFFER).unwrap_or(u32::MAX));
+    let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+    let mut severance = peer.load().severance();
+    tokio::spawn(async move {
+        tokio::select! {
+            // Its errors reach whoever waits for a response.
+            _ended = connection => {}
+            () = severed(&mut severance) => {}
+        }
+    });
+    let streams = Arc::new(AtomicUsize::new(0));
+    let stream = Stream::begin(&streams);
+    let mut shelf = peer.pool().shelf(worker);
+    // Looked at under the lock that `close` takes after it has set the mark.
+    if !peer.pool().closed.load(SeqCst) && shelf.shared.len() < SHELF_LIMIT {
+        shelf.shared.push(SharedConnection { sender: sender.clone(), streams });
+    }
+    Ok(Sender::Many { sender, _stream: stream })
 }
 
 /// Puts a connection back when it is done with its last request; drops it when it is not
 /// within a moment, or is not wanted any more.
-pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, mut sender: Sender) {
+pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, sender: Sender) {
+    let Sender::One(mut sender) = sender else { return };
     if sender.is_closed() {
         return;
     }
@@ -139,7 +234,7 @@ pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, mut sender: Sender) {
     });
 }
 
-fn shelve(peer: &Arc<Peer>, worker: usize, sender: Sender) {
+fn shelve(peer: &Arc<Peer>, worker: usize, sender: http1::SendRequest<RequestBody>) {
     let pool = peer.pool();
     let mut shelf = pool.shelf(worker);
     // Looked at under the lock that `close` takes after it has set the mark.

@@ -7,7 +7,7 @@ use kiln_model::route::Protocol;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::http::limits;
+use crate::client::Secured;
 
 /// How long a client of an endpoint that may be either is waited for; after that it is one
 /// that expects the server to speak first.
@@ -35,12 +35,14 @@ pub(crate) enum Sniffed {
     Bytes,
 }
 
-/// Looks at the first bytes of a connection that speaks HTTP or may do so.
-pub(crate) async fn first_bytes(stream: &TcpStream, protocol: Protocol) -> io::Result<Sniffed> {
-    let (wait, otherwise) = match protocol {
-        Protocol::Http => (limits::HEADER_TIME, Sniffed::Nothing),
-        Protocol::Auto | Protocol::Tcp => (SILENCE, Sniffed::Bytes),
-    };
+/// Looks at the first bytes of a connection that speaks HTTP or may do so. Who speaks it has
+/// `patience` for them.
+pub(crate) async fn first_bytes(
+    stream: &TcpStream,
+    protocol: Protocol,
+    patience: Duration,
+) -> io::Result<Sniffed> {
+    let (wait, otherwise) = waited(protocol, patience);
     let deadline = Instant::now() + wait;
     let mut buffer = [0; PREFACE.len()];
     loop {
@@ -48,12 +50,7 @@ pub(crate) async fn first_bytes(stream: &TcpStream, protocol: Protocol) -> io::R
             return Ok(otherwise);
         };
         let seen = &buffer[..peeked?];
-        let known = match protocol {
-            _ if seen.is_empty() => Some(Sniffed::Nothing),
-            Protocol::Http => told_apart(seen),
-            Protocol::Auto | Protocol::Tcp => guessed(seen),
-        };
-        match known {
+        match known(seen, protocol) {
             Some(sniffed) => return Ok(sniffed),
             None if Instant::now() >= deadline => return Ok(otherwise),
             None => sleep_until(Instant::now() + MORE).await,
@@ -61,9 +58,44 @@ pub(crate) async fn first_bytes(stream: &TcpStream, protocol: Protocol) -> io::R
     }
 }
 
+/// The same through TLS, for a client that has not said what it speaks.
+pub(crate) async fn first_secured_bytes(
+    stream: &mut Secured,
+    protocol: Protocol,
+    patience: Duration,
+) -> io::Result<Sniffed> {
+    let (wait, otherwise) = waited(protocol, patience);
+    let deadline = Instant::now() + wait;
+    let mut length = 0;
+    loop {
+        let Ok(peeked) = timeout_at(deadline, stream.peek()).await else { return Ok(otherwise) };
+        let seen = peeked?;
+        if seen.len() == length {
+            return Ok(Sniffed::Nothing);
+        }
+        length = seen.len();
+        if let Some(sniffed) = known(seen, protocol) {
+            return Ok(sniffed);
+        }
+    }
+}
+
+/// How long first bytes are waited for, and what it means when there are none.
+fn waited(protocol: Protocol, patience: Duration) -> (Duration, Sniffed) {
+    if protocol.is_http() { (patience, Sniffed::Nothing) } else { (SILENCE, Sniffed::Bytes) }
+}
+
+fn known(seen: &[u8], protocol: Protocol) -> Option<Sniffed> {
+    match protocol {
+        _ if seen.is_empty() => Some(Sniffed::Nothing),
+        Protocol::Http | Protocol::H2c => told_apart(seen),
+        Protocol::Auto | Protocol::Tcp | Protocol::Udp => guessed(seen),
+    }
+}
+
 /// HTTP/1 or HTTP/2; `None` when more bytes are needed to say.
 fn told_apart(seen: &[u8]) -> Option<Sniffed> {
-    if seen == PREFACE {
+    if seen.starts_with(PREFACE) {
         Some(Sniffed::Http2)
     } else if PREFACE.starts_with(seen) {
         None
@@ -75,7 +107,7 @@ fn told_apart(seen: &[u8]) -> Option<Sniffed> {
 /// HTTP or something else: HTTP/1 starts with a method in capitals, a space, and `/`, `*` or
 /// the beginning of a URI or host.
 fn guessed(seen: &[u8]) -> Option<Sniffed> {
-    if PREFACE.starts_with(seen) {
+    if PREFACE.starts_with(seen) || seen.starts_with(PREFACE) {
         return told_apart(seen);
     }
     let method = seen.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();

@@ -1,10 +1,11 @@
-//! An endpoint's counters.
+//! Counters of endpoints, their routes, and instances.
 
 use std::array;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::control::EndpointCounters;
+use crate::control::{EndpointCounters, InstanceAnswers};
 
 /// Buckets of the latency histogram: bucket `n` counts times below 2^n microseconds, the last
 /// one everything longer (over half an hour).
@@ -13,27 +14,29 @@ pub(crate) const BUCKETS: usize = 32;
 /// Counters since the gateway started or the endpoint was made. Readers may see a request
 /// counted before its response.
 #[derive(Debug)]
-pub(crate) struct EndpointStats {
+pub(crate) struct Counters {
     requests: AtomicU64,
     connections: AtomicU64,
     classes: [AtomicU64; 5],
     errors: AtomicU64,
+    in_flight: AtomicU64,
     latency: [AtomicU64; BUCKETS],
 }
 
-impl Default for EndpointStats {
+impl Default for Counters {
     fn default() -> Self {
         Self {
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             classes: array::from_fn(|_| AtomicU64::new(0)),
             errors: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
             latency: array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 }
 
-impl EndpointStats {
+impl Counters {
     pub(crate) fn request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }
@@ -54,14 +57,40 @@ impl EndpointStats {
         self.errors.fetch_add(1, Relaxed);
     }
 
+    /// A request or connection begins; it ends when the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Going {
+        self.in_flight.fetch_add(1, Relaxed);
+        Going(Arc::clone(self))
+    }
+
     pub(crate) fn read(&self) -> EndpointCounters {
         EndpointCounters {
             requests: self.requests.load(Relaxed),
             connections: self.connections.load(Relaxed),
             responses: array::from_fn(|n| self.classes[n].load(Relaxed)),
             errors: self.errors.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            waiting: 0,
             latency_us_log2: self.latency.iter().map(|n| n.load(Relaxed)).collect(),
         }
+    }
+}
+
+impl Counters {
+    /// What an instance has answered.
+    pub(crate) fn answers(&self) -> InstanceAnswers {
+        let EndpointCounters { responses, errors, latency_us_log2, .. } = self.read();
+        InstanceAnswers { responses, errors, latency_us_log2 }
+    }
+}
+
+/// A request or connection that goes on; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Going(Arc<Counters>);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use crate::digest::Digest;
 use crate::generation::{Component, Content, Generation, Origin};
+use crate::handling::Handling;
 use crate::name::{ComponentId, Kind};
 use crate::quantity::{Bytes, Millis, Timestamp};
 use crate::route::Protocol;
@@ -53,6 +54,8 @@ pub fn endpoint(name: &str, listen: &str, to: &str) -> Spec {
             to: ComponentId::new(Kind::Server, to),
             port: 8080,
             protocol: Protocol::Http,
+            routes: Vec::new(),
+            handling: Handling::default(),
         },
     };
     component(Kind::Endpoint, name, Body::Endpoint(endpoint))

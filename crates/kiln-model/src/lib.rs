@@ -12,6 +12,7 @@ pub mod digest;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod generation;
+pub mod handling;
 pub mod name;
 pub mod observed;
 pub mod plan;

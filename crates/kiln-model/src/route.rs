@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
+use crate::handling::Handling;
 use crate::name::{ComponentId, InstanceId, StackName};
 
 /// The port on which the gateway listens inside every network, and to which the network's
@@ -35,6 +36,17 @@ pub enum Protocol {
     Tcp,
     /// HTTP where the client's first bytes look like it, else TCP.
     Auto,
+    /// HTTP as above, and HTTP/2 in the clear to instances, as gRPC wants it.
+    H2c,
+    /// Datagrams.
+    Udp,
+}
+
+impl Protocol {
+    /// Whether clients speak HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, Protocol::Http | Protocol::H2c)
+    }
 }
 
 /// A listener on the host and where its traffic goes.
@@ -51,6 +63,35 @@ pub struct EndpointRoute {
     /// Instances in rotation, in the order of their ids. Empty: requests are answered 503,
     /// connections are closed.
     pub backends: Vec<Backend>,
+    /// Requests that go elsewhere, in the order of hosts and paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// How its traffic is handled.
+    #[serde(flatten)]
+    pub handling: Handling,
+}
+
+/// Requests for a host or below a path, and where they go (see
+/// [`crate::spec::endpoint::Route`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The host in lower case, or `*.` and the end of one; none stands for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What the path begins with, in whole segments; empty for any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The component that serves it at present.
+    pub to: ComponentId,
+    /// Instances in rotation, in the order of their ids.
+    pub backends: Vec<Backend>,
+}
+
+impl EndpointRoute {
+    /// All backends, those of rules included.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().chain(self.rules.iter().flat_map(|rule| &rule.backends))
+    }
 }
 
 /// An instance in rotation, at one port.
@@ -135,7 +176,8 @@ impl RouteTable {
 
     /// The instances that may receive new traffic.
     pub fn in_rotation(&self) -> impl Iterator<Item = &InstanceId> {
-        let endpoints = self.endpoints.iter().flat_map(|e| &e.backends).map(|b| &b.instance);
+        let endpoints = self.endpoints.iter().flat_map(EndpointRoute::all_backends);
+        let endpoints = endpoints.map(|b| &b.instance);
         let services = self.networks.iter().flat_map(|n| &n.services);
         endpoints.chain(services.flat_map(|s| &s.backends).map(|b| &b.instance))
     }

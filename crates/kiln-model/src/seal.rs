@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::EncodeError;
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind};
+use crate::route::Protocol;
 use crate::spec::image::Inputs;
 use crate::spec::secret::SecretVersion;
 use crate::spec::{Body, Spec};
@@ -226,7 +227,7 @@ fn check_addresses(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<Se
 }
 
 fn check_listeners(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<SealError>) {
-    let mut seen: BTreeMap<SocketAddr, &ComponentId> = BTreeMap::new();
+    let mut seen: BTreeMap<(SocketAddr, bool), &ComponentId> = BTreeMap::new();
     for (id, spec) in by_id {
         let Some(endpoint) = spec.as_endpoint() else { continue };
         let listen = endpoint.identity.listen;
@@ -234,7 +235,9 @@ fn check_listeners(by_id: &BTreeMap<ComponentId, Arc<Spec>>, errors: &mut Vec<Se
         if listen.port() == 0 {
             continue;
         }
-        if let Some(first) = seen.insert(listen, id) {
+        // Datagrams have ports of their own.
+        let datagrams = endpoint.policy.protocol == Protocol::Udp;
+        if let Some(first) = seen.insert((listen, datagrams), id) {
             errors.push(SealError::SameListener {
                 first: first.clone(),
                 second: id.clone(),

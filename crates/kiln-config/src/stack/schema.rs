@@ -194,9 +194,24 @@ const SERVER: Schema = Schema {
 const ENDPOINT: Schema = Schema {
     what: "an `endpoint` block",
     required: &["listen", "to", "port"],
-    optional: &["protocol"],
-    later: &[("tls", "end TLS in front of the endpoint")],
-    foreign: &[("target", "to"), ("bind", "listen"), ("address", "listen")],
+    optional: &["protocol", "tls", "balance", "limits", "proxy_protocol", "access_log"],
+    blocks: &["route", "dynamic"],
+    foreign: &[
+        ("target", "to"),
+        ("bind", "listen"),
+        ("address", "listen"),
+        ("rule", "route"),
+        ("location", "route"),
+        ("log", "access_log"),
+    ],
+    ..NOTHING
+};
+
+const ROUTE: Schema = Schema {
+    what: "a `route` block",
+    required: &["to", "port"],
+    optional: &["host", "path"],
+    foreign: &[("target", "to"), ("prefix", "path"), ("domain", "host")],
     ..NOTHING
 };
 
@@ -311,6 +326,7 @@ pub(super) fn nested(kind: &str) -> Option<Schema> {
         "group" => GROUP,
         "run" => RUN,
         "repository" => REPOSITORY,
+        "route" => ROUTE,
         "test" => TEST,
         _ => return None,
     })

@@ -209,7 +209,11 @@ impl Scope for Site<'_> {
                 match &*name.name {
                     "host" => Value::from(listen.ip().to_string()),
                     "port" => Value::from(i64::from(listen.port())),
-                    "url" => Value::from(format!("http://{listen}")),
+                    "url" => {
+                        let body = &self.world.program.components[place.0].block.body;
+                        let tls = super::schema::attribute(body, "tls").is_some();
+                        Value::from(format!("{}://{listen}", if tls { "https" } else { "http" }))
+                    }
                     _ => Value::from(listen.to_string()),
                 }
             }

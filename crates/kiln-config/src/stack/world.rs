@@ -77,7 +77,7 @@ pub(super) struct World<'w> {
     pub(super) bases: RefCell<Vec<Talk>>,
     /// Where a server's block names the address of another one.
     pub(super) mentions: RefCell<Vec<Talk>>,
-    pub(super) listeners: RefCell<FxHashMap<SocketAddr, Span>>,
+    pub(super) listeners: RefCell<FxHashMap<(SocketAddr, bool), Span>>,
     /// How often the nearest name may still be searched for.
     searches: Cell<u32>,
     trail: Trail,

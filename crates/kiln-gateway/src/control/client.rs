@@ -17,6 +17,9 @@ use crate::control::{
 /// badly overloaded.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often one that has handed over is asked.
+const ASKS: u32 = 100;
+
 /// The gateway of a root. Each call makes a connection of its own, so the handle stays good
 /// when one gateway ends and another takes its place. Calls block, at most ten seconds.
 #[derive(Debug, Clone)]
@@ -95,7 +98,7 @@ impl Gateway {
 
     /// Subscribes to events. What happened before is in the status, read after this returns.
     pub fn watch(&self) -> Result<Watch, GatewayError> {
-        let stream = self.send(Request::Watch)?;
+        let stream = self.send(&Request::Watch)?;
         let mut lines = BufReader::new(stream);
         match self.read_reply(&mut lines)? {
             Reply::Watching => {
@@ -105,12 +108,22 @@ impl Gateway {
         }
     }
 
+    /// Asks again where one process has just handed over to another.
     fn call(&self, request: Request) -> Result<Reply, GatewayError> {
-        let stream = self.send(request)?;
-        self.read_reply(&mut BufReader::new(stream))
+        let mut asked = 1;
+        loop {
+            let reply = self.send(&request).and_then(|s| self.read_reply(&mut BufReader::new(s)));
+            match reply {
+                Err(GatewayError::Refused(Refusal::HandedOver)) if asked < ASKS => {
+                    asked += 1;
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                reply => return reply,
+            }
+        }
     }
 
-    fn send(&self, request: Request) -> Result<UnixStream, GatewayError> {
+    fn send(&self, request: &Request) -> Result<UnixStream, GatewayError> {
         let mut stream = UnixStream::connect(&self.socket)
             .map_err(|source| GatewayError::NotRunning { path: self.socket.clone(), source })?;
         let envelope = Envelope { protocol: PROTOCOL, message: request };

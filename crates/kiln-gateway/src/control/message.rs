@@ -8,6 +8,8 @@ use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
 
+use crate::handover::Estate;
+
 /// The version of the protocol. Both sides must have the same one.
 pub const PROTOCOL: u32 = 1;
 
@@ -31,6 +33,9 @@ pub(crate) enum Request {
     Sever { instance: InstanceId },
     /// Send events until the connection is closed.
     Watch,
+    /// Hand everything over to the process that asks, which speaks this version of the
+    /// hand-over (see [`crate::handover`]).
+    HandOver { version: u32 },
 }
 
 /// What the gateway answers.
@@ -45,6 +50,8 @@ pub(crate) enum Reply {
         left: u32,
     },
     Watching,
+    /// What is handed over; descriptors follow.
+    Estate(Box<Estate>),
     Refused {
         refusal: Refusal,
     },
@@ -76,6 +83,9 @@ pub struct Bound {
 pub struct Status {
     /// The version of Kiln.
     pub version: String,
+    /// What tells its program from others (see [`crate::build_of`]).
+    #[serde(default)]
+    pub build: String,
     /// The gateway's process.
     pub pid: u32,
     /// Milliseconds since it started.
@@ -101,6 +111,28 @@ pub struct EndpointStatus {
     /// What it has done.
     #[serde(flatten)]
     pub counters: EndpointCounters,
+    /// The same for each of its routes, its own first.
+    #[serde(default)]
+    pub routes: Vec<RouteStatus>,
+    /// Certificates that cannot be renewed, and why; those before stay in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificate_trouble: Vec<String>,
+}
+
+/// One route of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The host that requests are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What their path begins with; empty for the endpoint's own route.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The component that serves them.
+    pub to: ComponentId,
+    /// What it has done.
+    #[serde(flatten)]
+    pub counters: EndpointCounters,
 }
 
 /// What an endpoint has done since the gateway started or the endpoint was made. Each number
@@ -115,6 +147,12 @@ pub struct EndpointCounters {
     pub responses: [u64; 5],
     /// Requests and TCP connections that no instance answered.
     pub errors: u64,
+    /// Requests and connections that are going on now. Unlike the others it falls as well.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Requests and connections that wait for an instance now. It falls as well.
+    #[serde(default)]
+    pub waiting: u64,
     /// HTTP requests by the time until the response's head: bucket `n` counts those below
     /// 2^n microseconds and not in a lower bucket; the last one has no upper end.
     pub latency_us_log2: Vec<u64>,
@@ -131,6 +169,21 @@ pub struct InstanceTraffic {
     pub connections: u32,
     /// Whether it is in no table any more.
     pub draining: bool,
+    /// What it has answered to HTTP requests since it was first named by a table; `requests`
+    /// above is what is in flight.
+    #[serde(default)]
+    pub answers: InstanceAnswers,
+}
+
+/// What one instance has answered. Each number only grows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceAnswers {
+    /// Responses by class, 1xx to 5xx.
+    pub responses: [u64; 5],
+    /// Requests that it took and did not answer.
+    pub errors: u64,
+    /// Times until the response's head, as in [`EndpointCounters::latency_us_log2`].
+    pub latency_us_log2: Vec<u64>,
 }
 
 /// Something happened. Events start with the subscription: read the status after subscribing
@@ -151,6 +204,15 @@ pub enum Event {
         address: SocketAddrV4,
         /// The reason.
         error: String,
+    },
+    /// An instance failed several requests in a row; it is passed over for this time.
+    Faulty {
+        /// The instance.
+        instance: InstanceId,
+        /// Where it was asked.
+        address: SocketAddrV4,
+        /// For how long, milliseconds.
+        pause_ms: u64,
     },
     /// The reader was too slow and has missed this many events; the status tells the truth.
     Missed {
@@ -241,6 +303,30 @@ pub enum Refusal {
         address: SocketAddr,
         /// The kernel's reason.
         error: String,
+    },
+    /// A certificate or key cannot be used.
+    #[error(
+        "{component} cannot use the certificate {certificate}: {error}; the files must be \
+         readable by the gateway and belong together"
+    )]
+    Certificate {
+        /// The endpoint.
+        component: ComponentId,
+        /// The certificate's file.
+        certificate: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// Another process has taken over and answers at the same socket.
+    #[error("another process of the gateway has taken over; ask again")]
+    HandedOver,
+    /// The process that wants to take over speaks another version of the hand-over.
+    #[error("the gateway hands over by version {ours}, not {theirs}; stop it to replace it")]
+    HandOverVersion {
+        /// The gateway's version.
+        ours: u32,
+        /// The other process's version.
+        theirs: u32,
     },
     /// The gateway has decided to end; another one is to be started.
     #[error("the gateway is shutting down; start another one")]

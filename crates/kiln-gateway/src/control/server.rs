@@ -11,15 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::watch;
 
 use crate::control::{
     Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, socket_path,
 };
 use crate::events::Events;
+use crate::handover;
+use crate::process::{Presence, build};
 use crate::switch::Switch;
 
 /// How long a client may take to send its request or to take its reply.
@@ -35,10 +39,14 @@ const SEVER_TIME: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) switch: Mutex<Switch>,
+    /// What the process has in the root; none once that was handed over.
+    pub(crate) presence: Mutex<Option<Presence>>,
     pub(crate) events: Events,
     pub(crate) runtime: Handle,
     pub(crate) started: Instant,
     pub(crate) clients: AtomicUsize,
+    /// Whether another process answers now.
+    pub(crate) left: watch::Sender<bool>,
 }
 
 impl Control {
@@ -46,11 +54,24 @@ impl Control {
         // The switch changes nothing before everything that could panic is over.
         self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    pub(crate) fn presence(&self) -> MutexGuard<'_, Option<Presence>> {
+        self.presence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another process answers from now on: no further connection is taken, subscribers are
+    /// let go, and the root is left to it.
+    pub(crate) fn leave(&self) {
+        self.left.send_replace(true);
+        if let Some(presence) = self.presence().take() {
+            presence.leave();
+        }
+    }
 }
 
-/// Binds the socket of `root` and serves it from a thread. The caller holds the root's lock,
-/// so a socket that is there was left by a gateway that is gone.
-pub(crate) fn start(root: &Path, control: Arc<Control>) -> io::Result<()> {
+/// Binds the socket of `root`. The caller holds the root's lock, so a socket that is there was
+/// left by a gateway that is gone.
+pub(crate) fn bind(root: &Path) -> io::Result<UnixListener> {
     let path = socket_path(root);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -58,10 +79,33 @@ pub(crate) fn start(root: &Path, control: Arc<Control>) -> io::Result<()> {
     }
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the control socket from a thread, until another process does.
+pub(crate) fn start(listener: UnixListener, control: Arc<Control>) -> io::Result<()> {
+    // Two processes wait for the same connections for a moment, and one of them in vain.
+    listener.set_nonblocking(true)?;
+    let (told, wake) = UnixStream::pair()?;
+    let mut left = control.left.subscribe();
+    control.runtime.spawn(async move {
+        // Dropping its end wakes the thread; so does the end of this process.
+        let _ = left.wait_for(|left| *left).await;
+        drop(wake);
+    });
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-        for stream in listener.incoming() {
-            match stream {
-                Ok(stream) => serve(stream, &control),
+        while !*control.left.borrow() {
+            let wait = &mut [
+                PollFd::new(&listener, PollFlags::IN),
+                PollFd::new(&told, PollFlags::IN | PollFlags::HUP),
+            ];
+            let ready = poll(wait, None);
+            if *control.left.borrow() {
+                return;
+            }
+            match ready.map_err(io::Error::from).and_then(|_| listener.accept()) {
+                Ok((stream, _)) => serve(stream, &control),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
         }
@@ -94,6 +138,7 @@ fn may_connect(stream: &UnixStream) -> bool {
 }
 
 fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = Vec::new();
@@ -103,16 +148,22 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
             let events = control.events.subscribe();
             send(&stream, &Reply::Watching)?;
             stream.set_nonblocking(true)?;
-            control.runtime.spawn(watch(stream, events));
+            control.runtime.spawn(tell(stream, events, control.left.subscribe()));
             return Ok(());
         }
+        Ok(Request::HandOver { version }) => return handover::give(&stream, control, version),
         Ok(Request::SetTable { table }) => match control.switch().set_table(table) {
             Ok(applied) => Reply::Applied(applied),
             Err(refusal) => Reply::Refused { refusal },
         },
         Ok(Request::Status) => status(control),
         Ok(Request::Sever { instance }) => {
-            let load = control.switch().sever(&instance);
+            let mut switch = control.switch();
+            if let Some(refusal) = switch.refusal() {
+                return send(&stream, &Reply::Refused { refusal });
+            }
+            let load = switch.sever(&instance);
+            drop(switch);
             let deadline = Instant::now() + SEVER_TIME;
             let left = || load.as_ref().map_or(0, |load| load.total());
             while left() > 0 && Instant::now() < deadline {
@@ -133,11 +184,13 @@ struct ProtocolOnly {
 fn parse(line: &[u8]) -> Result<Request, Refusal> {
     let malformed = |error: serde_json::Error| Refusal::Malformed { error: error.to_string() };
     let ProtocolOnly { protocol } = serde_json::from_slice(line).map_err(malformed)?;
-    if protocol != PROTOCOL {
-        return Err(Refusal::Version { ours: PROTOCOL, theirs: protocol });
+    let envelope = serde_json::from_slice::<Envelope<Request>>(line);
+    match envelope {
+        // It has a version of its own, so that a newer gateway can take over.
+        Ok(Envelope { message: message @ Request::HandOver { .. }, .. }) => Ok(message),
+        _ if protocol != PROTOCOL => Err(Refusal::Version { ours: PROTOCOL, theirs: protocol }),
+        envelope => Ok(envelope.map_err(malformed)?.message),
     }
-    let envelope: Envelope<Request> = serde_json::from_slice(line).map_err(malformed)?;
-    Ok(envelope.message)
 }
 
 fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
@@ -146,19 +199,20 @@ fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+pub(crate) fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
     stream.write_all(&encode(reply)?)
 }
 
 fn status(control: &Control) -> Reply {
     let uptime_ms = u64::try_from(control.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let switch = control.switch();
-    if switch.is_ending() {
-        return Reply::Refused { refusal: Refusal::Ending };
+    if let Some(refusal) = switch.refusal() {
+        return Reply::Refused { refusal };
     }
     let snapshot = switch.snapshot();
     Reply::Status(Box::new(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        build: build().to_owned(),
         pid: std::process::id(),
         uptime_ms,
         client_connections: switch.client_connections(),
@@ -169,7 +223,7 @@ fn status(control: &Control) -> Reply {
 }
 
 /// Passes events on until the client closes its side or does not take them.
-async fn watch(stream: UnixStream, mut events: Receiver<Event>) {
+async fn tell(stream: UnixStream, mut events: Receiver<Event>, mut left: watch::Receiver<bool>) {
     let Ok(stream) = tokio::net::UnixStream::from_std(stream) else { return };
     let (mut read, mut write) = stream.into_split();
     let mut byte = [0];
@@ -177,6 +231,8 @@ async fn watch(stream: UnixStream, mut events: Receiver<Event>) {
         let event = tokio::select! {
             event = events.recv() => event,
             _closed = read.read(&mut byte) => return,
+            // The next process tells what comes from now on.
+            _left = left.wait_for(|left| *left) => return,
         };
         let event = match event {
             Ok(event) => event,

@@ -24,13 +24,15 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 pub(crate) struct Origin {
     address: HeaderValue,
     element: String,
+    /// `http` or `https`.
+    scheme: &'static str,
     /// Whether the client is outside: then what it says about host and protocol of the request
     /// before it is replaced, else it is kept.
     edge: bool,
 }
 
 impl Origin {
-    pub(crate) fn new(remote: SocketAddr, edge: bool) -> Self {
+    pub(crate) fn new(remote: SocketAddr, edge: bool, secure: bool) -> Self {
         let ip = remote.ip().to_canonical();
         let element = match ip {
             IpAddr::V4(ip) => format!("for={ip}"),
@@ -38,7 +40,8 @@ impl Origin {
         };
         let address = HeaderValue::from_str(&ip.to_string())
             .unwrap_or_else(|_not_ascii| HeaderValue::from_static("unknown"));
-        Self { address, element, edge }
+        let scheme = if secure { "https" } else { "http" };
+        Self { address, element, scheme, edge }
     }
 
     fn add_to(&self, headers: &mut HeaderMap, host: &HeaderValue) {
@@ -53,9 +56,15 @@ impl Origin {
             headers.insert(X_FORWARDED_HOST, host.clone());
         }
         if self.edge || !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         }
-        let element = [self.element.as_bytes(), b";host=\"", host.as_bytes(), b"\";proto=http"];
+        let element = [
+            self.element.as_bytes(),
+            b";host=\"",
+            host.as_bytes(),
+            b"\";proto=",
+            self.scheme.as_bytes(),
+        ];
         if !host.as_bytes().contains(&b'"')
             && let Ok(element) = HeaderValue::from_bytes(&element.concat())
         {
@@ -75,26 +84,38 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Vec
     Some(list)
 }
 
-/// Makes a client's request one for an instance. Returns the client's side of the connection
-/// where the request asks for another protocol on it.
+/// A request that may be passed on, and who it is for.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// The host that it names.
+    pub(crate) host: HeaderValue,
+    /// The client's side of the connection, where it asks for another protocol on it.
+    pub(crate) on_upgrade: Option<OnUpgrade>,
+}
+
+/// Makes a client's request one for an instance, which speaks HTTP/1.1 or, with `http2`, that.
 pub(crate) fn prepare_request(
     request: &mut Request<Incoming>,
     origin: &Origin,
-) -> Result<Option<OnUpgrade>, Fault> {
+    http2: bool,
+) -> Result<Head, Fault> {
     if request.method() == Method::CONNECT {
         return Err(Fault::Connect);
     }
-    let protocol = asked_upgrade(request);
+    let protocol = if http2 { None } else { asked_upgrade(request) };
     let on_upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut *request));
     let host = host_of(request)?;
-    *request.uri_mut() = origin_form(request.uri())?;
-    *request.version_mut() = Version::HTTP_11;
+    *request.uri_mut() =
+        if http2 { absolute_form(request.uri(), &host)? } else { origin_form(request.uri())? };
+    *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let headers = request.headers_mut();
     let trailers = headers.get(TE).is_some_and(|te| has_token(te, "trailers"));
     strip_connection_fields(headers);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        if !http2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
     }
     if let Some(protocol) = protocol {
         set_upgrade(headers, protocol);
@@ -107,8 +128,12 @@ pub(crate) fn prepare_request(
         headers.insert(COOKIE, cookies);
     }
     origin.add_to(headers, &host);
-    headers.insert(HOST, host);
-    Ok(on_upgrade)
+    if http2 {
+        headers.remove(HOST);
+    } else {
+        headers.insert(HOST, host.clone());
+    }
+    Ok(Head { host, on_upgrade })
 }
 
 /// Makes an instance's response one for the client. `upgraded`: it has agreed to switch.
@@ -137,16 +162,24 @@ fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
     (asked && offered).then(|| protocol.clone())
 }
 
-/// The one host that a request is for: its target's, else that of its `Host`.
+/// The one host that a request is for. Where its target and its `Host` both name one, they have
+/// to be the same: another server might go by the other one.
 fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
-    if hosts.next().is_some() {
+    if hosts.next().is_some() || !host.is_none_or(|host| is_host(host.as_bytes())) {
         return Err(Fault::BadRequest);
     }
     if let Some(authority) = request.uri().authority() {
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        return HeaderValue::from_str(host).map_err(|_| Fault::BadRequest);
+        let named = authority.as_str();
+        let same = |host: &HeaderValue| {
+            let plain = |host| <[u8]>::strip_suffix(host, b":80").unwrap_or(host);
+            plain(host.as_bytes()).eq_ignore_ascii_case(plain(named.as_bytes()))
+        };
+        if named.contains('@') || !host.is_none_or(same) {
+            return Err(Fault::BadRequest);
+        }
+        return HeaderValue::from_str(named).map_err(|_| Fault::BadRequest);
     }
     match host {
         Some(host) => Ok(host.clone()),
@@ -154,6 +187,21 @@ fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
         None if request.version() == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
         None => Err(Fault::BadRequest),
     }
+}
+
+/// Whether a `Host` has only what a host and a port can have (RFC 3986, section 3.2.2).
+fn is_host(host: &[u8]) -> bool {
+    let known = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    host.iter().all(known)
+}
+
+/// The target with scheme and host, as HTTP/2 takes it apart.
+fn absolute_form(uri: &Uri, host: &HeaderValue) -> Result<Uri, Fault> {
+    let path = uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| hyper::http::uri::PathAndQuery::from_static("/"));
+    let host = if host.is_empty() { &HeaderValue::from_static("localhost") } else { host };
+    let uri = Uri::builder().scheme("http").authority(host.as_bytes()).path_and_query(path);
+    uri.build().map_err(|_| Fault::BadRequest)
 }
 
 /// The target without scheme and host, as an origin server expects it.
@@ -166,6 +214,11 @@ fn origin_form(uri: &Uri) -> Result<Uri, Fault> {
     let mut parts = hyper::http::uri::Parts::default();
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| Fault::BadRequest)
+}
+
+/// Tells the client that this was the last request on its connection.
+pub(crate) fn say_close<B>(response: &mut Response<B>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Removes what concerns this connection only: the fields known as such and those that
@@ -226,7 +279,7 @@ mod tests {
 
     #[test]
     fn the_client_is_added_to_the_chain() {
-        let origin = Origin::new("10.0.0.7:5".parse().unwrap(), true);
+        let origin = Origin::new("10.0.0.7:5".parse().unwrap(), true, false);
         let mut fields = headers(&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
         origin.add_to(&mut fields, &HeaderValue::from_static("shop:8080"));
         let expected = headers(&[
@@ -236,7 +289,7 @@ mod tests {
             ("forwarded", "for=10.0.0.7;host=\"shop:8080\";proto=http"),
         ]);
         assert_eq!(fields, expected);
-        let inside = Origin::new("10.0.0.7:5".parse().unwrap(), false);
+        let inside = Origin::new("10.0.0.7:5".parse().unwrap(), false, false);
         let mut fields = headers(&[("x-forwarded-proto", "https")]);
         inside.add_to(&mut fields, &HeaderValue::from_static("api"));
         assert_eq!(fields["x-forwarded-proto"], "https");

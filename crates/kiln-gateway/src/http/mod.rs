@@ -1,12 +1,14 @@
-//! HTTP/1.1 and HTTP/2 from clients, HTTP/1.1 to instances.
+//! HTTP/1.1 and HTTP/2 from clients, either to instances.
 
 pub(crate) mod body;
 mod clock;
-mod fault;
+pub(crate) mod fault;
 mod forward;
 pub(crate) mod limits;
+pub(crate) mod note;
 mod proxy;
-mod serve;
+pub(crate) mod serve;
+mod strict;
 mod tunnel;
 
 pub(crate) use serve::{Version, serve};

@@ -1,27 +1,38 @@
 //! One request: choose an instance, pass the request on, pass the response back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::now_ms;
-use crate::http::body::{Lease, RequestBody, ResponseBody};
+use crate::http::body::{Lease, Progress, RequestBody, ResponseBody};
 use crate::http::fault::Fault;
-use crate::http::forward::{prepare_request, prepare_response};
+use crate::http::forward::{Head, prepare_request, prepare_response, say_close};
+use crate::http::note::Note;
 use crate::http::serve::{Busy, Session};
-use crate::http::{limits, tunnel};
+use crate::http::tunnel;
 use crate::load::Unit;
 use crate::peer::Peer;
 use crate::pool::{self, Sender};
+use crate::route::{Asked, Way};
+use crate::stats::Counters;
 
 /// Instances to which a connection is tried before a request is given up. Nothing has been
 /// sent to those before, so this holds for every method.
 const CONNECTS: u32 = 3;
+
+/// What is counted and noted of one request.
+#[derive(Default)]
+struct Account {
+    /// Of the route that it takes, once that is known.
+    route: Option<Arc<Counters>>,
+    note: Option<Box<Note>>,
+}
 
 /// Answers one request, whatever happens.
 pub(crate) async fn answer(
@@ -29,22 +40,42 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
-    let stats = session.connection.route.stats();
-    if let Some(stats) = stats {
-        stats.request();
+    let endpoint = session.connection.route.endpoint().map(|endpoint| &*endpoint.counters);
+    if let Some(counters) = endpoint {
+        counters.request();
     }
     let busy = Busy::begin(session);
-    let answered = forward(session, request, busy).await;
-    let response = answered.unwrap_or_else(|fault| {
-        if let Some(stats) = stats
-            && fault.is_error()
-        {
-            stats.error();
+    let mut account = Account::default();
+    let answered = forward(session, request, busy, &mut account).await;
+    let counters = || endpoint.into_iter().chain(account.route.as_deref());
+    let mut is_last = session.is_leaving();
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(fault) => {
+            if fault.is_error() {
+                counters().for_each(Counters::error);
+            }
+            if fault.ends_connection() {
+                session.clock.refuse();
+                is_last = true;
+            }
+            fault.response()
         }
-        fault.response()
-    });
-    if let Some(stats) = stats {
-        stats.response(response.status().as_u16(), started.elapsed());
+    };
+    let (status, latency) = (response.status().as_u16(), started.elapsed());
+    counters().for_each(|counters| counters.response(status, latency));
+    if is_last && status != 101 && session.is_http1() {
+        say_close(&mut response);
+    }
+    if let Some(mut note) = account.note {
+        note.status(status);
+        match response.body_mut() {
+            ResponseBody::Backend(_, lease) => {
+                note.instance(lease.in_flight.load().instance().as_str());
+                lease.note = Some(note);
+            }
+            ResponseBody::Text(_, place) => *place = Some(note),
+        }
     }
     response
 }
@@ -57,6 +88,8 @@ enum Failure {
     Stale(Request<RequestBody>),
     /// The connection ended after the request was sent.
     Lost { kept: bool },
+    /// The client's own body is at fault.
+    Client(Fault),
     /// There was no answer in time.
     TimedOut,
 }
@@ -65,23 +98,81 @@ async fn forward(
     session: &Arc<Session>,
     mut request: Request<Incoming>,
     busy: Busy,
+    account: &mut Account,
 ) -> Result<Response<ResponseBody>, Fault> {
-    let on_upgrade = prepare_request(&mut request, &session.origin)?;
-    let mut request = request.map(RequestBody::from);
-    let mut replay = if on_upgrade.is_none() { Replay::of(&request) } else { None };
     let connection = &session.connection;
+    let mut note = if session.is_logged() { Note::begin(session, &request) } else { None };
+    let prepared = prepare_request(&mut request, &session.origin, connection.route.is_http2());
+    if let (Some(note), Ok(head)) = (&mut note, &prepared) {
+        note.host(&head.host);
+    }
+    account.note = note;
+    let Head { host, on_upgrade } = prepared?;
+    let way = way(session, &request, host.to_str().unwrap_or_default())?;
+    account.route.clone_from(&way.counters);
+    let going = way.counters.as_ref().map(|counters| {
+        counters.request();
+        counters.begin()
+    });
+    let request = request.map(|body| RequestBody::new(body, connection.bounds.body));
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts, body?);
+    let place = match &way.gate {
+        Some(gate) => Some(gate.enter().await.map_err(|_full| Fault::Overloaded)?),
+        None => None,
+    };
+    let replayable = on_upgrade.is_none();
+    let (response, taken) = send(session, request, &way, replayable).await?;
+    let Taken { peer, sender, in_flight } = taken;
+    let lease = Lease {
+        peer,
+        worker: connection.worker,
+        sender: Some(sender),
+        in_flight,
+        _busy: busy,
+        _place: place,
+        _going: going,
+        note: None,
+        complete: false,
+    };
+    respond(session, response, lease, on_upgrade)
+}
+
+fn way(session: &Session, request: &Request<Incoming>, host: &str) -> Result<Way, Fault> {
+    let connection = &session.connection;
+    let asked = Asked { host, path: request.uri().path(), headers: request.headers() };
+    let way = connection.route.way(&connection.shared, connection.remote.ip(), Some(asked));
+    way.map_err(|_ambiguous| Fault::Ambiguous)
+}
+
+/// What a request has taken of an instance.
+struct Taken {
+    peer: Arc<Peer>,
+    sender: Sender,
+    in_flight: crate::load::InFlight,
+}
+
+/// Sends the request to an instance, and to others where nothing can have come of it.
+async fn send(
+    session: &Session,
+    mut request: Request<RequestBody>,
+    way: &Way,
+    replayable: bool,
+) -> Result<(Response<Incoming>, Taken), Fault> {
+    let connection = &session.connection;
+    let mut replay = if replayable { Replay::of(&request) } else { None };
     let mut avoid: Option<Arc<Peer>> = None;
-    let mut connects = 0;
-    let mut fresh = false;
+    let (mut connects, mut fresh) = (0, false);
     loop {
-        let picked = connection.route.pick(&connection.shared, avoid.as_ref(), Unit::Request);
+        let picked = connection.route.pick(&connection.shared, way, avoid.as_ref(), Unit::Request);
         let (peer, in_flight) = picked.ok_or(Fault::NoInstance)?;
-        match attempt(&peer, connection.worker, request, fresh).await {
+        let begun = Instant::now();
+        match attempt(session, &peer, request, fresh).await {
             Ok((response, sender)) => {
-                let worker = connection.worker;
-                let sender = Some(sender);
-                let lease = Lease { peer, worker, sender, in_flight, _busy: busy, complete: false };
-                return respond(session, response, lease, on_upgrade);
+                let status = response.status();
+                peer.answered(!status.is_server_error());
+                in_flight.load().counters().response(status.as_u16(), begun.elapsed());
+                return Ok((response, Taken { peer, sender, in_flight }));
             }
             Err(Failure::NotConnected(unsent)) => {
                 connects += 1;
@@ -96,13 +187,22 @@ async fn forward(
                 fresh = true;
             }
             Err(Failure::Lost { kept }) => {
+                // A kept connection ends for many reasons; a new one because the instance does.
+                if !kept {
+                    peer.answered(false);
+                    in_flight.load().counters().error();
+                }
                 // Once, and only what may be done twice.
                 request = replay.take().ok_or(Fault::Broken)?.request();
                 fresh = true;
-                // A kept connection ends for many reasons; a new one because the instance does.
                 avoid = if kept { avoid } else { Some(peer) };
             }
-            Err(Failure::TimedOut) => return Err(Fault::TimedOut),
+            Err(Failure::Client(fault)) => return Err(fault),
+            Err(Failure::TimedOut) => {
+                peer.answered(false);
+                in_flight.load().counters().error();
+                return Err(Fault::TimedOut);
+            }
         }
         drop(in_flight);
     }
@@ -110,29 +210,36 @@ async fn forward(
 
 /// Sends the request to one instance and waits for the head of its response.
 async fn attempt(
+    session: &Session,
     peer: &Arc<Peer>,
-    worker: usize,
     request: Request<RequestBody>,
     fresh: bool,
 ) -> Result<(Response<Incoming>, Sender), Failure> {
-    let kept = if fresh { None } else { peer.pool().take(worker) };
+    let connection = &session.connection;
+    let http2 = connection.route.is_http2();
+    let kept = if fresh { None } else { peer.pool().take(connection.worker, http2) };
     let was_kept = kept.is_some();
     let mut sender = match kept {
         Some(sender) => sender,
-        None => match pool::open(peer).await {
+        None => match pool::open(peer, connection.worker, http2).await {
             Ok(sender) => sender,
             Err(_told_by_the_peer) => return Err(Failure::NotConnected(request)),
         },
     };
     let progress = request.body().progress();
-    let sent = sender.try_send_request(request);
-    match within(limits::RESPONSE_TIME, progress.as_deref(), sent).await {
+    let sent = sender.send(request);
+    match within(connection.bounds.response, progress.as_deref(), sent).await {
         Ok(Ok(response)) => Ok((response, sender)),
-        Ok(Err(mut error)) => Err(match error.take_message() {
-            Some(request) if was_kept => Failure::Stale(request),
-            Some(request) => Failure::NotConnected(request),
-            None => Failure::Lost { kept: was_kept },
-        }),
+        Ok(Err(unsent)) => {
+            if let Some(fault) = progress.and_then(|progress| progress.trouble()) {
+                return Err(Failure::Client(fault));
+            }
+            Err(match unsent {
+                Some(request) if was_kept => Failure::Stale(*request),
+                Some(request) => Failure::NotConnected(*request),
+                None => Failure::Lost { kept: was_kept },
+            })
+        }
         Err(_elapsed) => Err(Failure::TimedOut),
     }
 }
@@ -140,7 +247,7 @@ async fn attempt(
 /// Waits for `future` at most `limit` after the last progress of the request's body.
 async fn within<F: Future>(
     limit: Duration,
-    progress: Option<&AtomicU64>,
+    progress: Option<&Progress>,
     future: F,
 ) -> Result<F::Output, Elapsed> {
     let mut future = std::pin::pin!(future);
@@ -151,8 +258,8 @@ async fn within<F: Future>(
             Err(elapsed) => elapsed,
         };
         let Some(progress) = progress else { return Err(elapsed) };
-        let since = Duration::from_millis(now_ms().saturating_sub(progress.load(Relaxed)));
-        match limit.checked_sub(since) {
+        let since = now_ms().saturating_sub(progress.last_ms.load(Relaxed));
+        match limit.checked_sub(Duration::from_millis(since)) {
             Some(left) if !left.is_zero() => wait = left,
             _ => return Err(elapsed),
         }
@@ -170,6 +277,7 @@ fn respond(
         // The connection is the tunnel's from now on.
         lease.sender = None;
         let client = on_upgrade.ok_or(Fault::Broken)?;
+        session.clock.becomes_tunnel();
         let instance = hyper::upgrade::on(&mut response);
         let in_flight = lease.in_flight.load().carry_on(Unit::Connection);
         tokio::spawn(tunnel::run(Arc::clone(session), client, instance, in_flight));
@@ -182,6 +290,7 @@ fn respond(
 struct Replay {
     method: Method,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
 }
 
@@ -192,6 +301,7 @@ impl Replay {
         replayable.then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
+            version: request.version(),
             headers: request.headers().clone(),
         })
     }
@@ -200,6 +310,7 @@ impl Replay {
         let mut request = Request::new(RequestBody::None);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
         *request.headers_mut() = self.headers;
         request
     }

@@ -3,21 +3,24 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::connection::{Connection, Route};
+use crate::client::Stream;
+use crate::connection::Connection;
 use crate::http::body::ResponseBody;
 use crate::http::clock::{Clock, Due, Watched};
 use crate::http::forward::Origin;
 use crate::http::{limits, proxy};
-use crate::listener::{closing, socket};
+use crate::listener::{Phase, closed, closing};
+use crate::route::Route;
 
 /// Which HTTP the client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,27 @@ pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) origin: Origin,
     pub(crate) clock: Arc<Clock>,
+    version: Version,
+    /// Whether the next response is to be the last one.
+    leaving: AtomicBool,
+}
+
+impl Session {
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
+    pub(crate) fn is_http1(&self) -> bool {
+        self.version == Version::One
+    }
+
+    /// Whether its requests are noted, by the table that is current now.
+    pub(crate) fn is_logged(&self) -> bool {
+        let connection = &self.connection;
+        connection.route.endpoint().is_some_and(|id| {
+            connection.shared.current.load().endpoint(id).is_some_and(|e| e.access_log)
+        })
+    }
 }
 
 /// A request that is being answered; dropping it ends it.
@@ -54,12 +78,18 @@ impl Drop for Busy {
 }
 
 /// Serves a connection whose first bytes have arrived.
-pub(crate) async fn serve(connection: Connection, stream: TcpStream, version: Version) {
-    socket::limit_unread(&stream);
+pub(crate) async fn serve(connection: Connection, stream: Stream, version: Version) {
+    stream.limit_unread();
     let edge = matches!(connection.route, Route::Endpoint(..));
-    let origin = Origin::new(connection.remote, edge);
-    let clock = Arc::new(Clock::new(version == Version::One));
-    let session = Arc::new(Session { connection, origin, clock: Arc::clone(&clock) });
+    let origin = Origin::new(connection.remote, edge, connection.secure);
+    let clock = Arc::new(Clock::new(version == Version::One, connection.bounds));
+    let session = Arc::new(Session {
+        connection,
+        origin,
+        clock: Arc::clone(&clock),
+        version,
+        leaving: AtomicBool::new(false),
+    });
     let service = {
         let session = Arc::clone(&session);
         service_fn(move |request| answer(Arc::clone(&session), request))
@@ -111,7 +141,7 @@ where
     }
 }
 
-impl<S> Graceful for http2::Connection<TokioIo<TcpStream>, S, TokioExecutor>
+impl<S> Graceful for http2::Connection<TokioIo<Stream>, S, TokioExecutor>
 where
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -123,25 +153,64 @@ where
     }
 }
 
+/// How often a connection whose listener was left is looked at.
+const LEAVING_LOOK: Duration = Duration::from_millis(250);
+
 /// Drives a connection to its end, which comes by itself, by its clock, or by the listener.
 async fn drive(connection: impl Graceful, session: &Session) {
     let mut connection = pin!(connection);
     let mut phase = session.connection.phase.clone();
-    let mut check = pin!(sleep(limits::HEADER_TIME));
-    let deadline = loop {
+    let crowd = &session.connection.shared.crowd;
+    let mut check = pin!(sleep(crowd.patience(session.connection.bounds.head)));
+    let end = loop {
         tokio::select! {
             _ended = connection.as_mut() => return,
-            deadline = closing(&mut phase) => break deadline,
-            () = check.as_mut() => match session.clock.due() {
+            end = closing(&mut phase) => break end,
+            () = check.as_mut() => match session.clock.due(crowd.is_short()) {
                 Due::Later(wait) => check.as_mut().reset(Instant::now() + wait),
                 Due::Stalled => return,
-                Due::Idle => break Instant::now() + limits::HEADER_TIME,
+                Due::Idle => break Phase::Closing(Instant::now() + session.connection.bounds.head),
             },
         }
+    };
+    let deadline = match end {
+        Phase::Leaving(deadline) => {
+            if session.is_http1() && !last_request(connection.as_mut(), session, deadline).await {
+                return;
+            }
+            deadline
+        }
+        Phase::Closing(deadline) => deadline,
+        Phase::Open => return,
     };
     connection.as_mut().finish();
     tokio::select! {
         _ended = connection => {}
         () = sleep_until(deadline) => {}
+    }
+}
+
+/// Lets a client of HTTP/1 ask once more, which may be under way already: there is no other way
+/// to tell it that the connection is to end. HTTP/2 has one. Returns whether the connection is
+/// still there.
+async fn last_request(
+    mut connection: Pin<&mut impl Graceful>,
+    session: &Session,
+    deadline: Instant,
+) -> bool {
+    session.leaving.store(true, Relaxed);
+    let mut phase = session.connection.phase.clone();
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            _ended = connection.as_mut() => return false,
+            () = closed(&mut phase) => return true,
+            () = sleep(LEAVING_LOOK) => {}
+        }
+        // What was asked in time is answered, however long that takes.
+        let idle = session.clock.idle_for().min(began.elapsed());
+        if idle >= limits::LAST_REQUEST || Instant::now() >= deadline {
+            return true;
+        }
     }
 }

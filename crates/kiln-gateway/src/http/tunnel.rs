@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::sleep_until;
 
 use crate::http::serve::Session;
-use crate::listener::closing;
+use crate::listener::overdue;
 use crate::load::{InFlight, severed};
 use crate::tcp::relay;
 
@@ -27,6 +26,6 @@ pub(crate) async fn run(
         // Either side's failure ends both, which is all that can be told.
         _relayed = relay(&mut client, &mut instance) => {}
         () = severed(&mut severance) => {}
-        () = async { sleep_until(closing(&mut phase).await).await } => {}
+        () = overdue(&mut phase) => {}
     }
 }

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_model::name::InstanceId;
 use kiln_model::route::SERVICE_PORT;
 use kiln_netns::Namespace;
+use tokio::sync::watch;
 
 use crate::connection::{self, Door, Shared};
 use crate::control::Refusal;
-use crate::listener::{Listener, socket};
+use crate::handover::{Inherited, SocketName};
+use crate::listener::{Listener, Phase, socket};
 use crate::resolver;
 use crate::table::Network;
 
@@ -38,6 +41,21 @@ pub(crate) struct Inside {
 }
 
 impl BoundInside {
+    /// The three sockets that another process had; `None` unless all are there.
+    pub(crate) fn inherit(
+        network: &Network,
+        namespace: &Arc<Namespace>,
+        inherited: &mut Inherited,
+    ) -> Option<Self> {
+        let id = || network.id.clone();
+        Some(Self {
+            services: inherited.tcp(&SocketName::Services(id()))?,
+            names_tcp: inherited.tcp(&SocketName::NamesTcp(id()))?,
+            names_udp: inherited.udp(&SocketName::NamesUdp(id()))?,
+            namespace: Arc::clone(namespace),
+        })
+    }
+
     /// Binds all three sockets or none.
     pub(crate) fn bind(network: &Network, namespace: Arc<Namespace>) -> Result<Self, Refusal> {
         let services = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SERVICE_PORT);
@@ -74,7 +92,7 @@ impl BoundInside {
                 resolver::accept(&shared, &network, stream, remote, phase);
             }
         })?;
-        let names_udp = resolver::Datagrams::start(self.names_udp, shared, id);
+        let names_udp = resolver::Datagrams::start(self.names_udp, shared, id)?;
         Ok(Inside { services, names_tcp, names_udp, _namespace: self.namespace })
     }
 }
@@ -85,6 +103,22 @@ impl Inside {
         self.services.close(bound);
         self.names_tcp.close(Duration::ZERO);
         self.names_udp.close();
+    }
+
+    /// Leaves the sockets to others. Returns what ends the connections earlier.
+    pub(crate) fn leave(self, bound: Duration) -> [watch::Sender<Phase>; 2] {
+        self.names_udp.leave();
+        [self.services.leave(bound), self.names_tcp.leave(bound)]
+    }
+
+    /// Its sockets with what they are.
+    pub(crate) fn sockets(&self, id: &InstanceId) -> io::Result<[(SocketName, OwnedFd); 3]> {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned();
+        Ok([
+            (SocketName::Services(id.clone()), copy(self.services.socket().as_fd())?),
+            (SocketName::NamesTcp(id.clone()), copy(self.names_tcp.socket().as_fd())?),
+            (SocketName::NamesUdp(id.clone()), copy(self.names_udp.socket().as_fd())?),
+        ])
     }
 }
 

@@ -29,14 +29,40 @@ pub(crate) enum Phase {
     Open,
     /// Finish what is in flight, at the latest then.
     Closing(Instant),
+    /// The same, but somebody else listens now: a client that is about to ask may do so once
+    /// more, and is told that it was the last time.
+    Leaving(Instant),
 }
 
-/// Waits until the listener is closing; returns the deadline. Never returns before that.
-pub(crate) async fn closing(phase: &mut watch::Receiver<Phase>) -> Instant {
-    match phase.wait_for(|phase| *phase != Phase::Open).await.map(|phase| *phase) {
-        Ok(Phase::Closing(deadline)) => deadline,
-        // The sender is kept until it has said `Closing`, so a lost one means the same.
-        Ok(Phase::Open) | Err(_) => Instant::now(),
+impl Phase {
+    /// Until when connections have to end.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Phase::Open => None,
+            Phase::Closing(deadline) | Phase::Leaving(deadline) => Some(deadline),
+        }
+    }
+}
+
+/// Waits until the listener is closing or left; returns which, with the deadline. Never returns
+/// before that.
+pub(crate) async fn closing(phase: &mut watch::Receiver<Phase>) -> Phase {
+    // The sender is kept until it has said that it closes, so a lost one means the same.
+    let now = phase.wait_for(|phase| *phase != Phase::Open).await.map(|phase| *phase);
+    now.unwrap_or_else(|_| Phase::Closing(Instant::now()))
+}
+
+/// Waits until the listener is closed for good.
+pub(crate) async fn closed(phase: &mut watch::Receiver<Phase>) {
+    let for_good = |phase: &Phase| matches!(phase, Phase::Closing(_));
+    // A lost sender means the same.
+    let _ = phase.wait_for(for_good).await;
+}
+
+/// Waits for the deadline of a listener that is closing or left.
+pub(crate) async fn overdue(phase: &mut watch::Receiver<Phase>) {
+    if let Some(deadline) = closing(phase).await.deadline() {
+        tokio::time::sleep_until(deadline).await;
     }
 }
 
@@ -76,6 +102,14 @@ impl Listener {
     pub(crate) fn close(self, bound: Duration) {
         self.phase.send_replace(Phase::Closing(Instant::now() + bound));
     }
+
+    /// Accepts what is queued, then leaves the socket to others, or the endpoint to another
+    /// socket. Connections have until `bound` from now. Returns what ends them earlier, also
+    /// when it is dropped.
+    pub(crate) fn leave(self, bound: Duration) -> watch::Sender<Phase> {
+        self.phase.send_replace(Phase::Leaving(Instant::now() + bound));
+        self.phase
+    }
 }
 
 async fn accept_all(
@@ -96,7 +130,7 @@ async fn accept_all(
     loop {
         let readable = tokio::select! {
             readable = ready.readable() => readable,
-            _deadline = closing(&mut phase) => {
+            _phase = closing(&mut phase) => {
                 accept_queued(&socket, &serve, &connections);
                 return;
             }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::control::{Gateway, GatewayError};
+use crate::control::{Gateway, GatewayError, Refusal};
+use crate::process::build_of;
 use crate::process::lock::Lock;
 
 /// How long a gateway may take to answer after its start.
@@ -58,7 +59,9 @@ pub enum StartError {
     Unusable(#[source] GatewayError),
 }
 
-/// Returns the root's gateway, started if none runs. Several callers at once get one gateway.
+/// Returns the root's gateway, started if none runs. One that was started from another build of
+/// the program hands over to a new one first, with traffic running. Several callers at once get
+/// one gateway.
 ///
 /// The gateway is a session of its own, holds none of the caller's descriptors, and outlives
 /// the caller. `exe` is this program; it is called as `exe --root ROOT gateway`.
@@ -66,7 +69,8 @@ pub fn ensure_running(root: &Path, exe: &Path) -> Result<Gateway, StartError> {
     // The gateway runs in another directory than the caller.
     let root = &std::path::absolute(root).map_err(file_error(root))?;
     let gateway = Gateway::of(root);
-    if answers(&gateway)? {
+    let wanted = build_of(exe);
+    if is_wanted(&look(&gateway)?, wanted.as_deref()) {
         return Ok(gateway);
     }
     let run = root.join("run");
@@ -77,27 +81,69 @@ pub fn ensure_running(root: &Path, exe: &Path) -> Result<Gateway, StartError> {
     if lock.is_none() {
         return Err(StartError::Silent { after: START_TIME, log });
     }
-    if answers(&gateway)? {
+    let found = look(&gateway)?;
+    if is_wanted(&found, wanted.as_deref()) {
         return Ok(gateway);
     }
     let mut child = spawn(root, exe, &log)?;
-    await_answer(&gateway, &mut child, log)?;
+    match await_answer(&gateway, &mut child, log) {
+        // The one that runs serves on, and is as good as before.
+        Err(error) if matches!(found, Found::Running { .. }) => {
+            eprintln!("kiln: the gateway of another build stays: {error}");
+        }
+        answered => answered?,
+    }
     // Collects the process when it ends, so that none is left behind as a zombie.
     std::thread::spawn(move || child.wait());
     Ok(gateway)
 }
 
-fn answers(gateway: &Gateway) -> Result<bool, StartError> {
+/// Has the root's gateway hand over to a new process if one runs that was started from another
+/// build of the program; starts none where none runs. Returns whether it did.
+pub fn renew(root: &Path, exe: &Path) -> Result<bool, StartError> {
+    let gateway = Gateway::of(&std::path::absolute(root).map_err(file_error(root))?);
+    let found = look(&gateway)?;
+    if found == Found::Nothing || is_wanted(&found, build_of(exe).as_deref()) {
+        return Ok(false);
+    }
+    ensure_running(root, exe)?;
+    Ok(true)
+}
+
+/// Which gateway runs.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// One that can be talked to.
+    Running {
+        build: String,
+    },
+    /// One that speaks another version of the control protocol.
+    Foreign,
+}
+
+fn look(gateway: &Gateway) -> Result<Found, StartError> {
     match gateway.status() {
-        Ok(_) => Ok(true),
-        Err(GatewayError::NotRunning { .. } | GatewayError::Broken { .. }) => Ok(false),
+        Ok(status) => Ok(Found::Running { build: status.build }),
+        Err(GatewayError::NotRunning { .. } | GatewayError::Broken { .. }) => Ok(Found::Nothing),
+        Err(GatewayError::Refused(Refusal::Version { .. })) => Ok(Found::Foreign),
         Err(error) => Err(StartError::Unusable(error)),
     }
 }
 
+/// Whether the gateway that runs is of this build. Where that cannot be told, it is good enough.
+fn is_wanted(found: &Found, wanted: Option<&str>) -> bool {
+    match found {
+        Found::Running { build } => wanted.is_none_or(|wanted| build == wanted),
+        Found::Nothing | Found::Foreign => false,
+    }
+}
+
+/// Waits until the process that was started is the one that answers.
 fn await_answer(gateway: &Gateway, child: &mut Child, log: PathBuf) -> Result<(), StartError> {
     let deadline = Instant::now() + START_TIME;
-    while !answers(gateway)? {
+    let is_it = |child: &Child| gateway.status().is_ok_and(|status| status.pid == child.id());
+    while !is_it(child) {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(StartError::Ended { status, log });
         }

@@ -35,31 +35,49 @@ const TCP_IDLE: Duration = Duration::from_secs(5);
 
 /// Answers datagrams until it is closed or dropped.
 #[derive(Debug)]
-pub(crate) struct Datagrams(AbortHandle);
+pub(crate) struct Datagrams {
+    socket: Arc<std::net::UdpSocket>,
+    task: AbortHandle,
+    left: watch::Sender<bool>,
+}
 
 impl Datagrams {
     pub(crate) fn start(
         socket: std::net::UdpSocket,
         shared: &Arc<Shared>,
         network: &InstanceId,
-    ) -> Self {
-        let task = serve_datagrams(socket, Arc::clone(shared), network.clone());
+    ) -> io::Result<Self> {
+        let left = watch::Sender::new(false);
+        let copy = socket.try_clone()?;
+        let task = serve_datagrams(copy, Arc::clone(shared), network.clone(), left.subscribe());
         let task = shared.workers.first().spawn(async move {
             if let Err(error) = task.await {
                 eprintln!("kiln gateway: names are not answered any more: {error}");
             }
         });
-        Self(task.abort_handle())
+        Ok(Self { socket: Arc::new(socket), task: task.abort_handle(), left })
+    }
+
+    pub(crate) fn socket(&self) -> &std::net::UdpSocket {
+        &self.socket
     }
 
     pub(crate) fn close(self) {
-        self.0.abort();
+        self.task.abort();
+    }
+
+    /// Leaves the socket to others; what was asked already is answered.
+    pub(crate) fn leave(self) {
+        self.left.send_replace(true);
     }
 }
 
 impl Drop for Datagrams {
     fn drop(&mut self) {
-        self.0.abort();
+        // One that was left ends by itself.
+        if !*self.left.borrow() {
+            self.task.abort();
+        }
     }
 }
 
@@ -67,6 +85,7 @@ async fn serve_datagrams(
     socket: std::net::UdpSocket,
     shared: Arc<Shared>,
     id: InstanceId,
+    mut left: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let socket = Arc::new(UdpSocket::from_std(socket)?);
     let forwards = Arc::new(Semaphore::new(FORWARDS));
@@ -74,7 +93,11 @@ async fn serve_datagrams(
     // Ends with the task: an answer that is still out is not waited for.
     let mut waiting = tokio::task::JoinSet::new();
     loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            _left = left.wait_for(|left| *left) => break,
+        };
+        let Ok((length, client)) = received else {
             // An earlier answer did not arrive, or memory is short; the socket stays good.
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
@@ -101,6 +124,8 @@ async fn serve_datagrams(
             }
         }
     }
+    while waiting.join_next().await.is_some() {}
+    Ok(())
 }
 
 /// Answers the questions of one TCP connection.

@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
-use kiln_model::route::{EndpointRoute, NetworkRoute, RouteTable};
+use kiln_model::handling::{Balance, Handling};
+use kiln_model::name::ComponentId;
+use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable};
 
 use crate::balance::{Choice, Choices};
 use crate::control::Refusal;
+use crate::http::limits::Bounds;
 use crate::peer::Peer;
-use crate::table::{Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView};
+use crate::table::router::{RouteKey, Router};
+use crate::table::{
+    Branch, Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView,
+};
+use crate::tls::{self, Kept};
 
 /// Turns a table into a view, taking from the registry what exists already. Opens namespaces;
 /// changes nothing that serves.
@@ -34,6 +41,9 @@ pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<Stac
     Ok(StackView { table, endpoints, networks, peers })
 }
 
+/// A side of TLS and its certificates.
+type Secured = (Option<Arc<rustls::ServerConfig>>, Vec<Arc<Kept>>);
+
 struct Compiler<'a> {
     registry: &'a mut Registry,
     peers: Vec<Arc<Peer>>,
@@ -41,18 +51,82 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn endpoint(&mut self, table: &RouteTable, route: &EndpointRoute) -> Result<Endpoint, Refusal> {
-        let mut choices = Vec::with_capacity(route.backends.len());
-        for backend in &route.backends {
+        let (tls, certificates) = self.tls(route)?;
+        let id = Arc::new(EndpointId {
+            key: ListenKey::new(&table.stack, route),
+            stack: table.stack.clone(),
+            component: route.component.clone(),
+            counters: self.registry.counters(&table.stack, &route.component),
+        });
+        let main = self.branch(&id, route, None, &route.to, &route.backends)?;
+        let mut router = Router::default();
+        for rule in &route.rules {
+            let key = (rule.host.clone(), rule.path.clone());
+            let branch = self.branch(&id, route, Some(&key), &rule.to, &rule.backends)?;
+            router.add(&key, Arc::new(branch));
+        }
+        let sticky = match &route.handling.balance {
+            Balance::Hash(key) => Some(key.clone()),
+            Balance::PowerOfTwo | Balance::LeastConnections => None,
+        };
+        Ok(Endpoint {
+            id,
+            protocol: route.protocol,
+            tls,
+            certificates,
+            bounds: Bounds::of(&route.handling.limits),
+            sticky,
+            proxy_protocol: route.handling.proxy_protocol,
+            access_log: route.handling.access_log,
+            router,
+            main: Arc::new(main),
+        })
+    }
+
+    fn branch(
+        &mut self,
+        id: &EndpointId,
+        route: &EndpointRoute,
+        key: Option<&RouteKey>,
+        to: &ComponentId,
+        backends: &[Backend],
+    ) -> Result<Branch, Refusal> {
+        let mut choices = Vec::with_capacity(backends.len());
+        for backend in backends {
             let peer = self.registry.peer(&backend.instance, &backend.network, backend.address)?;
             choices.push(self.choice(peer, backend.weight));
         }
-        let id = Arc::new(EndpointId {
-            key: ListenKey::new(&table.stack, &route.component, route.listen),
-            stack: table.stack.clone(),
+        let (counters, gate) = self.registry.route(&id.stack, &id.component, key);
+        let Handling { balance, limits, .. } = &route.handling;
+        Ok(Branch {
+            key: key.cloned().map(Arc::new),
+            to: to.clone(),
+            backends: Choices::new(choices, balance.clone(), limits.concurrency),
+            gate,
+            counters,
+        })
+    }
+
+    /// The endpoint's side of TLS, where it has certificates. One that cannot be used is
+    /// refused, unless it was used before: then the files are read again later.
+    fn tls(&mut self, route: &EndpointRoute) -> Result<Secured, Refusal> {
+        let files = &route.handling.tls;
+        if files.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let refused = |certificate: &str, error: String| Refusal::Certificate {
             component: route.component.clone(),
-            stats: self.registry.stats(&table.stack, &route.component),
-        });
-        Ok(Endpoint { id, protocol: route.protocol, backends: Choices::new(choices) })
+            certificate: certificate.to_owned(),
+            error,
+        };
+        let mut kept = Vec::with_capacity(files.len());
+        for files in files {
+            let found = self.registry.certificates.get(files);
+            kept.push(found.map_err(|error| refused(&files.certificate, error))?);
+        }
+        let config = tls::server(kept.clone(), route.protocol);
+        let config = config.map_err(|e| refused(&files[0].certificate, e.to_string()))?;
+        Ok((Some(Arc::new(config)), kept))
     }
 
     fn network(&mut self, route: &NetworkRoute) -> Result<Network, Refusal> {
@@ -90,7 +164,7 @@ impl Compiler<'_> {
             let peer = self.registry.peer(&backend.instance, &backend.network, address)?;
             choices.push(self.choice(peer, 1));
         }
-        Ok(Choices::new(choices))
+        Ok(Choices::new(choices, Balance::default(), None))
     }
 
     fn choice(&mut self, peer: Arc<Peer>, weight: u16) -> Choice {

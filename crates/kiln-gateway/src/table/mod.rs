@@ -5,37 +5,50 @@
 
 mod compile;
 mod registry;
+pub(crate) mod router;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use kiln_model::handling::HashKey;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::route::{Client, Protocol, RouteTable};
+use kiln_model::route::{Client, EndpointRoute, Protocol, RouteTable};
+
+use serde::{Deserialize, Serialize};
 
 use crate::balance::Choices;
+use crate::gate::Gate;
+use crate::http::limits::Bounds;
 use crate::peer::Peer;
-use crate::stats::EndpointStats;
+use crate::stats::Counters;
+use crate::tls::Kept;
 
 pub(crate) use compile::compile;
 pub(crate) use registry::Registry;
+use router::{RouteKey, Router};
 
 /// The snapshot that is current, for everyone.
 pub(crate) type Current = ArcSwap<Snapshot>;
 
 /// What tells listeners apart. An endpoint keeps its listener as long as this stays the same.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum ListenKey {
     /// An address with a port, whoever asks for it.
     Fixed(SocketAddr),
+    /// The same for datagrams, which have ports of their own.
+    Datagrams(SocketAddr),
     /// A port that the kernel chooses, for this endpoint alone.
     Chosen(StackName, ComponentId, SocketAddr),
 }
 
 impl ListenKey {
-    pub(crate) fn new(stack: &StackName, component: &ComponentId, listen: SocketAddr) -> Self {
-        if listen.port() == 0 {
+    pub(crate) fn new(stack: &StackName, route: &EndpointRoute) -> Self {
+        let (component, listen) = (&route.component, route.listen);
+        if route.protocol == Protocol::Udp {
+            ListenKey::Datagrams(listen)
+        } else if listen.port() == 0 {
             ListenKey::Chosen(stack.clone(), component.clone(), listen)
         } else {
             ListenKey::Fixed(listen)
@@ -45,7 +58,9 @@ impl ListenKey {
     /// The address as it was asked for.
     pub(crate) fn listen(&self) -> SocketAddr {
         match self {
-            ListenKey::Fixed(listen) | ListenKey::Chosen(_, _, listen) => *listen,
+            ListenKey::Fixed(listen)
+            | ListenKey::Datagrams(listen)
+            | ListenKey::Chosen(_, _, listen) => *listen,
         }
     }
 }
@@ -72,7 +87,56 @@ pub(crate) struct StackView {
 pub(crate) struct Endpoint {
     pub(crate) id: Arc<EndpointId>,
     pub(crate) protocol: Protocol,
+    /// The endpoint's side of TLS, where it speaks it.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// The certificates of it.
+    pub(crate) certificates: Vec<Arc<Kept>>,
+    /// What connections may ask that are accepted from now on.
+    pub(crate) bounds: Bounds,
+    /// By what clients are told apart, where that is asked for.
+    pub(crate) sticky: Option<HashKey>,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) access_log: bool,
+    /// Requests that go elsewhere.
+    pub(crate) router: Router,
+    /// All others.
+    pub(crate) main: Arc<Branch>,
+}
+
+/// The instances that serve one route, and what is counted of it.
+#[derive(Debug)]
+pub(crate) struct Branch {
+    /// `None` for the endpoint's own.
+    pub(crate) key: Option<Arc<RouteKey>>,
+    pub(crate) to: ComponentId,
     pub(crate) backends: Choices,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Endpoint {
+    /// All routes, the endpoint's own first.
+    pub(crate) fn branches(&self) -> impl Iterator<Item = &Arc<Branch>> {
+        std::iter::once(&self.main).chain(self.router.branches())
+    }
+
+    /// The route with this key, for a request that goes on by another table than it began.
+    pub(crate) fn branch(&self, key: Option<&RouteKey>) -> Option<&Arc<Branch>> {
+        self.branches().find(|branch| branch.key.as_deref() == key)
+    }
+}
+
+#[cfg(test)]
+impl Branch {
+    pub(crate) fn for_test(key: &RouteKey) -> Self {
+        Self {
+            key: Some(Arc::new(key.clone())),
+            to: "server.web".parse().unwrap(),
+            backends: Choices::default(),
+            gate: Arc::default(),
+            counters: Arc::default(),
+        }
+    }
 }
 
 /// What a client's connection keeps of the endpoint that accepted it. It names no instance, so
@@ -82,7 +146,15 @@ pub(crate) struct EndpointId {
     pub(crate) key: ListenKey,
     pub(crate) stack: StackName,
     pub(crate) component: ComponentId,
-    pub(crate) stats: Arc<EndpointStats>,
+    /// Of the endpoint as a whole.
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl EndpointId {
+    /// What its access log is called.
+    pub(crate) fn log_name(&self) -> String {
+        format!("{}.{}", self.stack, self.component.host_name())
+    }
 }
 
 /// A network and what the gateway does inside it.
@@ -118,6 +190,16 @@ impl Snapshot {
             networks.extend(view.networks.iter().map(|n| (n.id.clone(), Arc::clone(n))));
         }
         Self { stacks, endpoints, networks }
+    }
+
+    /// Tells the gates of all routes how many instances they have now, and what limits.
+    pub(crate) fn set_gates(&self) {
+        for view in self.stacks.values() {
+            let limits = view.table.endpoints.iter().map(|route| &route.handling.limits);
+            for (endpoint, limits) in view.endpoints.iter().zip(limits) {
+                endpoint.branches().for_each(|b| b.gate.set(b.backends.len(), limits));
+            }
+        }
     }
 
     pub(crate) fn stack(&self, name: &StackName) -> Option<&Arc<StackView>> {

@@ -11,9 +11,15 @@ use kiln_netns::Namespace;
 
 use crate::control::Refusal;
 use crate::events::Events;
-use crate::load::Load;
+use crate::gate::Gate;
+use crate::load::{InFlight, Load, Unit};
 use crate::peer::Peer;
-use crate::stats::EndpointStats;
+use crate::stats::Counters;
+use crate::table::router::RouteKey;
+use crate::tls::Keeper;
+
+/// An endpoint as a whole, its own route (`Some(None)`), or one of its others.
+type RouteId = (StackName, ComponentId, Option<Option<RouteKey>>);
 
 type PeerKey = (InstanceId, InstanceId, SocketAddrV4);
 
@@ -27,7 +33,9 @@ pub(crate) struct Registry {
     loads: HashMap<InstanceId, Weak<Load>>,
     peers: HashMap<PeerKey, Weak<Peer>>,
     namespaces: HashMap<InstanceId, Weak<Namespace>>,
-    stats: HashMap<(StackName, ComponentId), Weak<EndpointStats>>,
+    counters: HashMap<RouteId, Weak<Counters>>,
+    gates: HashMap<RouteId, Weak<Gate>>,
+    pub(crate) certificates: Keeper,
 }
 
 impl Registry {
@@ -39,7 +47,9 @@ impl Registry {
             loads: HashMap::new(),
             peers: HashMap::new(),
             namespaces: HashMap::new(),
-            stats: HashMap::new(),
+            counters: HashMap::new(),
+            gates: HashMap::new(),
+            certificates: Keeper::default(),
         }
     }
 
@@ -78,19 +88,22 @@ impl Registry {
         Ok(peer)
     }
 
-    /// An endpoint's counters.
-    pub(crate) fn stats(
+    /// The counters of an endpoint as a whole.
+    pub(crate) fn counters(&mut self, stack: &StackName, component: &ComponentId) -> Arc<Counters> {
+        let id = (stack.clone(), component.clone(), None);
+        found_or_made(&mut self.counters, id)
+    }
+
+    /// The counters and the gate of one route of an endpoint.
+    pub(crate) fn route(
         &mut self,
         stack: &StackName,
         component: &ComponentId,
-    ) -> Arc<EndpointStats> {
-        let key = (stack.clone(), component.clone());
-        if let Some(stats) = self.stats.get(&key).and_then(Weak::upgrade) {
-            return stats;
-        }
-        let stats = Arc::new(EndpointStats::default());
-        self.stats.insert(key, Arc::downgrade(&stats));
-        stats
+        key: Option<&RouteKey>,
+    ) -> (Arc<Counters>, Arc<Gate>) {
+        let id = (stack.clone(), component.clone(), Some(key.cloned()));
+        let gate = found_or_made(&mut self.gates, id.clone());
+        (found_or_made(&mut self.counters, id), gate)
     }
 
     /// The loads of all instances that are in a table or have something in flight, by name.
@@ -105,14 +118,28 @@ impl Registry {
         self.loads.get(instance).and_then(Weak::upgrade)
     }
 
+    /// Counts something that another process has in flight to an instance. One that is in no
+    /// table here drains.
+    pub(crate) fn count_elsewhere(&mut self, instance: &InstanceId) -> InFlight {
+        let known = self.find_load(instance);
+        let load = self.load(instance);
+        let counted = load.carry_on(Unit::Connection);
+        if known.is_none() {
+            load.drain();
+        }
+        counted
+    }
+
     /// Forgets the names of what is gone.
     pub(crate) fn tidy(&mut self) {
         self.loads.retain(|_, load| load.strong_count() > 0);
         self.peers.retain(|_, peer| peer.strong_count() > 0);
         self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
-        self.stats.retain(|_, stats| stats.strong_count() > 0);
+        self.counters.retain(|_, counters| counters.strong_count() > 0);
+        self.gates.retain(|_, gate| gate.strong_count() > 0);
     }
 
+    /// The load of an instance, made where there is none.
     fn load(&mut self, instance: &InstanceId) -> Arc<Load> {
         if let Some(load) = self.find_load(instance) {
             return load;
@@ -121,4 +148,17 @@ impl Registry {
         self.loads.insert(instance.clone(), Arc::downgrade(&load));
         load
     }
+}
+
+/// What is there, else something new that is forgotten when nobody holds it any more.
+fn found_or_made<K: std::hash::Hash + Eq, V: Default>(
+    known: &mut HashMap<K, Weak<V>>,
+    key: K,
+) -> Arc<V> {
+    if let Some(found) = known.get(&key).and_then(Weak::upgrade) {
+        return found;
+    }
+    let made = Arc::new(V::default());
+    known.insert(key, Arc::downgrade(&made));
+    made
 }

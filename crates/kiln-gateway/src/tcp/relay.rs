@@ -39,6 +39,8 @@ struct Direction {
     /// Read and not yet written, from `written` on.
     pending: Vec<u8>,
     written: usize,
+    /// Whether something was written that the stream may still hold.
+    unflushed: bool,
     state: State,
 }
 
@@ -85,6 +87,10 @@ impl Direction {
             self.pending = Vec::new();
             self.written = 0;
         }
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -112,6 +118,7 @@ impl Direction {
                 Poll::Pending => 0,
             };
             self.pending.extend_from_slice(&read[written..]);
+            self.unflushed = true;
             Poll::Ready(Ok(()))
         })
     }

@@ -1,7 +1,7 @@
 //! Instances: real servers inside a network namespace, which can be killed.
 
 use std::convert::Infallible;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
-use hyper::server::conn::http1;
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kiln_model::route::Backend as Route;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -38,6 +38,10 @@ pub(crate) enum Manner {
     Closing,
     /// Sends its name and a line feed, then everything back.
     Bytes,
+    /// Answers HTTP with 500.
+    Failing,
+    /// Answers HTTP/2 with what it is sent and trailers, as gRPC does.
+    Http2,
 }
 
 impl Backend {
@@ -49,23 +53,47 @@ impl Backend {
         Self::start(network, instance, "127.0.0.1:0", Manner::Bytes)
     }
 
+    /// Answers each datagram with its name and the datagram.
+    pub(crate) fn datagrams(network: &Network, instance: &str) -> Self {
+        let socket = network.namespace.udp_bound("127.0.0.1:0".parse().unwrap()).unwrap();
+        let name = instance.to_owned();
+        let address = socket.local_addr().unwrap();
+        Self::run(network, instance, address, async move {
+            let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+            let mut buffer = [0; 2048];
+            loop {
+                let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+                let answer = [name.as_bytes(), b": ", &buffer[..length]].concat();
+                socket.send_to(&answer, client).await.unwrap();
+            }
+        })
+    }
+
     pub(crate) fn start(network: &Network, instance: &str, at: &str, manner: Manner) -> Self {
         let listener = network.namespace.tcp_listener(at.parse().unwrap(), 1024).unwrap();
-        let address: SocketAddrV4 = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let (name, address) = (instance.to_owned(), listener.local_addr().unwrap());
+        Self::run(network, instance, address, serve(listener, name, manner))
+    }
+
+    fn run(
+        network: &Network,
+        instance: &str,
+        address: SocketAddr,
+        serve: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
         let route = Route {
             instance: instance.parse().unwrap(),
             network: network.id.clone(),
-            address,
+            address: address.to_string().parse().unwrap(),
             weight: 1,
         };
         let (stop, stopped) = oneshot::channel();
-        let name = instance.to_owned();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.unwrap();
             runtime.block_on(async move {
                 tokio::select! {
-                    () = serve(listener, name, manner) => {}
+                    () = serve => {}
                     _ = stopped => {}
                 }
             });
@@ -95,6 +123,21 @@ async fn serve(listener: TcpListener, name: String, manner: Manner) {
                 Manner::Http => serve_http(stream, name).await,
                 Manner::Closing => drop(serve_closing(stream, &name).await),
                 Manner::Bytes => drop(serve_bytes(stream, &name).await),
+                Manner::Failing => {
+                    let service = service_fn(|_| async {
+                        let mut response = Response::new(Full::<Bytes>::default());
+                        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                        Ok::<_, Infallible>(response)
+                    });
+                    let io = TokioIo::new(stream);
+                    let _ = http1::Builder::new().serve_connection(io, service).await;
+                }
+                Manner::Http2 => {
+                    let io = TokioIo::new(stream);
+                    let service = service_fn(echo_with_trailers);
+                    let builder = http2::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(io, service).await;
+                }
             }
         });
     }
@@ -104,6 +147,31 @@ async fn serve_http(stream: TcpStream, name: String) {
     let service = service_fn(move |request| respond(request, name.clone()));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let _ = connection.with_upgrades().await;
+}
+
+async fn echo_with_trailers(request: Request<Incoming>) -> Result<Response<Frames>, Infallible> {
+    let version = request.version();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let text = format!("echo: {} over {version:?}", String::from_utf8_lossy(&body));
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = vec![Ok(Frame::data(Bytes::from(text))), Ok(Frame::trailers(trailers))];
+    Ok(Response::new(Frames(frames.into_iter())))
+}
+
+/// Frames that are there already.
+struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.next())
+    }
 }
 
 async fn serve_closing(mut stream: TcpStream, name: &str) -> std::io::Result<()> {

@@ -120,3 +120,75 @@ pub(crate) async fn http2_until_closed(address: SocketAddr, path: &str) -> (u16,
     let ended = tokio::time::timeout(Duration::from_secs(5), connection).await;
     (status, matches!(ended, Ok(Ok(Ok(())))))
 }
+
+/// Calls over one HTTP/2 connection, all at once: the body of each answer, and its trailer
+/// `grpc-status`.
+pub(crate) async fn http2_call(address: SocketAddr, count: usize) -> Vec<(String, String)> {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let io = TokioIo::new(stream);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let calls: Vec<_> = (0..count)
+        .map(|_| {
+            let mut sender = sender.clone();
+            tokio::spawn(async move {
+                let request = Request::post(format!("http://{address}/shop.Shop/Call"));
+                let request = request.header("te", "trailers");
+                let body = http_body_util::Full::new(Bytes::from_static(b"hello"));
+                let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+                assert_eq!(response.status(), 200);
+                let body = response.into_body().collect().await.unwrap();
+                let trailers = body.trailers().cloned().unwrap_or_default();
+                let status = trailers.get("grpc-status").map(|s| s.to_str().unwrap().to_owned());
+                let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                (text, status.unwrap_or_default())
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+/// As [`http2_load`], for a client that makes another connection when it is told that the one
+/// it has is to end.
+pub(crate) async fn http2_steady(
+    address: SocketAddr,
+    go_on: impl Fn() -> bool,
+) -> Result<u64, String> {
+    let say = |error: &dyn std::error::Error| format!("HTTP/2: {error}: {:?}", error.source());
+    let mut count = 0;
+    let mut unsent = None;
+    while go_on() {
+        let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| say(&e))?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|e| say(&e))?;
+        tokio::spawn(connection);
+        while go_on() {
+            let request = unsent.take().unwrap_or_else(|| {
+                let request = Request::get(format!("http://{address}/slow/1"));
+                request.body(Empty::<Bytes>::new()).unwrap()
+            });
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let status = response.status();
+                    response.into_body().collect().await.map_err(|e| say(&e))?;
+                    if status != 200 {
+                        return Err(format!("HTTP/2: status {status}"));
+                    }
+                    count += 1;
+                }
+                Err(mut error) => {
+                    unsent = error.take_message();
+                    if unsent.is_none() {
+                        return Err(say(&error.into_error()));
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    Ok(count)
+}

@@ -8,9 +8,13 @@
 mod backend;
 mod client;
 mod http;
+mod limits;
 mod networks;
 mod process;
 mod replacement;
+mod routes;
 mod tables;
 mod tcp;
+mod tls;
+mod upgrade;
 mod world;

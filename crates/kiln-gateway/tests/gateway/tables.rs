@@ -114,6 +114,8 @@ fn a_listener_can_widen_to_all_addresses() {
     world.gateway.set_table(table(vec![wide], vec![])).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(get(at, "/").unwrap().status, 200);
+    let last = client.get("/").unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     assert_eq!(client.get("/").ok().map(|answer| answer.status), None);
     world.gateway.set_table(table(vec![narrow], vec![])).unwrap();
     std::thread::sleep(Duration::from_millis(20));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_gateway::{Gateway, ensure_running};
+use kiln_model::handling::Handling;
 use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, Protocol, RouteTable};
 use kiln_netns::Namespace;
@@ -199,6 +200,8 @@ pub(crate) fn endpoint(
         protocol,
         to: component("server.web"),
         backends,
+        rules: Vec::new(),
+        handling: Handling::default(),
     }
 }
 

@@ -108,6 +108,7 @@ impl Local {
             strays: Mutex::new(BTreeSet::new()),
         });
         events::listen(&machine);
+        route::renew_gateway(&machine);
         Ok(Self { machine })
     }
 

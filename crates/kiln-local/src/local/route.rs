@@ -57,6 +57,20 @@ impl Machine {
     }
 }
 
+/// Has a gateway of another build hand over to one of this program's, with traffic running. It
+/// takes its time on a thread; until it has, and where it cannot, the old one serves on.
+pub(super) fn renew_gateway(machine: &Machine) {
+    let (root, exe) = (machine.root.clone(), machine.exe.clone());
+    let renew = move || {
+        if let Err(error) = kiln_gateway::renew(&root, &exe) {
+            eprintln!("kiln: the gateway is not renewed: {}", chain(&error));
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("renew-gateway".to_owned()).spawn(renew) {
+        eprintln!("kiln: the gateway is not renewed: {error}");
+    }
+}
+
 /// The network's rules that go with its part of the table.
 fn rules(network: &NetworkRoute) -> Vec<Service> {
     let service = |service: &kiln_model::route::Service| Service {
@@ -74,6 +88,7 @@ fn refused(what: String, error: &GatewayError) -> TargetError {
             Refusal::PortTaken { .. }
                 | Refusal::AddressNotAvailable { .. }
                 | Refusal::CannotListen { .. }
+                | Refusal::Certificate { .. }
         )
     );
     TargetError { what, cause: chain(error), hint: None, permanent }

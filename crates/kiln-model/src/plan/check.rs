@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::Observed;
-use crate::route::RouteTable;
+use crate::route::{Protocol, RouteTable};
 
 use super::{Action, Creation, Doomed, InstanceCreation, Plan, Step};
 
@@ -207,7 +207,8 @@ impl<'a> Checker<'a> {
         }
         let mut listeners = BTreeSet::new();
         for endpoint in table.endpoints.iter().filter(|e| e.listen.port() != 0) {
-            if !listeners.insert(endpoint.listen) {
+            let datagrams = endpoint.protocol == Protocol::Udp;
+            if !listeners.insert((endpoint.listen, datagrams)) {
                 self.violations.push(Violation::ListenerTwice(endpoint.listen));
             }
         }

@@ -7,9 +7,10 @@ use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId, Kind};
 use crate::observed::{Observed, ObservedInstance};
 use crate::route::{
-    Backend, Client, EndpointRoute, NetworkRoute, Protocol, RouteTable, Service, ServiceBackend,
+    Backend, Client, EndpointRoute, NetworkRoute, Protocol, RouteTable, Rule, Service,
+    ServiceBackend,
 };
-use crate::spec::endpoint::Endpoint;
+use crate::spec::endpoint::{Endpoint, Route};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::Connection;
 
@@ -19,10 +20,15 @@ use super::networks::Networks;
 /// The share of one backend where nothing says otherwise.
 const WEIGHT: u16 = 100;
 
+/// An endpoint's rule: its host and path.
+type RuleKey = (ComponentId, Option<String>, String);
+
 /// Which component serves each endpoint at present.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     to: BTreeMap<ComponentId, ComponentId>,
+    /// The same for each rule of an endpoint.
+    rules: BTreeMap<RuleKey, ComponentId>,
     /// Routes of the present table that the generation does not name, and that stay until it
     /// is proved.
     kept: Vec<EndpointRoute>,
@@ -49,12 +55,23 @@ impl Serving {
             .collect();
         let before: BTreeMap<&ComponentId, &ComponentId> =
             present.iter().map(|((id, _), route)| (*id, &route.to)).collect();
+        let rules_before: BTreeMap<RuleKey, &ComponentId> = present
+            .iter()
+            .flat_map(|((id, _), route)| route.rules.iter().map(|r| (rule_key(id, r), &r.to)))
+            .collect();
+        let choose = |before: Option<&&ComponentId>, to: &ComponentId| {
+            let whole = fleets.of(to).is_some_and(|f| f.ready >= f.wanted && f.wanted > 0);
+            let stays = before.filter(|b| **b != to && !whole && alive.contains(**b));
+            stays.map_or(to, |before| *before).clone()
+        };
         for (id, component) in desired.content.of_kind(Kind::Endpoint) {
             let Some(endpoint) = component.spec.as_endpoint() else { continue };
-            let to = &endpoint.policy.to;
-            let whole = fleets.of(to).is_some_and(|f| f.ready >= f.wanted && f.wanted > 0);
-            let stays = before.get(id).filter(|b| **b != to && !whole && alive.contains(**b));
-            serving.to.insert(id.clone(), (*stays.unwrap_or(&to)).clone());
+            serving.to.insert(id.clone(), choose(before.get(id), &endpoint.policy.to));
+            for route in &endpoint.policy.routes {
+                let key = (id.clone(), route.host.clone(), route.path.clone());
+                let to = choose(rules_before.get(&key), &route.to);
+                serving.rules.insert(key, to);
+            }
         }
         if !proved {
             let wanted = |id: &ComponentId, listen: SocketAddr| {
@@ -69,7 +86,11 @@ impl Serving {
 
     /// Whether some endpoint goes to `component`.
     pub(super) fn is_used(&self, component: &ComponentId) -> bool {
-        self.to.values().any(|to| to == component) || self.kept.iter().any(|e| e.to == *component)
+        let mut to = self.to.values().chain(self.rules.values());
+        let kept = |e: &EndpointRoute| {
+            e.to == *component || e.rules.iter().any(|rule| rule.to == *component)
+        };
+        to.any(|to| to == component) || self.kept.iter().any(kept)
     }
 }
 
@@ -80,6 +101,8 @@ struct Builder<'a> {
     rotation: BTreeMap<&'a ComponentId, Vec<&'a ObservedInstance>>,
     /// The port of each backend in the present table.
     ports: BTreeMap<(&'a ComponentId, &'a InstanceId), u16>,
+    /// The same for backends of rules.
+    rule_ports: BTreeMap<(RuleKey, &'a InstanceId), u16>,
     /// Ports that speak HTTP, by component.
     http: BTreeMap<&'a ComponentId, BTreeSet<u16>>,
 }
@@ -161,6 +184,13 @@ impl<'a> Builder<'a> {
             .flat_map(|e| e.backends.iter().map(|b| ((&e.component, &b.instance), b)))
             .map(|(key, backend)| (key, backend.address.port()))
             .collect();
+        let rules = table.iter().flat_map(|t| &t.endpoints).flat_map(|e| {
+            e.rules.iter().map(|rule| (rule_key(&e.component, rule), &rule.backends))
+        });
+        let rule_ports = rules
+            .flat_map(|(key, backends)| backends.iter().map(move |b| (key.clone(), b)))
+            .map(|(key, backend)| ((key, &backend.instance), backend.address.port()))
+            .collect();
         let mut http: BTreeMap<&ComponentId, BTreeSet<u16>> = BTreeMap::new();
         let services = table.iter().flat_map(|t| &t.networks).flat_map(|n| &n.services);
         for service in services {
@@ -174,10 +204,12 @@ impl<'a> Builder<'a> {
         for (_, component) in desired.content.of_kind(Kind::Endpoint) {
             let Some(endpoint) = component.spec.as_endpoint() else { continue };
             if endpoint.policy.protocol == Protocol::Http {
-                http.entry(&endpoint.policy.to).or_default().insert(endpoint.policy.port);
+                for (to, port) in endpoint.policy.answering() {
+                    http.entry(to).or_default().insert(port);
+                }
             }
         }
-        Self { desired, rotation, ports, http }
+        Self { desired, rotation, ports, rule_ports, http }
     }
 
     fn rotation(&self, component: &ComponentId) -> &[&'a ObservedInstance] {
@@ -199,7 +231,36 @@ impl<'a> Builder<'a> {
             protocol: endpoint.policy.protocol,
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+            rules: endpoint.policy.routes.iter().map(|r| self.rule(id, r, serving)).collect(),
+            handling: endpoint.policy.handling.clone(),
         }
+    }
+
+    fn rule(&self, id: &ComponentId, route: &Route, serving: &Serving) -> Rule {
+        let key = (id.clone(), route.host.clone(), route.path.clone());
+        let to = serving.rules.get(&key).unwrap_or(&route.to);
+        let wanted = self.desired.content.components.get(to).map(|c| c.digest);
+        let port = |instance: &ObservedInstance| {
+            let before = self.rule_ports.get(&(key.clone(), &instance.id)).copied();
+            let fresh = wanted == Some(instance.digest) && *to == route.to;
+            if fresh { route.port } else { before.unwrap_or(route.port) }
+        };
+        Rule {
+            host: route.host.clone(),
+            path: route.path.clone(),
+            to: to.clone(),
+            backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+        }
+    }
+
+    fn kept_rule(&self, id: &ComponentId, rule: &Rule) -> Rule {
+        let key = rule_key(id, rule);
+        let usual = rule.backends.first().map(|b| b.address.port());
+        let port =
+            |i: &ObservedInstance| self.rule_ports.get(&(key.clone(), &i.id)).copied().or(usual);
+        let backends = self.rotation(&rule.to).iter();
+        let backends = backends.filter_map(|i| Some(backend(i, port(i)?))).collect();
+        Rule { backends, ..rule.clone() }
     }
 
     /// A route of the present table, with those in rotation now.
@@ -209,7 +270,8 @@ impl<'a> Builder<'a> {
             |i: &ObservedInstance| self.ports.get(&(&route.component, &i.id)).copied().or(usual);
         let backends = self.rotation(&route.to).iter();
         let backends = backends.filter_map(|i| Some(backend(i, port(i)?))).collect();
-        EndpointRoute { backends, ..route.clone() }
+        let rules = route.rules.iter().map(|rule| self.kept_rule(&route.component, rule));
+        EndpointRoute { backends, rules: rules.collect(), ..route.clone() }
     }
 
     fn network(
@@ -258,6 +320,10 @@ impl<'a> Builder<'a> {
             backends: backends.collect(),
         }
     }
+}
+
+fn rule_key(endpoint: &ComponentId, rule: &Rule) -> RuleKey {
+    (endpoint.clone(), rule.host.clone(), rule.path.clone())
 }
 
 fn backend(instance: &ObservedInstance, port: u16) -> Backend {

@@ -231,3 +231,43 @@ fn failures_are_backed_off() {
     assert!(!plan.steps.iter().any(|s| matches!(s.action, Action::Create(_))));
     assert_eq!(report.wake_at, Some(machine.observed.at.after(Millis(400))));
 }
+
+#[test]
+fn a_rule_moves_when_its_new_server_is_whole_and_its_instances_drain_before_they_go() {
+    use crate::spec::Body;
+    use crate::spec::endpoint::Route;
+
+    let routed = |to: &str, servers: &[&str]| {
+        let mut specs = shop("v1", 2);
+        specs.extend(servers.iter().map(|name| server(name).replicas(2).spec()));
+        let Some(Body::Endpoint(endpoint)) =
+            specs.iter_mut().find(|s| s.id == id("endpoint.shop")).map(|s| &mut s.body)
+        else {
+            panic!("an endpoint");
+        };
+        endpoint.policy.routes =
+            vec![Route { host: None, path: "/api".into(), to: id(to), port: 9000 }];
+        specs
+    };
+    let rule = |machine: &Machine| {
+        let table = machine.observed.table.as_ref().unwrap();
+        let rule = table.endpoints[0].rules[0].clone();
+        (rule.to, rule.backends.len(), rule.backends[0].address.port())
+    };
+    let mut machine = Machine::new();
+    converge(&mut machine, &generation(1, routed("server.one", &["one"])), 0);
+    assert_eq!(rule(&machine), (id("server.one"), 2, 9000));
+    // The one before serves until the new one is whole, and then goes.
+    let second = generation(2, routed("server.two", &["two"]));
+    for _ in 0..200 {
+        let (plan, report) = plan(&second, &machine.observed);
+        assert_eq!(check::check(&second, &machine.observed, &plan), []);
+        if report.outcome == Outcome::Converged {
+            break;
+        }
+        machine.take(&plan);
+        assert_eq!(rule(&machine).1, 2);
+    }
+    assert_eq!(rule(&machine), (id("server.two"), 2, 9000));
+    assert_eq!((machine.count("server.one"), machine.count("server.two")), (0, 2));
+}

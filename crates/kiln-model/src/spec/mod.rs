@@ -92,7 +92,7 @@ impl Spec {
     pub fn talks_to(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.identity.connects.iter().map(|c| &c.to).collect(),
-            Body::Endpoint(endpoint) => vec![&endpoint.policy.to],
+            Body::Endpoint(endpoint) => endpoint.policy.answering().map(|(to, _)| to).collect(),
             Body::Image(_) | Body::Network(_) | Body::Secret(_) => Vec::new(),
         };
         ids.sort();

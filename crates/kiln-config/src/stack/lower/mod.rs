@@ -2,6 +2,7 @@
 
 pub(super) mod demands;
 pub(super) mod endpoint;
+mod handling;
 mod image;
 mod nested;
 pub(super) mod network;
@@ -182,9 +183,9 @@ impl<'r> Reader<'r> {
     }
 
     /// Notes that an endpoint listens at an address, and reports a second one. Port 0 stands for
-    /// any free port.
-    pub(super) fn claim_listener(&self, address: SocketAddr, span: Span) {
-        let first = self.world.listeners.borrow_mut().insert(address, span);
+    /// any free port, and datagrams have ports of their own.
+    pub(super) fn claim_listener(&self, address: SocketAddr, datagrams: bool, span: Span) {
+        let first = self.world.listeners.borrow_mut().insert((address, datagrams), span);
         if let Some(first) = first.filter(|_| address.port() != 0) {
             let summary = format!("two endpoints listen on {address}");
             self.world.report(

@@ -1,5 +1,7 @@
 //! Blocks inside a component's block, those that `dynamic` makes among them.
 
+use kiln_model::name::Kind;
+
 use super::Reader;
 use crate::stack::decode::{Field, Marks};
 use crate::stack::schema::{attribute, nested};
@@ -62,10 +64,12 @@ impl Reader<'_> {
         }
     }
 
-    /// What is sensitive in a block inside hides all steps: they have no names of their own.
+    /// What is sensitive in a block inside hides all steps, or routes: they have no names of
+    /// their own.
     fn take_marks(&self, marks: Marks) {
         if !marks.into_inner().is_empty() {
-            self.marks.borrow_mut().insert("steps".to_owned());
+            let all = if self.id.kind == Kind::Endpoint { "routes" } else { "steps" };
+            self.marks.borrow_mut().insert(all.to_owned());
         }
     }
 

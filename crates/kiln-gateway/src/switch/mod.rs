@@ -5,25 +5,30 @@
 //! then old listeners close, kept connections to retired instances end and those instances
 //! are marked as draining.
 
+mod leave;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::route::RouteTable;
+use kiln_model::route::{Protocol, RouteTable};
 use tokio::sync::watch;
 
 use crate::connection::{self, Door, Shared};
-use crate::control::{Applied, Bound, EndpointStatus, InstanceTraffic, Refusal};
+use crate::control::{Applied, Bound, EndpointStatus, InstanceTraffic, Refusal, RouteStatus};
 use crate::events::Events;
+use crate::handover::{Inherited, Offer, Predecessors, SocketName};
 use crate::listener::holder::holder_of;
 use crate::listener::inside::{BoundInside, Inside};
-use crate::listener::{Listener, socket};
+use crate::listener::{Listener, Phase, socket};
 use crate::load::Load;
-use crate::table::{Endpoint, ListenKey, Registry, Snapshot, StackView, compile};
+use crate::table::{Branch, Endpoint, ListenKey, Registry, Snapshot, StackView, compile};
+use crate::tls::Kept;
+use crate::udp::Datagrams;
 
 /// How long connections of a removed listener may take to finish.
 pub(crate) const DRAIN_BOUND: Duration = Duration::from_secs(10);
@@ -43,6 +48,8 @@ pub(crate) enum Purpose {
     Over,
     /// It was decided to end; no table is taken any more.
     Ending,
+    /// Another process has taken over.
+    HandedOver,
 }
 
 /// Owns the listeners and is the only one to exchange the snapshot.
@@ -51,14 +58,22 @@ pub(crate) struct Switch {
     shared: Arc<Shared>,
     registry: Registry,
     listeners: HashMap<ListenKey, Listener>,
+    datagrams: HashMap<ListenKey, Datagrams>,
     inside: HashMap<InstanceId, Inside>,
     purpose: watch::Sender<Purpose>,
+    /// Processes before this one that have something left.
+    predecessors: Predecessors,
+    /// What ends connections of listeners that were handed over or have moved.
+    left: Vec<watch::Sender<Phase>>,
+    /// Certificates of the process before this one, until a table names them.
+    adopted: Vec<Arc<Kept>>,
 }
 
 /// What was bound for a table that is not in force yet. Dropping it releases everything.
 #[derive(Default)]
 struct Prepared {
     listeners: Vec<(ListenKey, TcpListener)>,
+    datagrams: Vec<(ListenKey, UdpSocket)>,
     inside: Vec<(InstanceId, BoundInside)>,
 }
 
@@ -66,7 +81,17 @@ impl Switch {
     pub(crate) fn new(root: PathBuf, shared: Arc<Shared>, events: Events) -> Self {
         let registry = Registry::new(root, shared.workers.count(), events);
         let purpose = watch::Sender::new(Purpose::Awaited);
-        Self { shared, registry, listeners: HashMap::new(), inside: HashMap::new(), purpose }
+        Self {
+            shared,
+            registry,
+            listeners: HashMap::new(),
+            datagrams: HashMap::new(),
+            inside: HashMap::new(),
+            purpose,
+            predecessors: Predecessors::default(),
+            left: Vec::new(),
+            adopted: Vec::new(),
+        }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -79,8 +104,8 @@ impl Switch {
 
     /// Puts a table in force, or says why not and changes nothing.
     pub(crate) fn set_table(&mut self, table: RouteTable) -> Result<Applied, Refusal> {
-        if self.is_ending() {
-            return Err(Refusal::Ending);
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         let before = self.shared.current.load_full();
         let stack = table.stack.clone();
@@ -90,9 +115,34 @@ impl Switch {
         self.registry.tidy();
         let view = Arc::new(compile(table, &mut self.registry)?);
         let after = Arc::new(before.with(Arc::clone(&view)));
-        let prepared = self.prepare(&before, &after, &view)?;
-        self.exchange(&before, after, prepared);
+        let mut prepared = Prepared::default();
+        self.prepare(&before, &after, &view, &mut Inherited::default(), &mut prepared)?;
+        self.exchange(&before, after, prepared, Some(&view.table));
         Ok(self.applied(&self.shared.current.load(), &stack))
+    }
+
+    /// Takes over what another process has offered: all of it, or an error and nothing of it.
+    pub(crate) fn inherit(&mut self, mut offer: Offer) -> Result<(), Refusal> {
+        for held in &offer.estate.certificates {
+            let adopted = self.registry.certificates.adopt(&held.files, held.texts());
+            // Kept until the table that names it has been compiled.
+            self.adopted.extend(adopted.ok());
+        }
+        let before = Arc::new(Snapshot::default());
+        let (mut after, mut prepared) = (Arc::clone(&before), Prepared::default());
+        for table in std::mem::take(&mut offer.estate.tables) {
+            let view = Arc::new(compile(table, &mut self.registry)?);
+            let next = Arc::new(after.with(Arc::clone(&view)));
+            self.prepare(&after, &next, &view, &mut offer.sockets, &mut prepared)?;
+            after = next;
+        }
+        self.adopted.clear();
+        self.exchange(&before, after, prepared, None);
+        match offer.taken(&mut self.registry) {
+            Ok(predecessor) => self.predecessors.add(predecessor),
+            Err(error) => eprintln!("kiln gateway: the process before this one is gone: {error}"),
+        }
+        Ok(())
     }
 
     /// Binds what the new table needs and the present one has not.
@@ -101,28 +151,46 @@ impl Switch {
         before: &Snapshot,
         after: &Snapshot,
         view: &StackView,
-    ) -> Result<Prepared, Refusal> {
-        let mut prepared = Prepared::default();
+        inherited: &mut Inherited,
+        prepared: &mut Prepared,
+    ) -> Result<(), Refusal> {
         for endpoint in &view.endpoints {
-            if let Some(holder) = before.endpoint_at(&endpoint.id.key)
+            let key = &endpoint.id.key;
+            if let Some(holder) = before.endpoint_at(key)
                 && holder.id.stack != endpoint.id.stack
             {
                 let holder = format!("{} of stack {}", holder.id.component, holder.id.stack);
                 return Err(port_taken(endpoint, Some(holder)));
             }
-            if !self.listeners.contains_key(&endpoint.id.key) {
-                let listener = self.bind(endpoint, after)?;
-                prepared.listeners.push((endpoint.id.key.clone(), listener));
+            let name = SocketName::Endpoint(key.clone());
+            if self.listeners.contains_key(key) || self.datagrams.contains_key(key) {
+                continue;
+            } else if endpoint.protocol == Protocol::Udp {
+                let socket = match inherited.udp(&name) {
+                    Some(socket) => socket,
+                    None => socket::host_udp(key.listen())
+                        .map_err(|error| cannot_listen(endpoint, &error))?,
+                };
+                prepared.datagrams.push((key.clone(), socket));
+            } else {
+                let listener = match inherited.tcp(&name) {
+                    Some(listener) => listener,
+                    None => self.bind(endpoint, after)?,
+                };
+                prepared.listeners.push((key.clone(), listener));
             }
         }
         for network in &view.networks {
             if !self.inside.contains_key(&network.id) {
                 let namespace = self.registry.namespace(&network.id)?;
-                let bound = BoundInside::bind(network, namespace)?;
+                let bound = match BoundInside::inherit(network, &namespace, inherited) {
+                    Some(bound) => bound,
+                    None => BoundInside::bind(network, namespace)?,
+                };
                 prepared.inside.push((network.id.clone(), bound));
             }
         }
-        Ok(prepared)
+        Ok(())
     }
 
     fn bind(&self, endpoint: &Endpoint, after: &Snapshot) -> Result<TcpListener, Refusal> {
@@ -145,15 +213,25 @@ impl Switch {
         Err(cannot_listen(endpoint, &error))
     }
 
-    /// The part that cannot fail.
-    fn exchange(&mut self, before: &Snapshot, after: Arc<Snapshot>, prepared: Prepared) {
+    /// The part that cannot fail. `table` is the one that is new, for processes before this one.
+    fn exchange(
+        &mut self,
+        before: &Snapshot,
+        after: Arc<Snapshot>,
+        prepared: Prepared,
+        table: Option<&RouteTable>,
+    ) {
         for peer in after.peers() {
             peer.load().restore();
             peer.pool().reopen();
         }
         self.shared.current.store(Arc::clone(&after));
+        after.set_gates();
         self.start(prepared);
-        self.close_removed(&after);
+        self.close_removed(before, &after);
+        if let Some(table) = table {
+            self.predecessors.follow(table, &mut self.registry);
+        }
         retire(before, &after);
         self.bound_what_is_left(before, &after);
         self.purpose.send_replace(if after.is_empty() { Purpose::Over } else { Purpose::Serving });
@@ -175,6 +253,12 @@ impl Switch {
                 Err(error) => eprintln!("kiln gateway: a listener has no address: {error}"),
             }
         }
+        for (key, socket) in prepared.datagrams {
+            match Datagrams::start(socket, &self.shared, &key) {
+                Ok(datagrams) => drop(self.datagrams.insert(key, datagrams)),
+                Err(error) => eprintln!("kiln gateway: a socket has no address: {error}"),
+            }
+        }
         for (id, bound) in prepared.inside {
             match bound.start(&id, &self.shared) {
                 Ok(inside) => drop(self.inside.insert(id, inside)),
@@ -183,10 +267,20 @@ impl Switch {
         }
     }
 
-    fn close_removed(&mut self, after: &Snapshot) {
+    fn close_removed(&mut self, before: &Snapshot, after: &Snapshot) {
         let gone = |key: &ListenKey| after.endpoint_at(key).is_none();
-        for (_, listener) in self.listeners.extract_if(|key, _| gone(key)) {
-            listener.close(DRAIN_BOUND);
+        self.left.retain(|phase| phase.receiver_count() > 0);
+        for (key, listener) in self.listeners.extract_if(|key, _| gone(key)) {
+            let id = before.endpoint_at(&key).map(|endpoint| &endpoint.id);
+            if id.is_some_and(|id| after.endpoint(id).is_some()) {
+                // It listens elsewhere now: who is about to ask is answered once more.
+                self.left.push(listener.leave(DRAIN_BOUND));
+            } else {
+                listener.close(DRAIN_BOUND);
+            }
+        }
+        for (_, datagrams) in self.datagrams.extract_if(|key, _| gone(key)) {
+            datagrams.close(DRAIN_BOUND);
         }
         for (_, inside) in self.inside.extract_if(|id, _| after.network(id).is_none()) {
             inside.close(INSIDE_BOUND);
@@ -211,14 +305,20 @@ impl Switch {
     }
 
     /// Ends everything that is in flight to an instance.
-    pub(crate) fn sever(&self, instance: &InstanceId) -> Option<Arc<Load>> {
+    pub(crate) fn sever(&mut self, instance: &InstanceId) -> Option<Arc<Load>> {
         let load = self.registry.find_load(instance)?;
         load.sever();
+        self.predecessors.sever(instance, &mut self.registry);
         Some(load)
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        *self.purpose.borrow() == Purpose::Ending
+    /// Why no request is answered any more, if that is so.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match *self.purpose.borrow() {
+            Purpose::Ending => Some(Refusal::Ending),
+            Purpose::HandedOver => Some(Refusal::HandedOver),
+            Purpose::Awaited | Purpose::Serving | Purpose::Over => None,
+        }
     }
 
     /// Takes no tables and no connections any more; those that are open have `DRAIN_BOUND`.
@@ -227,6 +327,9 @@ impl Switch {
         for (_, listener) in self.listeners.drain() {
             listener.close(DRAIN_BOUND);
         }
+        for (_, datagrams) in self.datagrams.drain() {
+            datagrams.close(DRAIN_BOUND);
+        }
         for (_, inside) in self.inside.drain() {
             inside.close(DRAIN_BOUND);
         }
@@ -234,7 +337,7 @@ impl Switch {
 
     /// Ends if there is still nothing to serve; says whether it did.
     pub(crate) fn end_if_idle(&mut self) -> bool {
-        let idle = *self.purpose.borrow() != Purpose::Serving;
+        let idle = !matches!(*self.purpose.borrow(), Purpose::Serving | Purpose::HandedOver);
         if idle {
             self.end();
         }
@@ -253,24 +356,46 @@ impl Switch {
         let traffic = |load: Arc<Load>| {
             let (requests, connections) = load.in_flight();
             let draining = load.is_draining();
-            InstanceTraffic { instance: load.instance().clone(), requests, connections, draining }
+            let answers = load.counters().answers();
+            let instance = load.instance().clone();
+            InstanceTraffic { instance, requests, connections, draining, answers }
         };
         self.registry.loads().into_iter().map(traffic).collect()
     }
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointStatus> {
         let snapshot = self.snapshot();
-        let status = |endpoint: &Arc<Endpoint>| EndpointStatus {
-            stack: endpoint.id.stack.clone(),
-            bound: self.bound(endpoint),
-            counters: endpoint.id.stats.read(),
-        };
+        let status = |endpoint: &Arc<Endpoint>| self.endpoint(endpoint);
         snapshot.stacks().flat_map(|view| &view.endpoints).map(status).collect()
     }
 
+    fn endpoint(&self, endpoint: &Arc<Endpoint>) -> EndpointStatus {
+        let route = |branch: &Arc<Branch>| {
+            let mut counters = branch.counters.read();
+            counters.waiting = branch.gate.waiting() as u64;
+            let (host, path) = branch.key.as_deref().cloned().unwrap_or_default();
+            RouteStatus { host, path, to: branch.to.clone(), counters }
+        };
+        let routes: Vec<RouteStatus> = endpoint.branches().map(route).collect();
+        let mut counters = endpoint.id.counters.read();
+        counters.in_flight = routes.iter().map(|route| route.counters.in_flight).sum();
+        counters.waiting = routes.iter().map(|route| route.counters.waiting).sum();
+        let trouble =
+            |kept: &Arc<Kept>| Some(format!("{}: {}", kept.files().certificate, kept.trouble()?));
+        EndpointStatus {
+            stack: endpoint.id.stack.clone(),
+            bound: self.bound(endpoint),
+            counters,
+            routes,
+            certificate_trouble: endpoint.certificates.iter().filter_map(trouble).collect(),
+        }
+    }
+
     fn bound(&self, endpoint: &Arc<Endpoint>) -> Bound {
-        let listen = endpoint.id.key.listen();
-        let address = self.listeners.get(&endpoint.id.key).map_or(listen, Listener::address);
+        let (key, listen) = (&endpoint.id.key, endpoint.id.key.listen());
+        let address = self.listeners.get(key).map(Listener::address);
+        let address = address.or_else(|| self.datagrams.get(key).map(Datagrams::address));
+        let address = address.unwrap_or(listen);
         Bound { component: endpoint.id.component.clone(), listen, address }
     }
 
