@@ -11,7 +11,7 @@ use kiln_model::spec::image::{ImageIdentity, Inputs, Recipe};
 
 use crate::deb::DebError;
 use crate::erofs;
-use crate::fetch::{Download, FetchError};
+use crate::fetch::FetchError;
 use crate::lock::{Lock, LockEntry, Request, Sources, Unlocked};
 use crate::progress::{Event, Progress};
 use crate::rootfs::accounts::AccountError;
@@ -200,7 +200,7 @@ impl ImageStore {
                 let reason = || Unlocked::NoEntry(request.clone());
                 let entry =
                     entry.ok_or_else(|| BuildError::Unlocked { name: name(), reason: reason() })?;
-                let paths = fetch(&request.suite, entry, sources, progress)?;
+                let paths = fetch(&request, entry, sources, progress)?;
                 let packages = unpack::unpack(entry, &paths, workspace.path(), progress)?;
                 Rootfs::debian(&packages).map_err(rootfs)?
             }
@@ -270,23 +270,12 @@ fn go_architecture(debian: &str) -> &str {
 
 /// Fetches all packages of a lock's entry, in its order.
 fn fetch(
-    suite: &str,
+    request: &Request,
     entry: &LockEntry,
     sources: &Sources,
     progress: &dyn Progress,
 ) -> Result<Vec<std::path::PathBuf>, BuildError> {
-    let mut downloads = Vec::new();
-    for package in &entry.packages {
-        // The mirror of today first, then the one that the lock was made with.
-        let mut mirrors: Vec<String> = Vec::new();
-        let archives = sources.mirrors.archives(suite).into_iter();
-        mirrors.extend(archives.filter(|a| a.suite == package.suite).map(|a| a.mirror));
-        let recorded = entry.archives.iter().filter(|archive| archive.suite == package.suite);
-        mirrors.extend(recorded.map(|archive| archive.mirror.clone()));
-        mirrors.dedup();
-        let urls = mirrors.iter().map(|mirror| format!("{mirror}/{}", package.filename)).collect();
-        downloads.push(Download { urls, sha256: package.sha256, size_bytes: package.size });
-    }
+    let downloads = entry.downloads(request, &sources.mirrors);
     sources.fetcher.download_all(&downloads, progress).map_err(|error| match error {
         FetchError::Absent { ref url, .. } => {
             let at = downloads.iter().position(|d| d.urls.contains(url));
