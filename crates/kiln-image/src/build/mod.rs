@@ -15,7 +15,7 @@ use crate::fetch::FetchError;
 use crate::lock::{Lock, LockEntry, Request, Sources, Unlocked};
 use crate::progress::{Event, Progress};
 use crate::rootfs::accounts::AccountError;
-use crate::rootfs::{Rootfs, RootfsError};
+use crate::rootfs::{self, Rootfs, RootfsError};
 use crate::store::{
     Config, ImageConfig, ImageFiles, ImageStore, Manifest, Record, RootFs, StoreError,
 };
@@ -24,7 +24,7 @@ pub use steps::StepError;
 
 /// The version of what this module makes of the same inputs. It is raised with each change that
 /// gives other bytes, so that the index does not answer for an older one.
-const BUILDER: u32 = 1;
+const BUILDER: u32 = 2;
 
 /// An image that can't be built.
 #[derive(Debug, thiserror::Error)]
@@ -192,9 +192,9 @@ impl ImageStore {
     ) -> Result<Built, BuildError> {
         let name = || order.name.to_owned();
         let workspace = self.workspace()?;
-        let rootfs = |source| BuildError::Rootfs { name: name(), source };
+        let failed = |source| BuildError::Rootfs { name: name(), source };
         let mut root = match Request::of(order.recipe, &sources.architecture) {
-            None => Rootfs::scratch().map_err(rootfs)?,
+            None => Rootfs::scratch().map_err(failed)?,
             Some(request) => {
                 let entry = lock.entry(&request);
                 let reason = || Unlocked::NoEntry(request.clone());
@@ -202,7 +202,9 @@ impl ImageStore {
                     entry.ok_or_else(|| BuildError::Unlocked { name: name(), reason: reason() })?;
                 let paths = fetch(&request, entry, sources, progress)?;
                 let packages = unpack::unpack(entry, &paths, workspace.path(), progress)?;
-                Rootfs::debian(&packages).map_err(rootfs)?
+                let options =
+                    rootfs::Options::new(order.recipe, entry, &sources.architecture);
+                Rootfs::debian(&packages, &options).map_err(failed)?
             }
         };
         steps::apply(&mut root, order.recipe, order.stack, workspace.path())

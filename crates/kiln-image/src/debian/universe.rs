@@ -46,10 +46,11 @@ impl Universe {
         let runs = |p: &Package| {
             p.architecture == native || p.architecture == "all" || foreign.contains(&p.architecture)
         };
-        // The index of each architecture lists the packages of all: once is enough.
+        // The index of each architecture lists the packages for all: once is enough.
         let mut seen = BTreeSet::new();
         let mut first = |p: &Package| {
-            p.architecture != "all" || seen.insert((p.name.clone(), p.sha256, p.archive))
+            let version = p.version.as_str().to_owned();
+            p.architecture != "all" || seen.insert((p.name.clone(), version, p.archive))
         };
         universe.packages = packages.into_iter().filter(|p| runs(p) && first(p)).collect();
         for (position, package) in universe.packages.iter().enumerate() {

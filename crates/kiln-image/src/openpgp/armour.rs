@@ -36,7 +36,7 @@ pub(super) fn unpack<'a>(file: &'a [u8], kind: &str) -> Option<Cow<'a, [u8]>> {
 }
 
 /// Decodes base64 with padding (RFC 4648, section 4).
-pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;

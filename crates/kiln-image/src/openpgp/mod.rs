@@ -15,6 +15,8 @@ use crate::debian::date::show_day;
 
 use packet::Signature;
 
+pub(crate) use armour::decode_base64;
+
 pub use cleartext::{CleartextError, SignedText};
 pub use key::{Keyring, KeyringError};
 

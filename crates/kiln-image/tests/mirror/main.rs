@@ -54,6 +54,7 @@ impl World {
         let patience = Patience {
             attempts: 3,
             first_pause: Duration::from_millis(5),
+            longest_pause: Duration::from_secs(2),
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             whole: Duration::from_secs(20),

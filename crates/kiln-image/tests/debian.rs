@@ -1,0 +1,110 @@
+//! Real images from Debian's mirror: what their packages' scripts would do is covered.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use kiln_image::build::Order;
+use kiln_image::lock::{Lock, Sources};
+use kiln_image::progress::Event;
+use kiln_image::store::{ImageFiles, ImageStore};
+use kiln_model::spec::image::{Base, Recipe};
+
+fn recipe(suite: &str, packages: &[&str]) -> Recipe {
+    Recipe {
+        packages: packages.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
+        entrypoint: vec!["/bin/true".into()],
+        ..Recipe::on(Base::Debian { suite: suite.into() })
+    }
+}
+
+/// Whether the mirror can be used; says so where not.
+fn is_reachable(sources: &Sources, test: &str) -> bool {
+    let url = format!("{}/dists/bookworm/InRelease", sources.mirrors.main);
+    match sources.fetcher.fetch(&url, 4 << 20) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: {test}: {error}");
+            false
+        }
+    }
+}
+
+/// Locks and builds an image; what it is, and what was warned of.
+fn built(root: &Path, recipe: &Recipe, sources: &Sources) -> (ImageFiles, Vec<String>) {
+    let mut lock = Lock::default();
+    lock.update([recipe], sources, false, &()).unwrap();
+    let store = ImageStore::open(root).unwrap();
+    let order = Order { name: "image", recipe, stack: root };
+    let warnings = Mutex::new(Vec::new());
+    let progress = |event: Event<'_>| {
+        if let Event::Warning(warning) = event {
+            warnings.lock().unwrap().push(warning.to_owned());
+        }
+    };
+    let built = store.build(order, &lock, sources, &progress).unwrap();
+    (built.image, warnings.into_inner().unwrap())
+}
+
+/// Runs programs in the image, mounted in a mount namespace of its own.
+fn run(image: &ImageFiles, test: &str, script: &str) -> Option<String> {
+    let script = format!("mount -t erofs -o ro \"$0\" /mnt || exit 77; {script}");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", &script]).arg(&image.erofs);
+    match command.output() {
+        Err(error) => println!("skipped: {test}: unshare can't be run: {error}"),
+        Ok(output) if output.status.code() == Some(77) => {
+            println!("skipped: {test}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return Some(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+    }
+    None
+}
+
+#[test]
+fn usual_images_need_no_script() {
+    let test = "usual_images_need_no_script";
+    let root = tempfile::tempdir().unwrap();
+    let sources = Sources::of_root(root.path()).unwrap();
+    if !is_reachable(&sources, test) {
+        return;
+    }
+    for packages in [
+        &["nginx", "ca-certificates"][..],
+        &["postgresql-15"],
+        &["redis-server"],
+        &["python3-minimal"],
+    ] {
+        let (image, warnings) = built(root.path(), &recipe("bookworm", packages), &sources);
+        assert!(warnings.is_empty(), "{packages:?}: {warnings:#?}");
+        let script = match packages[0] {
+            "nginx" => {
+                "chroot /mnt /usr/sbin/nginx -v; ls -l /mnt/etc/nginx/sites-enabled/default; \
+                 test -e /mnt/etc/ssl/certs/4042bcee.0; stat -c %a:%U:%G /mnt/var/log/nginx"
+            }
+            "postgresql-15" => "chroot /mnt /usr/lib/postgresql/15/bin/postgres --version",
+            "redis-server" => "chroot /mnt /usr/bin/redis-server --version",
+            _ => "chroot /mnt /usr/bin/python3 -c 'import sys; print(sys.version)'",
+        };
+        run(&image, test, script);
+    }
+}
+
+/// Not a check: prints what is warned of. `KILN_SURVEY="bookworm:php-fpm trixie:git"`
+#[test]
+fn survey() {
+    let Ok(wanted) = std::env::var("KILN_SURVEY") else { return };
+    let root = tempfile::tempdir().unwrap();
+    let sources = Sources::of_root(root.path()).unwrap();
+    for word in wanted.split(' ') {
+        let (suite, packages) = word.split_once(':').unwrap();
+        let packages: Vec<&str> = packages.split(',').collect();
+        let (image, warnings) = built(root.path(), &recipe(suite, &packages), &sources);
+        println!("== {word}: {} bytes", image.size_bytes);
+        warnings.iter().for_each(|warning| println!("   {warning}"));
+    }
+}
