@@ -33,7 +33,7 @@ use kiln_model::trust::Demands;
 use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
-pub use images::ImageProgress;
+pub use images::{ImageProgress, Upgrade};
 pub use room::NoMemory;
 
 /// Which stack, and what is said about it from outside.

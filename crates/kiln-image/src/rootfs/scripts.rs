@@ -16,12 +16,18 @@ pub(super) const INFO_DIRECTORY: &str = "var/lib/dpkg/info";
 
 /// Packages whose scripts do things that an image has no use for, although they look as if they
 /// had one: this was found by reading them.
-const NEEDLESS: [(&str, &str); 3] = [
+const NEEDLESS: [(&str, &str); 6] = [
     // Accounts and directories that each image gets: `accounts`, `layout`.
     ("base-passwd", "postinst"),
     ("base-files", "postinst"),
+    // The bundle and the links: `certificates`.
+    ("ca-certificates", "postinst"),
     // The keystore that it fills with a program in Java: `certificates::java`.
     ("ca-certificates-java", "postinst"),
+    // Guards of an upgrade, and of a move from one directory to another.
+    ("libc6", "preinst"),
+    // The languages that a person has chosen, which by default are none.
+    ("locales", "postinst"),
 ];
 
 /// A maintainer script that is to be run, with all that dpkg would give it. Its files are in the

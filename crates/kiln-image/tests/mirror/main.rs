@@ -4,8 +4,10 @@ mod archive;
 mod full_disk;
 mod hostile;
 mod keys;
+mod requests;
 mod server;
 mod signer;
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -240,7 +242,7 @@ fn a_key_that_has_ended_signs_nothing() {
     let mut world = World::new();
     world.signer = Signer::new().expiring_after(1000);
     publish(&world.server, &world.signer, &packages());
-    assert_shown(&*world.lock(&["app"]).unwrap_err(), "whose validity has ended");
+    assert_shown(&*world.lock(&["app"]).unwrap_err(), "a key that expired on 2025-01-01");
 }
 
 #[test]

@@ -35,7 +35,7 @@ const TESTS: &[&str] = &[
 ];
 const TEXTS: &[&str] = &[
     "echo", "printf", "cat", "grep", "egrep", "fgrep", "sed", "basename", "dirname", "readlink",
-    "sort", "uniq", "head", "tail", "tr", "cut", "tee", "xargs",
+    "sort", "uniq", "head", "tail", "tr", "cut", "tee", "xargs", "uname", "stat",
 ];
 const FILES: &[&str] = &[
     "mkdir", "install", "chown", "chgrp", "chmod", "ln", "touch", "rm", "rmdir", "cp", "mv", "find",
@@ -44,6 +44,7 @@ const FILES: &[&str] = &[
 const TOOLS: &[&str] = &[
     "adduser", "addgroup", "useradd", "groupadd", "usermod", "gpasswd", "update-alternatives",
     "dpkg-statoverride", "dpkg-divert", "ucf", "db_get", "add-shell",
+    "a2enmod", "a2enconf", "a2ensite", "sh", "bash", "dash",
 ];
 
 /// Commands that bear on a running system, on data that an instance has and an image has not, or on
@@ -54,7 +55,7 @@ const ELSEWHERE: &[&str] = &[
     "deb-systemd-invoke", "systemd-tmpfiles", "systemd-sysusers", "systemd-machine-id-setup",
     "systemd-hwdb", "udevadm", "modprobe", "depmod", "sysctl", "kill", "killall", "pkill",
     "start-stop-daemon", "update-initramfs", "update-grub", "telinit", "logger", "wall", "sleep",
-    "sync", "wait", "setcap", "update-binfmts", "apparmor_parser", "restorecon", "chcon",
+    "sync", "wait", "setcap", "getcap", "update-binfmts", "runit-helper", "apparmor_parser", "restorecon", "chcon",
     "semanage", "dbus-send", "stty", "clear", "nice", "ionice",
     // The shell itself.
     "umask", "ulimit", "trap", "alias", "cd", "pushd", "popd", "exec",
@@ -71,10 +72,11 @@ const ELSEWHERE: &[&str] = &[
     "update-mime", "update-mime-database", "update-desktop-database", "gtk-update-icon-cache",
     "update-icon-caches", "glib-compile-schemas", "gio-querymodules",
     "gdk-pixbuf-query-loaders", "update-fonts-dir", "update-fonts-scale", "update-fonts-alias",
-    "php_invoke", "phpenmod", "phpquery", "pam-auth-update", "update-gconf-defaults", "locale-gen",
+    "php_invoke", "phpenmod", "phpquery", "pam-auth-update", "update-gconf-defaults", "locale-gen", "update-locale",
     "update-python-modules", "iconvconfig", "pwconv", "grpconv", "shadowconfig", "update-passwd",
     // Data of a server, which belongs to an instance: clusters, tables, keys, host names.
-    "pg_createcluster", "pg_updatedicts", "pg_checksystem", "pg_updateaptconfig",
+    "pg_createcluster", "pg_updatedicts", "pg_checksystem", "pg_updateaptconfig", "pg_lsclusters",
+    "pg_conftool",
     "mysql_install_db", "mariadb-install-db", "mariadbd", "mysqld", "make-ssl-cert", "ssh-keygen",
     "newaliases", "postmap", "hostname", "dbus-uuidgen",
 ];
@@ -87,7 +89,7 @@ const ABSENT: &[&str] = &[
 ];
 
 const OPAQUE: &[&str] = &[
-    "awk", "mawk", "gawk", "date", "uname", "stat", "md5sum", "sha1sum", "sha256sum", "wc", "df",
+    "awk", "mawk", "gawk", "date", "md5sum", "sha1sum", "sha256sum", "wc", "df",
     "du", "cmp", "diff", "comm", "nproc", "getconf", "locale", "ldd", "seq", "whoami", "arch",
     "mount", "env", "realpath", "perl", "python3", "rev", "tac", "paste", "fold", "od", "hexdump",
     "java",

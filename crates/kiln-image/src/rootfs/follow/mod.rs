@@ -467,6 +467,23 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// Follows another script of the image, as a program of its own.
+    fn follow_file(&mut self, path: &str, words: &[Value]) -> Option<Status> {
+        let text = self.read(path)?;
+        let first = text.lines().next().filter(|first| first.starts_with("#!"))?;
+        if !(first.contains("/sh") || first.contains("/bash")) || self.calls >= MAX_CALLS {
+            return None;
+        }
+        let command = parser::parse(&text).ok()?;
+        let (variables, functions) = (self.variables.clone(), self.functions.clone());
+        let flow = self.call_function(&command, words);
+        (self.variables, self.functions) = (variables, functions);
+        Some(match flow {
+            Flow::Next(status) | Flow::Return(status) => status,
+            Flow::Break | Flow::Continue | Flow::Exit => Status::Yes,
+        })
+    }
+
     fn command(&mut self, name: &str, words: &[Value]) -> Status {
         let base = name.rsplit('/').next().unwrap_or(name);
         match known::role(base) {
@@ -481,6 +498,11 @@ impl<'a> Follower<'a> {
                 Status::Unknown
             }
             Role::Unknown => {
+                if name.starts_with('/')
+                    && let Some(status) = self.follow_file(name, words)
+                {
+                    return status;
+                }
                 self.miss(base);
                 self.print_unknown();
                 Status::Unknown

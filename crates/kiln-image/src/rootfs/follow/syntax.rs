@@ -81,7 +81,7 @@ impl Command {
                 {
                     visit(name);
                 } else if !words.is_empty() {
-                    visit("$");
+                    visit("a command whose name is not known before");
                 }
             }
             Self::List(all) | Self::Pipe(all) => all.iter().for_each(|c| c.each_name(visit)),

@@ -120,6 +120,8 @@ fn what_is_not_known_is_named() {
         ("/usr/lib/app/setup", vec!["setup"]),
         ("if [ \"$(date +%s)\" -gt 5 ]; then mkdir /etc/x; fi", vec!["mkdir"]),
         ("chown $(stat -c %U /etc) /etc", vec!["chown"]),
+        ("mkdir -m $(stat -L -c %a /etc) /etc/x && sh -c 'touch /etc/x/y'", vec![]),
+        ("for p in a:b; do touch /etc/$(echo $p | cut -d: -f2 | tr b c); done", vec![]),
         ("date > /etc/stamp", vec!["what writes /etc/stamp"]),
         (". /usr/share/nothing", vec!["/usr/share/nothing"]),
         ("while true; do true; done", vec!["a loop that does not end"]),

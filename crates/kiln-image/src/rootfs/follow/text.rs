@@ -36,6 +36,10 @@ impl Follower<'_> {
                 lines.iter().for_each(|line| self.print(&format!("{line}\n")));
             }
             "xargs" => return self.apply_to_input(&words),
+            "cut" => return self.cut(&words),
+            "tr" => return self.translate(&words),
+            "stat" => return self.state_of(&words),
+            "uname" if words == ["-s"] || words.is_empty() => self.print("Linux\n"),
             "tee" => {
                 self.miss("tee");
                 return Status::Unknown;
@@ -188,6 +192,81 @@ impl Follower<'_> {
         }
     }
 
+    /// `cut -d C -f N`
+    fn cut(&mut self, words: &[String]) -> Status {
+        let value = |letter: char| {
+            let at = words.iter().position(|word| word.starts_with(&format!("-{letter}")))?;
+            let rest = &words[at][2..];
+            if rest.is_empty() { words.get(at + 1).cloned() } else { Some(rest.to_owned()) }
+        };
+        let mark = value('d').unwrap_or_else(|| "\t".to_owned());
+        let field = value('f').and_then(|field| field.parse::<usize>().ok()).filter(|f| *f > 0);
+        let known = field.zip(self.input.clone().unwrap_or(Some(String::new())));
+        let Some((field, text)) = known else {
+            self.print_unknown();
+            return Status::Unknown;
+        };
+        for line in text.lines() {
+            let part = match line.contains(&mark) {
+                true => line.split(mark.as_str()).nth(field - 1).unwrap_or_default(),
+                false => line,
+            };
+            self.print(&format!("{part}\n"));
+        }
+        Status::Yes
+    }
+
+    /// `tr` of one letter to another, of letters to the other case, and without some.
+    fn translate(&mut self, words: &[String]) -> Status {
+        let text = self.input.clone().unwrap_or(Some(String::new()));
+        let letters = |text: &str| text.replace("\\n", "\n").replace("\\t", "\t");
+        let words: Vec<String> = words.iter().map(|word| letters(word)).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let plain = |set: &str| !set.contains(['-', '[', '\\']);
+        let changed = text.and_then(|text| match words[..] {
+            ["A-Z" | "[:upper:]" | "[A-Z]", "a-z" | "[:lower:]" | "[a-z]"] => {
+                Some(text.to_ascii_lowercase())
+            }
+            ["a-z" | "[:lower:]", "A-Z" | "[:upper:]"] => Some(text.to_ascii_uppercase()),
+            ["-d", set] if plain(set) => Some(text.replace(|c| set.contains(c), "")),
+            [from, to] if plain(from) && plain(to) && from.len() == 1 && to.len() == 1 => {
+                Some(text.replace(from, to))
+            }
+            _ => None,
+        });
+        match changed {
+            Some(text) => {
+                self.print(&text);
+                Status::Yes
+            }
+            None => {
+                self.print_unknown();
+                Status::Unknown
+            }
+        }
+    }
+
+    /// `stat -c FORMAT PATH` with the mode and the owners as numbers.
+    fn state_of(&mut self, words: &[String]) -> Status {
+        let format = words.iter().position(|word| word == "-c").and_then(|at| words.get(at + 1));
+        let path = words.last().filter(|path| Some(*path) != format);
+        let inode = path.and_then(|path| self.scene.tree.resolve(path).ok());
+        let Some((format, metadata)) = format.zip(inode.map(crate::tree::Inode::metadata)) else {
+            self.print_unknown();
+            return Status::Unknown;
+        };
+        let text = format
+            .replace("%a", &format!("{:o}", metadata.mode))
+            .replace("%u", &metadata.uid.to_string())
+            .replace("%g", &metadata.gid.to_string());
+        if text.contains('%') {
+            self.print_unknown();
+            return Status::Unknown;
+        }
+        self.print(&format!("{text}\n"));
+        Status::Yes
+    }
+
     fn part_of_path(&mut self, name: &str, words: &[String]) -> Status {
         let Some(path) = words.iter().find(|word| !word.starts_with('-')) else {
             return Status::No;
@@ -247,6 +326,7 @@ impl Follower<'_> {
 enum Edit {
     Substitute { regex: Regex, with: String, all: bool },
     Delete(Regex),
+    Keep(Regex),
     Print(Regex),
 }
 
@@ -277,6 +357,7 @@ impl Edit {
         match (&parts[..], parts.last().map(String::as_str)) {
             ([pattern, _], Some("d")) => Some(Self::Delete(regex(pattern)?)),
             ([pattern, _], Some("p")) => Some(Self::Print(regex(pattern)?)),
+            ([pattern, _], Some("!d")) => Some(Self::Keep(regex(pattern)?)),
             _ => None,
         }
     }
@@ -312,11 +393,12 @@ fn edited(line: &str, edits: &[Edit], quiet: bool) -> Option<String> {
                 line = regex.replacen(&line, count, with.as_str()).into_owned();
             }
             Edit::Delete(regex) if regex.is_match(&line) => return None,
+            Edit::Keep(regex) if !regex.is_match(&line) => return None,
             Edit::Print(regex) if regex.is_match(&line) => {
                 printed.push_str(&line);
                 printed.push('\n');
             }
-            Edit::Delete(_) | Edit::Print(_) => {}
+            Edit::Delete(_) | Edit::Keep(_) | Edit::Print(_) => {}
         }
     }
     if !quiet {

@@ -22,6 +22,8 @@ impl Follower<'_> {
             "dpkg-statoverride" => self.override_owner(&words),
             "ucf" => self.configuration(&words),
             "add-shell" => self.add_shells(&words),
+            "a2enmod" | "a2enconf" | "a2ensite" => self.enable(name, &words),
+            "sh" | "bash" | "dash" => self.shell(&words),
             _ => self.account(name, &words),
         }
     }
@@ -100,6 +102,49 @@ impl Follower<'_> {
             let _ = self.scene.tree.make_directories(directory, &Metadata::new(0o755));
         }
         self.put(place, Inode::file(Metadata::new(mode), content))
+    }
+
+    /// `sh -c TEXT`, `sh FILE`.
+    fn shell(&mut self, words: &[String]) -> Status {
+        let mut words = words.iter().skip_while(|word| word.starts_with('-') && *word != "-c");
+        let Some(first) = words.next() else { return Status::Yes };
+        let rest: Vec<Value> = words.cloned().map(Some).collect();
+        if first == "-c" {
+            return match rest.first() {
+                Some(_) => self.test("eval", &rest[..1]),
+                None => Status::No,
+            };
+        }
+        self.command(first, &rest)
+    }
+
+    /// Makes the links by which Apache reads a part of its configuration, as a2enmod(8) does.
+    fn enable(&mut self, name: &str, words: &[String]) -> Status {
+        let (kind, suffixes): (&str, &[&str]) = match name {
+            "a2enmod" => ("mods", &["load", "conf"]),
+            "a2enconf" => ("conf", &["conf"]),
+            _ => ("sites", &["conf"]),
+        };
+        let mut status = Status::Yes;
+        for name in words.iter().filter(|word| !word.starts_with('-')) {
+            let mut found = false;
+            for suffix in suffixes {
+                let source = format!("{kind}-available/{name}.{suffix}");
+                let place = format!("/etc/apache2/{kind}-enabled/{name}.{suffix}");
+                if self.scene.tree.resolve(format!("/etc/apache2/{source}")).is_err() {
+                    continue;
+                }
+                found = true;
+                if self.scene.tree.get(&place).is_none() {
+                    let target = format!("../{source}");
+                    self.put(&place, Inode::symlink(Metadata::new(0o777), target));
+                }
+            }
+            if !found {
+                status = Status::No;
+            }
+        }
+        status
     }
 
     /// Adds to the list of shells.
