@@ -197,13 +197,12 @@ impl ImageStore {
             None => Rootfs::scratch().map_err(failed)?,
             Some(request) => {
                 let entry = lock.entry(&request);
-                let reason = || Unlocked::NoEntry(request.clone());
+                let reason = || Unlocked::NoEntry(Box::new(request.clone()));
                 let entry =
                     entry.ok_or_else(|| BuildError::Unlocked { name: name(), reason: reason() })?;
                 let paths = fetch(&request, entry, sources, progress)?;
                 let packages = unpack::unpack(entry, &paths, workspace.path(), progress)?;
-                let options =
-                    rootfs::Options::new(order.recipe, entry, &sources.architecture);
+                let options = rootfs::Options::new(order.recipe, entry, &sources.architecture);
                 Rootfs::debian(&packages, &options).map_err(failed)?
             }
         };

@@ -48,7 +48,9 @@ pub enum ArchiveError {
     #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The suite does not exist on the mirror.
-    #[error("there is no suite {archive}; check the name and the mirror, which may have dropped it")]
+    #[error(
+        "there is no suite {archive}; check the name and the mirror, which may have dropped it"
+    )]
     NoSuite {
         /// The archive.
         archive: Box<ArchiveSource>,
@@ -345,7 +347,9 @@ pub fn read_indexes(
         let read = parse_index(&text, *archive);
         let mut read = read.map_err(|source| ArchiveError::Index { url, source })?;
         let last_resort = releases[*archive].is_last_resort();
-        read.iter_mut().for_each(|package| package.last_resort = last_resort);
+        for package in &mut read {
+            package.last_resort = last_resort;
+        }
         packages.extend(read);
     }
     Ok(packages)

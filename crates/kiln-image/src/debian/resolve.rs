@@ -149,8 +149,13 @@ pub fn resolve_wish(universe: &Universe, wish: Wish<'_>) -> Result<Found, Resolv
     for text in wish.packages {
         state.ask(Dependency(vec![read_request(universe, text)?]), None);
     }
-    let search =
-        |keep_tools, bound| Search { universe, keep_tools, bound, attempts: 0, first_failure: None };
+    let search = |keep_tools, bound| Search {
+        universe,
+        keep_tools,
+        bound,
+        attempts: 0,
+        first_failure: None,
+    };
     let mut state = search(wish.keep_tools, MAX_ATTEMPTS).run(state)?;
     if wish.recommends {
         state = add_recommended(universe, state, wish.keep_tools)?;

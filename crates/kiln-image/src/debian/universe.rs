@@ -70,16 +70,15 @@ impl Universe {
     fn sort(&mut self) {
         let (all, native) = (&self.packages, self.native.as_str());
         let rank = |p: usize| {
-            let foreign = !matches!(all[p].architecture.as_str(), "all")
-                && all[p].architecture != native;
+            let foreign =
+                !matches!(all[p].architecture.as_str(), "all") && all[p].architecture != native;
             (all[p].last_resort, foreign)
         };
         for positions in self.by_name.values_mut() {
             positions.sort_by_key(|&p| (rank(p), Reverse(&all[p].version), all[p].archive));
         }
         for providers in self.providers.values_mut() {
-            let key =
-                |p: usize| (rank(p), all[p].priority, &all[p].name, Reverse(&all[p].version));
+            let key = |p: usize| (rank(p), all[p].priority, &all[p].name, Reverse(&all[p].version));
             providers.sort_by(|a, b| key(a.0).cmp(&key(b.0)));
         }
     }
@@ -100,9 +99,8 @@ impl Universe {
     /// The newest version of each package without which no full system is.
     pub fn essential(&self) -> Vec<usize> {
         let newest = self.by_name.values().filter_map(|positions| positions.first().copied());
-        let is_essential = |p: &usize| {
-            self.packages[*p].essential && self.architecture(*p) == self.native
-        };
+        let is_essential =
+            |p: &usize| self.packages[*p].essential && self.architecture(*p) == self.native;
         newest.filter(is_essential).collect()
     }
 

@@ -33,7 +33,10 @@ enum Outcome {
     /// It can help to try again.
     Again(Box<dyn std::error::Error + Send + Sync>),
     /// The server failed; it can help to try again, after the time that it asks for.
-    Failing { status: u16, wait: Option<Duration> },
+    Failing {
+        status: u16,
+        wait: Option<Duration>,
+    },
     Failed(FetchError),
 }
 

@@ -94,7 +94,7 @@ pub enum Unlocked {
     /// There is no lock yet.
     NoLock,
     /// The lock has no entry for this request.
-    NoEntry(Request),
+    NoEntry(Box<Request>),
 }
 
 impl fmt::Display for Unlocked {
@@ -139,7 +139,7 @@ impl Lock {
             Some(request) => match self.entries.get(&request) {
                 Some(entry) => entry,
                 None if self.entries.is_empty() => return Err(Unlocked::NoLock),
-                None => return Err(Unlocked::NoEntry(request)),
+                None => return Err(Unlocked::NoEntry(Box::new(request))),
             },
         };
         // Names, versions and digests are strings, which always encode.

@@ -102,7 +102,11 @@ impl fmt::Display for Request {
         }
         if self.pockets != default_pockets() {
             let names: Vec<&str> = self.pockets.iter().map(|pocket| name_of(*pocket)).collect();
-            write!(f, ", pockets {}", if names.is_empty() { "none".into() } else { names.join(", ") })?;
+            write!(
+                f,
+                ", pockets {}",
+                if names.is_empty() { "none".into() } else { names.join(", ") }
+            )?;
         }
         for repository in &self.repositories {
             write!(f, ", repository {}", repository.name)?;

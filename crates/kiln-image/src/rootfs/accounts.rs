@@ -140,6 +140,13 @@ pub(super) struct Declared<'a> {
     pub(super) group: Option<&'a str>,
 }
 
+/// What comes of a command about accounts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// The home directory that is to be made, and whose it is.
+    pub(super) home: Option<(String, String)>,
+}
+
 impl Accounts {
     /// `root` and `nobody`, for images that start from nothing.
     pub fn minimal() -> Self {
@@ -270,13 +277,8 @@ impl Accounts {
     }
 
     /// Does what a maintainer script does by `adduser`, `useradd`, `addgroup`, `groupadd`,
-    /// `usermod` or `gpasswd`. None where that is not understood; else the home directory that is
-    /// to be made, and whose it is.
-    pub(super) fn declare(
-        &mut self,
-        command: &str,
-        words: &[String],
-    ) -> Option<Option<(String, String)>> {
+    /// `usermod` or `gpasswd`. None where that is not understood.
+    pub(super) fn declare(&mut self, command: &str, words: &[String]) -> Option<Done> {
         let (options, names) = read_options(words);
         let option = |names: &[&str]| {
             names.iter().find_map(|name| options.get(name).copied().filter(|v| !v.is_empty()))
@@ -304,7 +306,7 @@ impl Accounts {
                     _ => has(&["m", "create-home"]),
                 };
                 let home = home.filter(|home| wanted && added && *home != NO_HOME);
-                return Some(home.map(|home| (home.to_owned(), name.to_owned())));
+                return Some(Done { home: home.map(|home| (home.to_owned(), name.to_owned())) });
             }
             ("addgroup" | "groupadd", _) => {
                 self.declare_group(name, id(&["gid", "g"]));
@@ -316,7 +318,7 @@ impl Accounts {
             ("usermod", _) => self.declare_changes(name, &options)?,
             _ => return None,
         }
-        Some(None)
+        Some(Done::default())
     }
 
     /// Takes in what stands in `/etc/passwd` and `/etc/group` after scripts have run. Lines that
@@ -401,8 +403,7 @@ impl Accounts {
                 self.members.get(name).into_iter().flatten().map(String::as_str).collect();
             members.join(",")
         };
-        let line =
-            |(name, gid): (&String, &u32)| format!("{name}:x:{gid}:{}\n", members(name));
+        let line = |(name, gid): (&String, &u32)| format!("{name}:x:{gid}:{}\n", members(name));
         groups.into_iter().map(line).collect()
     }
 }
@@ -454,7 +455,7 @@ mod tests {
         let mut accounts = Accounts::debian();
         let command = words("--system --home /var/lib/redis --quiet --group redis");
         let made = accounts.declare("adduser", &command).unwrap();
-        assert_eq!(made, Some(("/var/lib/redis".to_owned(), "redis".to_owned())));
+        assert_eq!(made.home, Some(("/var/lib/redis".to_owned(), "redis".to_owned())));
         let (uid, gid) = accounts.resolve("redis").unwrap();
         assert!(SYSTEM_IDS.contains(&uid) && uid == gid);
         assert!(accounts.passwd().contains(&format!("redis:x:{uid}:{uid}:redis:/var/lib/redis:")));

@@ -56,10 +56,13 @@ impl Alternatives {
                 .flat_map(|offer| &offer.links[1..])
                 .map(|(link, name, _)| (name.as_str(), link.as_str()))
                 .collect();
-            slaves.iter().for_each(|(name, link)| text += &format!("{name}\n{link}\n"));
+            for (name, link) in &slaves {
+                text.extend([*name, "\n", *link, "\n"]);
+            }
             text.push('\n');
             for offer in offers.iter().filter(|offer| tree.resolve(&offer.links[0].2).is_ok()) {
-                text += &format!("{}\n{}\n", offer.links[0].2, offer.priority);
+                text.extend([offer.links[0].2.as_str(), "\n"]);
+                text.extend([offer.priority.to_string(), "\n".to_owned()]);
                 for slave in slaves.keys() {
                     let found = offer.links[1..].iter().find(|(_, name, _)| name == slave);
                     text += found.map_or("", |(_, _, target)| target);

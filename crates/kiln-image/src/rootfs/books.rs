@@ -41,7 +41,8 @@ pub(super) fn architectures(
     options: &Options,
 ) -> Result<(), TreeError> {
     let mut foreign: Vec<&str> = packages.iter().map(|p| p.architecture.as_str()).collect();
-    foreign.retain(|architecture| !["all", options.architecture.as_str(), ""].contains(architecture));
+    foreign
+        .retain(|architecture| !["all", options.architecture.as_str(), ""].contains(architecture));
     foreign.sort_unstable();
     foreign.dedup();
     if foreign.is_empty() {

@@ -44,8 +44,13 @@ pub(super) fn lines(tree: &Tree, directories: &[&str]) -> Result<Vec<Vec<String>
     for directory in directories {
         texts.extend(text_files(tree, directory)?);
     }
-    texts.retain(|name, _| name.ends_with(".conf"));
+    texts.retain(|name, _| is_conf(name));
     Ok(texts.values().flat_map(|text| text.lines().filter_map(fields)).collect())
+}
+
+/// Whether a file counts: its name ends with `.conf`, in these letters.
+pub(super) fn is_conf(name: &str) -> bool {
+    name.strip_suffix(".conf").is_some()
 }
 
 /// The text files right in a directory, by name. Bytes that are no text are replaced.

@@ -38,7 +38,8 @@ impl Diversions {
             self.0.remove(&merged(path));
             return;
         }
-        let (from, to) = (path.to_owned(), to.map_or_else(|| format!("{path}.distrib"), str::to_owned));
+        let (from, to) =
+            (path.to_owned(), to.map_or_else(|| format!("{path}.distrib"), str::to_owned));
         let plain = |path: &str| path.starts_with('/') && !path.split('/').any(|part| part == "..");
         if plain(&from) && plain(&to) {
             let package = owner.to_owned();

@@ -24,8 +24,11 @@ pub(super) fn configure_order(packages: &[Package<'_>]) -> Vec<usize> {
         (early, package.field("essential") != "yes", package.name, &package.architecture)
     };
     roots.sort_by(|a, b| rank(*a).cmp(&rank(*b)));
-    let mut order = Order { packages, by_name: &by_name, seen: vec![false; roots.len()], done: vec![] };
-    roots.into_iter().for_each(|root| order.visit(root));
+    let mut order =
+        Order { packages, by_name: &by_name, seen: vec![false; roots.len()], done: vec![] };
+    for root in roots {
+        order.visit(root);
+    }
     order.done
 }
 

@@ -164,7 +164,10 @@ fn adjust(
     {
         metadata.gid = gid;
     }
-    if tree.get(&line.path).is_some_and(|inode| matches!(inode.kind(), crate::tree::Kind::Symlink(_))) {
+    if tree
+        .get(&line.path)
+        .is_some_and(|inode| matches!(inode.kind(), crate::tree::Kind::Symlink(_)))
+    {
         return Ok(());
     }
     tree.set_metadata(&line.path, metadata)

@@ -10,7 +10,7 @@ struct Cache {
     directory: &'static str,
     suffix: &'static str,
     /// The cache, below the directory or its parent.
-    cache: &'static str,
+    file: &'static str,
     missing: &'static str,
     command: &'static str,
 }
@@ -19,21 +19,21 @@ const CACHES: [Cache; 3] = [
     Cache {
         directory: "usr/share/glib-2.0/schemas",
         suffix: ".gschema.xml",
-        cache: "gschemas.compiled",
+        file: "gschemas.compiled",
         missing: "programs that keep settings with GLib end at once",
         command: "glib-compile-schemas",
     },
     Cache {
         directory: "usr/share/mime/packages",
         suffix: ".xml",
-        cache: "../mime.cache",
+        file: "../mime.cache",
         missing: "types of files are not known by their names",
         command: "update-mime-database",
     },
     Cache {
         directory: "usr/lib/*/gdk-pixbuf-2.0/2.10.0/loaders",
         suffix: ".so",
-        cache: "../loaders.cache",
+        file: "../loaders.cache",
         missing: "GdkPixbuf reads few kinds of pictures",
         command: "gdk-pixbuf-query-loaders",
     },
@@ -44,8 +44,8 @@ pub(super) fn warnings(tree: &Tree) -> Vec<String> {
     let mut warnings = Vec::new();
     for cache in CACHES {
         for directory in directories(tree, cache.directory) {
-            let path = match cache.cache.strip_prefix("../") {
-                None => format!("{directory}/{}", cache.cache),
+            let path = match cache.file.strip_prefix("../") {
+                None => format!("{directory}/{}", cache.file),
                 Some(name) => {
                     let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
                     format!("{parent}/{name}")
@@ -89,8 +89,11 @@ pub(super) fn php_modules(tree: &mut Tree) -> Result<(), RootfsError> {
         let modules = conf::text_files(tree, &format!("etc/php/{version}/mods-available"))?;
         for way in names_in(tree, &format!("usr/lib/php/{version}/sapi")) {
             let directory = format!("etc/php/{version}/{way}/conf.d");
-            for (name, text) in modules.iter().filter(|(name, _)| name.ends_with(".ini")) {
-                let priority = text.lines().find_map(|line| line.trim().strip_prefix("; priority="));
+            for (name, text) in
+                modules.iter().filter(|(name, _)| name.strip_suffix(".ini").is_some())
+            {
+                let priority =
+                    text.lines().find_map(|line| line.trim().strip_prefix("; priority="));
                 let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
                 let priority = priority.map(str::trim).filter(digits).unwrap_or(USUAL_PRIORITY);
                 tree.make_directories(&directory, &Metadata::new(0o755))?;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use kiln_image::lock::{Lock, LockedPackage, PackageChange, Request, ResolveRequestError};
 use kiln_image::debian::suite::native_architecture;
+use kiln_image::lock::{Lock, LockedPackage, PackageChange, Request, ResolveRequestError};
 use kiln_model::spec::image::{Keep, Pocket, Recipe, Repository, Scripts};
 
 use crate::archive::{TestPackage, VALID_UNTIL, publish, publish_suite};
@@ -118,7 +118,13 @@ fn copy(world: &World, path: &str, directory: &std::path::Path) {
 fn pockets_are_those_that_are_named() {
     let world = World::with_app();
     let fixed = [TestPackage::of_version("lib", "1.0-1+deb1", "Source: libs (1.0-1+deb1)")];
-    publish_suite(&world.server, &world.signer, ("/security", "test-security"), &fixed, VALID_UNTIL);
+    publish_suite(
+        &world.server,
+        &world.signer,
+        ("/security", "test-security"),
+        &fixed,
+        VALID_UNTIL,
+    );
     let backported = [
         TestPackage::of_version("app", "9~bpo1", ""),
         TestPackage::of_version("only-there", "1~bpo1", "Depends: app (>= 9~bpo1)"),
@@ -149,7 +155,13 @@ fn a_moved_lock_tells_what_has_changed() {
     let all = [TestPackage::new("base-files", ""), app, TestPackage::new("new", "")];
     publish(&world.server, &world.signer, &all);
     let fixed = [TestPackage::of_version("new", "1.1", "Source: news (1.1)")];
-    publish_suite(&world.server, &world.signer, ("/security", "test-security"), &fixed, VALID_UNTIL);
+    publish_suite(
+        &world.server,
+        &world.signer,
+        ("/security", "test-security"),
+        &fixed,
+        VALID_UNTIL,
+    );
     let mut after = before.clone();
     after.update([&wanted], &world.sources(), false, &()).unwrap();
     assert_eq!(after, before, "a lock stays until it is moved");

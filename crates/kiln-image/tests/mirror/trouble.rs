@@ -49,11 +49,11 @@ fn what_does_not_fit_behind_a_partial_file_comes_anew() {
     let lock = world.lock(&["app"]).unwrap();
     let right = packages().into_iter().find(|package| package.name == "app").unwrap().deb;
     // An earlier run was cut; meanwhile the server has a shorter file, then the right one.
-    world.server.set_mood(PACKAGE, Mood::Cut(200), 9);
+    world.server.set_mood(PACKAGE, Mood::Cut(30), 9);
     assert!(world.build(&["app"], &lock).is_err());
-    world.server.put(PACKAGE, right[..100].to_vec());
+    world.server.put(PACKAGE, right[..50].to_vec());
     world.server.set_mood(PACKAGE, Mood::Cut(0), 0);
-    assert_shown(&world.build(&["app"], &lock).unwrap_err(), "has 100 bytes, but");
+    assert_shown(&world.build(&["app"], &lock).unwrap_err(), "has 50 bytes, but");
     world.server.put(PACKAGE, right);
     world.build(&["app"], &lock).unwrap();
 }

@@ -1,4 +1,4 @@
-//! The subject of a certificate in the form that OpenSSL hashes (X509_NAME_hash(3)): each string
+//! The subject of a certificate in the form that OpenSSL hashes (`X509_NAME_hash`): each string
 //! as UTF-8 in lower case, without space around it and with single spaces inside.
 
 /// The element at the start of some DER: its tag, its content, and what follows it.

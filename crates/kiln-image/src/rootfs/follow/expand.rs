@@ -90,8 +90,7 @@ impl Follower<'_> {
                 }
             }
             let plain = pieces.iter().all(|piece| matches!(piece, Piece::Letter(_)));
-            let paths =
-                if plain { Vec::new() } else { pattern::paths(self.scene.tree, &pieces) };
+            let paths = if plain { Vec::new() } else { pattern::paths(self.scene.tree, &pieces) };
             if paths.is_empty() {
                 fields.push(Some(parts.into_iter().map(|part| part.text).collect()));
             } else {
@@ -153,7 +152,9 @@ impl Follower<'_> {
             "-" => Some(String::new()),
             "0" => Some(format!("/var/lib/dpkg/info/{}.{}", self.script.package, self.script.name)),
             _ => match name.parse::<usize>() {
-                Ok(number) => self.arguments.get(number - 1).cloned().unwrap_or(Some(String::new())),
+                Ok(number) => {
+                    self.arguments.get(number - 1).cloned().unwrap_or(Some(String::new()))
+                }
                 Err(_) => self.variables.get(name).cloned().unwrap_or(Some(String::new())),
             },
         }

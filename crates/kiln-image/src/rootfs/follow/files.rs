@@ -4,8 +4,7 @@ use super::{Follower, Status, Value, pattern};
 use crate::tree::{Inode, Kind, Metadata, Tree};
 
 /// Places whose content an instance brings: what scripts put there is nothing of an image.
-const FLEETING: [&str; 7] =
-    ["/run", "/var/run", "/var/lock", "/tmp", "/var/tmp", "/dev", "/proc"];
+const FLEETING: [&str; 7] = ["/run", "/var/run", "/var/lock", "/tmp", "/var/tmp", "/dev", "/proc"];
 const SYSTEM: &str = "/sys";
 
 /// Whether a path is below a place whose content an instance brings.
@@ -144,8 +143,9 @@ impl Follower<'_> {
         let metadata = Metadata::new(mode).owned_by(uid, gid);
         if split.has('d') {
             for path in split.operands.iter().filter(|path| !is_fleeting(path)) {
-                let made = self.scene.tree.make_directories(path, &Metadata::new(0o755));
-                if made.is_err() || self.scene.tree.set_metadata(path, metadata.clone()).is_err() {
+                let parents = self.scene.tree.make_directories(path, &Metadata::new(0o755));
+                if parents.is_err() || self.scene.tree.set_metadata(path, metadata.clone()).is_err()
+                {
                     return Status::No;
                 }
             }
@@ -180,7 +180,8 @@ impl Follower<'_> {
         // A mode may begin like an option: `chmod -x`.
         let (options, rest): (Vec<String>, Vec<String>) = words.into_iter().partition(|word| {
             let letters = word.strip_prefix('-').unwrap_or_default();
-            word.starts_with("--") || (!letters.is_empty() && letters.chars().all(|c| "RhfvcPLH".contains(c)))
+            word.starts_with("--")
+                || (!letters.is_empty() && letters.chars().all(|c| "RhfvcPLH".contains(c)))
         });
         let deep = options.iter().any(|option| option.contains('R') || option == "--recursive");
         let Some((what, paths)) = rest.split_first() else { return Status::No };
@@ -361,7 +362,8 @@ impl Follower<'_> {
     /// `find` in the form that scripts use: paths below some directories by type and name.
     fn find(&mut self, words: &[String]) -> Status {
         let starts: Vec<&String> = words.iter().take_while(|word| !word.starts_with('-')).collect();
-        let acts = words.iter().any(|word| matches!(word.as_str(), "-delete" | "-exec" | "-execdir"));
+        let acts =
+            words.iter().any(|word| matches!(word.as_str(), "-delete" | "-exec" | "-execdir"));
         let there = starts.iter().any(|start| {
             let children = self.with_children(start, true).len();
             self.scene.tree.get(start.as_str()).is_some() && children > 1

@@ -69,7 +69,11 @@ impl Lexer {
             match c {
                 ' ' | '\t' | '\r' => self.skip(1),
                 '\\' if self.starts_with("\\\n") => self.skip(2),
-                '#' => while self.rest.front().is_some_and(|c| *c != '\n') { self.skip(1) },
+                '#' => {
+                    while self.rest.front().is_some_and(|c| *c != '\n') {
+                        self.skip(1);
+                    }
+                }
                 '\n' => {
                     self.skip(1);
                     self.tokens.push_back(Token::Newline);
@@ -135,8 +139,7 @@ impl Lexer {
                 text.push_str(line);
                 text.push('\n');
             }
-            let word =
-                if here.plain { vec![Part::Quoted(text)] } else { quoted_parts(&text)? };
+            let word = if here.plain { vec![Part::Quoted(text)] } else { quoted_parts(&text)? };
             self.tokens[here.token] = Token::Here(word);
         }
         Ok(())
@@ -295,6 +298,22 @@ impl Lexer {
     }
 }
 
+/// The signs of changes to a variable's value, the longer ones first.
+const CHANGES: [(&str, Change); 12] = [
+    (":-", Change::Default),
+    (":=", Change::Assign),
+    (":+", Change::Instead),
+    (":?", Change::Required),
+    ("-", Change::Default),
+    ("=", Change::Assign),
+    ("+", Change::Instead),
+    ("?", Change::Required),
+    ("%%", Change::LongEnd),
+    ("%", Change::ShortEnd),
+    ("##", Change::LongStart),
+    ("#", Change::ShortStart),
+];
+
 /// What stands between `${` and `}`.
 fn braced(inside: &str, quoted: bool) -> Result<Part, Unreadable> {
     let name_length = |text: &str| {
@@ -311,20 +330,6 @@ fn braced(inside: &str, quoted: bool) -> Result<Part, Unreadable> {
     if name.is_empty() {
         return Ok(Part::Unclear);
     }
-    const CHANGES: [(&str, Change); 12] = [
-        (":-", Change::Default),
-        (":=", Change::Assign),
-        (":+", Change::Instead),
-        (":?", Change::Required),
-        ("-", Change::Default),
-        ("=", Change::Assign),
-        ("+", Change::Instead),
-        ("?", Change::Required),
-        ("%%", Change::LongEnd),
-        ("%", Change::ShortEnd),
-        ("##", Change::LongStart),
-        ("#", Change::ShortStart),
-    ];
     let found = CHANGES.iter().find_map(|(sign, change)| Some((tail.strip_prefix(sign)?, change)));
     let change = match found {
         None if tail.is_empty() => None,

@@ -13,6 +13,7 @@ mod known;
 mod lexer;
 mod parser;
 mod pattern;
+mod streams;
 mod syntax;
 mod test;
 mod text;
@@ -24,7 +25,7 @@ use std::rc::Rc;
 use super::accounts::Accounts;
 use super::alternatives::Alternatives;
 use super::diversions::Diversions;
-use crate::tree::{Inode, Metadata, Tree};
+use crate::tree::Tree;
 
 use known::Role;
 use syntax::{Command, Redirect};
@@ -33,8 +34,6 @@ use syntax::{Command, Redirect};
 const MAX_STEPS: usize = 100_000;
 /// How deep functions may call each other.
 const MAX_CALLS: usize = 50;
-/// The longest file that a script is taken to read, in bytes.
-const MAX_READ_BYTES: u64 = 4 << 20;
 
 /// What scripts work on.
 pub(super) struct Scene<'a> {
@@ -245,27 +244,6 @@ impl<'a> Follower<'a> {
         flow
     }
 
-    /// What a part of the script writes.
-    fn captured(&mut self, act: impl FnOnce(&mut Self) -> Flow) -> (Value, Flow) {
-        let outer = self.output.replace(Some(String::new()));
-        let flow = act(self);
-        let output = std::mem::replace(&mut self.output, outer);
-        (output.unwrap_or_default(), flow)
-    }
-
-    fn print(&mut self, text: &str) {
-        if let Some(Some(output)) = &mut self.output {
-            output.push_str(text);
-        }
-    }
-
-    /// Writes what is not known.
-    fn print_unknown(&mut self) {
-        if let Some(output) = &mut self.output {
-            *output = None;
-        }
-    }
-
     fn branch(&mut self, branches: &[(Command, Command)], otherwise: Option<&Command>) -> Flow {
         for (condition, body) in branches {
             match self.run(condition) {
@@ -280,12 +258,7 @@ impl<'a> Follower<'a> {
         otherwise.map_or(Flow::Next(Status::Yes), |otherwise| self.run(otherwise))
     }
 
-    fn for_each(
-        &mut self,
-        name: &str,
-        words: Option<&[syntax::Word]>,
-        body: &Command,
-    ) -> Flow {
+    fn for_each(&mut self, name: &str, words: Option<&[syntax::Word]>, body: &Command) -> Flow {
         let values = match words {
             None => self.arguments.clone(),
             Some(words) => self.fields(words),
@@ -337,40 +310,6 @@ impl<'a> Follower<'a> {
             }
         }
         Flow::Next(Status::Yes)
-    }
-
-    /// Does something with its input and output led elsewhere.
-    fn redirected(&mut self, redirects: &[Redirect], act: impl FnOnce(&mut Self) -> Flow) -> Flow {
-        let mut input = None;
-        let mut target: Option<(Value, bool)> = None;
-        let mut silent = false;
-        for Redirect { descriptor, operator, target: word } in redirects {
-            match (operator.as_str(), descriptor.unwrap_or(1)) {
-                ("<<" | "<<-", _) => input = Some(self.text(word)),
-                ("<", _) if descriptor.is_none_or(|d| d == 0) => {
-                    let path = self.text(word);
-                    input = Some(path.and_then(|path| self.read(&path)));
-                }
-                (">" | ">>" | ">|", 1) => target = Some((self.text(word), operator == ">>")),
-                (">&", 1) => silent = true,
-                _ => {}
-            }
-        }
-        // Without one of its own a command reads on where the one before has stopped.
-        let outer = input.map(|input| self.input.replace(input));
-        let flow = match target {
-            None if silent => self.captured(act).1,
-            None => act(self),
-            Some((path, append)) => {
-                let (output, flow) = self.captured(act);
-                self.write(path, output, append);
-                flow
-            }
-        };
-        if let Some(outer) = outer {
-            self.input = outer;
-        }
-        flow
     }
 
     fn simple(
@@ -517,44 +456,6 @@ impl<'a> Follower<'a> {
             self.miss(name);
         }
         known
-    }
-
-    /// The content of a file of the image, if it is a text of bearable length.
-    fn read(&self, path: &str) -> Value {
-        let content = self.scene.tree.resolve(path).ok()?.content()?.clone();
-        if content.len() > MAX_READ_BYTES {
-            return None;
-        }
-        String::from_utf8(content.read().ok()?).ok()
-    }
-
-    /// Writes what a command has written to a file.
-    fn write(&mut self, path: Value, output: Value, append: bool) {
-        let Some(path) = path else {
-            self.miss("a file whose name is not known before");
-            return;
-        };
-        if path == "/dev/null" || files::is_fleeting(&path) && !path.starts_with("/tmp/kiln-") {
-            return;
-        }
-        let Some(mut text) = output else {
-            self.miss(&format!("what writes {path}"));
-            return;
-        };
-        let old = self.scene.tree.resolve(&path).ok().map(|inode| inode.metadata().clone());
-        if append {
-            text = self.read(&path).unwrap_or_default() + &text;
-        }
-        let metadata = old.unwrap_or_else(|| Metadata::new(0o644));
-        self.put(&path, Inode::file(metadata, text.into_bytes()));
-    }
-
-    /// Takes away what scripts left in temporary files.
-    fn clear_temporary(&mut self) {
-        for number in 0..self.temporary {
-            // The script may have taken it away itself.
-            let _ = self.scene.tree.remove(format!("/tmp/kiln-{number}"));
-        }
     }
 }
 

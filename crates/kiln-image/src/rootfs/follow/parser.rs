@@ -67,10 +67,7 @@ impl Parser {
         }
         let mut commands = Vec::new();
         loop {
-            while matches!(
-                self.tokens.front(),
-                Some(Token::Newline | Token::Operator(";" | "&"))
-            ) {
+            while matches!(self.tokens.front(), Some(Token::Newline | Token::Operator(";" | "&"))) {
                 self.tokens.pop_front();
             }
             let ended = match self.tokens.front() {

@@ -96,7 +96,9 @@ impl Command {
                     condition.each_name(visit);
                     body.each_name(visit);
                 }
-                otherwise.iter().for_each(|c| c.each_name(visit));
+                if let Some(otherwise) = otherwise {
+                    otherwise.each_name(visit);
+                }
             }
             Self::While { condition, body, .. } => {
                 condition.each_name(visit);

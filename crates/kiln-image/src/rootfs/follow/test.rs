@@ -12,8 +12,8 @@ const PROGRAM_DIRECTORIES: [&str; 4] =
 impl Follower<'_> {
     pub(super) fn test(&mut self, name: &str, words: &[Value]) -> Status {
         match name {
-            "true" | ":" | "set" | "readonly" | "declare" => self.assign(words),
-            "export" | "local" => self.assign(words),
+            "true" | ":" | "readonly" | "declare" | "export" | "local" => self.assign(words),
+            "set" => self.set(words),
             "false" => Status::No,
             "unset" => {
                 for name in words.iter().flatten() {
@@ -58,6 +58,19 @@ impl Follower<'_> {
         Status::Yes
     }
 
+    /// `set -- WORD...` gives other arguments; options change nothing that is followed.
+    fn set(&mut self, words: &[Value]) -> Status {
+        let end = words.iter().position(|word| word.as_deref() == Some("--"));
+        let plain =
+            words.first().is_some_and(|w| w.as_ref().is_none_or(|w| !w.starts_with(['-', '+'])));
+        match end {
+            Some(end) => self.arguments = words[end + 1..].to_vec(),
+            None if plain => self.arguments = words.to_vec(),
+            None => {}
+        }
+        Status::Yes
+    }
+
     fn read_line(&mut self, words: &[Value]) -> Status {
         let names: Vec<&String> = words.iter().flatten().filter(|w| !w.starts_with('-')).collect();
         match &mut self.input {
@@ -84,15 +97,13 @@ impl Follower<'_> {
 
     fn evaluate(&mut self, words: &[Value]) -> Status {
         let Some(words) = self.known_words("eval", words) else { return Status::Unknown };
-        match parser::parse(&words.join(" ")) {
-            Ok(command) => match self.run(&command) {
-                super::Flow::Next(status) => status,
-                _ => Status::Yes,
-            },
-            Err(_) => {
-                self.miss("eval");
-                Status::Unknown
-            }
+        let Ok(command) = parser::parse(&words.join(" ")) else {
+            self.miss("eval");
+            return Status::Unknown;
+        };
+        match self.run(&command) {
+            super::Flow::Next(status) => status,
+            _ => Status::Yes,
         }
     }
 
@@ -135,9 +146,7 @@ impl Follower<'_> {
         let tree = &self.scene.tree;
         let led = || tree.resolve(operand).ok();
         let own = || tree.get(operand);
-        let executable = |inode: &Inode| {
-            inode.is_directory() || inode.metadata().mode & 0o111 != 0
-        };
+        let executable = |inode: &Inode| inode.is_directory() || inode.metadata().mode & 0o111 != 0;
         Status::of(match sign {
             "-z" => operand.is_empty(),
             "-n" => !operand.is_empty(),
@@ -155,8 +164,8 @@ impl Follower<'_> {
 
     /// Whether the image, or this module in its place, has a program.
     fn is_program(&mut self, words: &[Value]) -> Status {
-        let names = words.iter().flatten().filter(|word| !word.starts_with('-'));
-        let Some(name) = names.last() else { return Status::Unknown };
+        let mut names = words.iter().flatten().filter(|word| !word.starts_with('-'));
+        let Some(name) = names.next_back() else { return Status::Unknown };
         let found = if name.starts_with('/') {
             Some(name.clone()).filter(|path| self.scene.tree.resolve(path).is_ok())
         } else {
@@ -185,12 +194,11 @@ impl Follower<'_> {
         let wanted = words.get(1);
         let fits = |line: &&str| {
             let mut fields = line.split(':');
-            wanted.is_none_or(|wanted| {
-                fields.next() == Some(wanted) || fields.nth(1) == Some(wanted)
-            })
+            wanted
+                .is_none_or(|wanted| fields.next() == Some(wanted) || fields.nth(1) == Some(wanted))
         };
         let lines: Vec<&str> = text.lines().filter(fits).collect();
-        lines.iter().for_each(|line| self.print(&format!("{line}\n")));
+        self.print_lines(lines.iter().copied());
         Status::of(!lines.is_empty())
     }
 
@@ -221,7 +229,7 @@ impl Follower<'_> {
         match words[..] {
             ["--compare-versions", left, sign, right] => compare_versions(left, sign, right),
             ["--compare-versions", ..] => Status::Unknown,
-            ["--print-architecture"] | ["-qDEB_HOST_ARCH"] => {
+            ["--print-architecture" | "-qDEB_HOST_ARCH"] => {
                 let line = format!("{}\n", self.scene.architecture);
                 self.print(&line);
                 Status::Yes
@@ -240,18 +248,18 @@ impl Follower<'_> {
         let paths: Vec<String> = words.into_iter().filter(|word| !word.starts_with('-')).collect();
         let mut status = Status::of(!paths.is_empty());
         for path in paths {
-            let names = match self.scene.tree.resolve(&path).map(Inode::kind) {
+            let names: Vec<String> = match self.scene.tree.resolve(&path).map(Inode::kind) {
                 Ok(Kind::Directory(children)) => {
                     let names = children.iter().map(|(name, _)| String::from_utf8_lossy(name));
-                    names.map(|name| format!("{name}\n")).collect()
+                    names.map(std::borrow::Cow::into_owned).collect()
                 }
-                Ok(_) => format!("{path}\n"),
+                Ok(_) => vec![path],
                 Err(_) => {
                     status = Status::No;
-                    String::new()
+                    Vec::new()
                 }
             };
-            self.print(&names);
+            self.print_lines(names.iter().map(String::as_str));
         }
         status
     }
@@ -279,15 +287,9 @@ impl Follower<'_> {
             }
             _ => None,
         };
-        match result {
-            Some(result) => {
-                self.print(&format!("{result}\n"));
-                Status::of(result != 0)
-            }
-            None => {
-                self.print_unknown();
-                Status::Unknown
-            }
+        match self.tell(result.map(|result| format!("{result}\n"))) {
+            Status::Yes => Status::of(result != Some(0)),
+            status => status,
         }
     }
 }
@@ -314,7 +316,9 @@ fn compare(left: &str, sign: &str, right: &str) -> Status {
 /// `dpkg --compare-versions`: an empty version is earlier than any, but for the signs with `-nl`,
 /// to which it is later.
 fn compare_versions(left: &str, sign: &str, right: &str) -> Status {
-    let read = |text: &str| if text.is_empty() { Some(None) } else { text.parse::<Version>().ok().map(Some) };
+    let read = |text: &str| {
+        if text.is_empty() { Some(None) } else { text.parse::<Version>().ok().map(Some) }
+    };
     let Some((left, right)) = read(left).zip(read(right)) else { return Status::Unknown };
     let order = match (&left, &right, sign.ends_with("-nl")) {
         (None, Some(_), true) | (Some(_), None, false) => std::cmp::Ordering::Greater,

@@ -1,6 +1,7 @@
 //! Scripts as maintainers write them, and what they leave in a tree.
 
 use super::*;
+use crate::tree::{Inode, Metadata};
 
 /// What is left when a script was followed.
 struct After {
@@ -138,7 +139,7 @@ fn what_is_not_known_is_named() {
 #[test]
 fn words_are_expanded() {
     let after = followed(
-        r##"
+        r#"
 a="x y"; b='$a'; c=${a#x }; d=${unset:-default}; e=${a:+instead}
 f=$(echo "$a" | sed 's/x/z/'); g=$(basename /usr/lib/q.so .so); h=`expr 2 + 3`
 set -- one "two three"
@@ -148,7 +149,7 @@ echo $d $e $f $g $h ${#c} >> /etc/out
 echo "a\"b" | while read line; do echo "read $line" >> /etc/out; done
 if echo "$a" | grep -q '^x'; then echo yes >> /etc/out; fi
 [ "$a" = "x y" -a ! -e /nothing ] && echo both >> /etc/out
-"##,
+"#,
     );
     assert!(after.missed.is_empty(), "{:?}", after.missed);
     assert_eq!(

@@ -33,7 +33,7 @@ impl Follower<'_> {
                 if name == "uniq" || words.contains(&"-u".to_owned()) {
                     lines.dedup();
                 }
-                lines.iter().for_each(|line| self.print(&format!("{line}\n")));
+                self.print_lines(lines.iter().map(String::as_str));
             }
             "xargs" => return self.apply_to_input(&words),
             "cut" => return self.cut(&words),
@@ -145,7 +145,7 @@ impl Follower<'_> {
         } else if options.contains('o') {
             self.print_unknown();
         } else if !quiet {
-            found.iter().for_each(|line| self.print(&format!("{line}\n")));
+            self.print_lines(found.iter().copied());
         }
         Status::of(!found.is_empty())
     }
@@ -167,7 +167,8 @@ impl Follower<'_> {
                 _ => paths.push(word.clone()),
             }
         }
-        let edits: Option<Vec<Edit>> = edits.iter().map(|edit| Edit::read(edit, extended)).collect();
+        let edits: Option<Vec<Edit>> =
+            edits.iter().map(|edit| Edit::read(edit, extended)).collect();
         let changed = edits.zip(self.texts(&paths)).map(|(edits, text)| {
             text.lines().filter_map(|line| edited(line, &edits, quiet)).collect::<String>()
         });
@@ -180,16 +181,7 @@ impl Follower<'_> {
             }
             return Status::Yes;
         }
-        match changed {
-            Some(text) => {
-                self.print(&text);
-                Status::Yes
-            }
-            None => {
-                self.print_unknown();
-                Status::Unknown
-            }
-        }
+        self.tell(changed)
     }
 
     /// `cut -d C -f N`
@@ -207,11 +199,13 @@ impl Follower<'_> {
             return Status::Unknown;
         };
         for line in text.lines() {
-            let part = match line.contains(&mark) {
-                true => line.split(mark.as_str()).nth(field - 1).unwrap_or_default(),
-                false => line,
+            // A line without the mark is written whole.
+            let part = if line.contains(&mark) {
+                line.split(mark.as_str()).nth(field - 1)
+            } else {
+                Some(line)
             };
-            self.print(&format!("{part}\n"));
+            self.print_lines([part.unwrap_or_default()]);
         }
         Status::Yes
     }
@@ -234,16 +228,7 @@ impl Follower<'_> {
             }
             _ => None,
         });
-        match changed {
-            Some(text) => {
-                self.print(&text);
-                Status::Yes
-            }
-            None => {
-                self.print_unknown();
-                Status::Unknown
-            }
-        }
+        self.tell(changed)
     }
 
     /// `stat -c FORMAT PATH` with the mode and the owners as numbers.
@@ -350,7 +335,11 @@ impl Edit {
             let with = (1..10).fold(with, |with, number| {
                 with.replace(&format!("\\{number}"), &format!("${{{number}}}"))
             });
-            return Some(Self::Substitute { regex: regex(pattern)?, with, all: flags.contains('g') });
+            return Some(Self::Substitute {
+                regex: regex(pattern)?,
+                with,
+                all: flags.contains('g'),
+            });
         }
         let rest = text.strip_prefix('/')?;
         let parts = split_at_marks(rest, '/');

@@ -29,12 +29,12 @@ impl Follower<'_> {
     }
 
     fn account(&mut self, name: &str, words: &[String]) -> Status {
-        let Some(home) = self.scene.accounts.declare(name, words) else {
+        let Some(done) = self.scene.accounts.declare(name, words) else {
             self.miss(name);
             return Status::No;
         };
         // The home directory of an account that was added.
-        if let Some((path, user)) = home
+        if let Some((path, user)) = done.home
             && !super::files::is_fleeting(&path)
             && self.scene.tree.get(&path).is_none()
             && let Ok((uid, gid)) = self.scene.accounts.resolve(&user)

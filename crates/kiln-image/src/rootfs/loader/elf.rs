@@ -101,7 +101,8 @@ impl Elf<'_> {
         let length = MAX_NAME_BYTES.min(self.content.len().saturating_sub(start));
         let Some(bytes) = part(self.content, start, length)? else { return Ok(None) };
         let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = str::from_utf8(bytes).ok().filter(|name| !name.is_empty() && !name.contains('/'));
+        let name =
+            str::from_utf8(bytes).ok().filter(|name| !name.is_empty() && !name.contains('/'));
         Ok(name.map(str::to_owned))
     }
 }
@@ -109,17 +110,20 @@ impl Elf<'_> {
 /// How glibc calls a machine's libraries (`sysdeps/generic/ldconfig.h`).
 fn flags(machine: u64, wide: bool, own: u64) -> Option<u32> {
     const LIBC6: u32 = 3;
-    Some(LIBC6 | match (machine, wide) {
-        (3, false) => 0,
-        (62, true) => 0x0300,
-        (62, false) => 0x0800,
-        (183, true) => 0x0a00,
-        (40, false) if own & 0x400 != 0 => 0x0900,
-        (40, false) => 0x0b00,
-        (21, true) => 0x0500,
-        (243, true) if own & 6 == 4 => 0x1000,
-        _ => return None,
-    })
+    Some(
+        LIBC6
+            | match (machine, wide) {
+                (3, false) => 0,
+                (62, true) => 0x0300,
+                (62, false) => 0x0800,
+                (183, true) => 0x0a00,
+                (40, false) if own & 0x400 != 0 => 0x0900,
+                (40, false) => 0x0b00,
+                (21, true) => 0x0500,
+                (243, true) if own & 6 == 4 => 0x1000,
+                _ => return None,
+            },
+    )
 }
 
 fn number(bytes: &[u8]) -> u64 {

@@ -77,7 +77,8 @@ fn directories(tree: &Tree) -> Result<Vec<String>, RootfsError> {
     // The only file that Debian's one includes is what is in the directory.
     texts.extend(conf::text_files(tree, "etc")?.remove("ld.so.conf"));
     let included = conf::text_files(tree, "etc/ld.so.conf.d")?;
-    texts.extend(included.into_iter().filter(|(n, _)| n.ends_with(".conf")).map(|(_, text)| text));
+    texts
+        .extend(included.into_iter().filter(|(name, _)| conf::is_conf(name)).map(|(_, text)| text));
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
@@ -194,9 +195,12 @@ mod tests {
 
     #[test]
     fn names_are_ordered_as_the_loader_searches() {
-        for (lower, higher) in
-            [("liba.so.1", "liba.so.2"), ("liba.so.9", "liba.so.10"), ("liba-x", "liba1"), ("a", "b")]
-        {
+        for (lower, higher) in [
+            ("liba.so.1", "liba.so.2"),
+            ("liba.so.9", "liba.so.10"),
+            ("liba-x", "liba1"),
+            ("a", "b"),
+        ] {
             assert_eq!(compare(lower, higher), Ordering::Less, "{lower} {higher}");
             assert_eq!(compare(higher, lower), Ordering::Greater, "{lower} {higher}");
         }

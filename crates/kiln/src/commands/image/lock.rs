@@ -121,7 +121,12 @@ fn difference_text(difference: &LockDifferenceDocument) -> String {
 mod tests {
     use super::*;
 
-    fn changed(name: &str, from: Option<&str>, to: Option<&str>, security: bool) -> LockedPackageDocument {
+    fn changed(
+        name: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+        security: bool,
+    ) -> LockedPackageDocument {
         let change = match (from, to) {
             (None, _) => PackageChange::Added,
             (_, None) => PackageChange::Removed,
