@@ -62,6 +62,9 @@ fn a_disk_that_is_full_in_the_middle_of_a_download_is_said() {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     data.append_data(&mut header, "./big", &content[..]).unwrap();
     let mut big = crate::archive::TestPackage::new("app", "");
     let control = "Package: app\nVersion: 1.0-1\nArchitecture: all\n";
