@@ -125,7 +125,8 @@ pub(crate) fn publish_suite(
         index += control(package.name, package.version, package.fields).trim_end();
         let (file, length) = (package.file(), package.deb.len());
         let sum = Digest::of(&package.deb).hex();
-        index += &format!("\nFilename: {file}\nSize: {length}\nSHA256: {sum}\n\n");
+        let lines = format!("\nFilename: {file}\nSize: {length}\nSHA256: {sum}\n\n");
+        index.push_str(&lines);
         server.put(format!("{mirror}/{file}"), package.deb.clone());
     }
     let index = xz(index.as_bytes());
@@ -134,7 +135,8 @@ pub(crate) fn publish_suite(
     let mut files = String::new();
     for architecture in [kiln_image::debian::suite::native_architecture(), "m68k"] {
         let place = format!("main/binary-{architecture}");
-        files += &format!(" {sum} {} {place}/Packages.xz\n", index.len());
+        let line = format!(" {sum} {} {place}/Packages.xz\n", index.len());
+        files.push_str(&line);
         server.put(format!("{directory}/{place}/by-hash/SHA256/{sum}"), index.clone());
     }
     let release = format!(

@@ -92,10 +92,10 @@ fn a_disk_that_is_full_in_the_middle_of_a_download_is_said() {
     });
     match tried {
         Err(error) => println!("skipped: {test}: {error}"),
-        Ok((text, whole)) => {
+        Ok((said, whole)) => {
             assert!(
-                text.contains("can't use the cache") && text.contains("No space left"),
-                "{text}"
+                said.contains("can't use the cache") && said.contains("No space left"),
+                "{said}"
             );
             assert!(whole <= 1, "nothing half fetched counts as whole");
         }

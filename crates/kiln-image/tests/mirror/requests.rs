@@ -14,13 +14,15 @@ fn locked(world: &World, recipe: &Recipe) -> Result<Lock, ResolveRequestError> {
     let mut lock = Lock::default();
     lock.update([recipe], &world.sources(), false, &())?;
     // What is written is read back as it was.
-    lock.save(world.root.path()).unwrap();
-    assert_eq!(Lock::load(world.root.path()).unwrap(), lock);
+    lock.save(world.root.path()).expect("the directory can be written");
+    let read = Lock::load(world.root.path()).expect("what was written can be read");
+    assert_eq!(read, lock);
     Ok(lock)
 }
 
 fn chosen(lock: &Lock, recipe: &Recipe) -> Vec<String> {
-    let entry = lock.entry(&Request::of(recipe, native_architecture()).unwrap()).unwrap();
+    let request = Request::of(recipe, native_architecture()).expect("a Debian base");
+    let entry = lock.entry(&request).expect("the recipe was locked");
     let shown = |p: &LockedPackage| {
         format!("{} {}{}", p.name, p.version, if p.tool { " tool" } else { "" })
     };
@@ -108,10 +110,10 @@ fn an_archive_of_this_machine_is_read() {
 
 fn copy(world: &World, path: &str, directory: &std::path::Path) {
     let url = format!("{}/party/{path}", world.server.url());
-    let bytes = world.sources().fetcher.fetch(&url, 1 << 20).unwrap();
+    let bytes = world.sources().fetcher.fetch(&url, 1 << 20).expect("it was published");
     let target = directory.join(path);
-    std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-    std::fs::write(target, bytes).unwrap();
+    std::fs::create_dir_all(target.parent().expect("a file in a directory")).expect("room");
+    std::fs::write(target, bytes).expect("room");
 }
 
 #[test]
