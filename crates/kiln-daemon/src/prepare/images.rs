@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_image::debian::suite::native_architecture;
-use kiln_image::lock::Sources;
+use kiln_image::lock::{EntryDifference, Request, Sources};
 use kiln_image::progress::{Event, Progress};
 use kiln_image::store::Record;
 use kiln_model::digest::Digest;
@@ -16,6 +16,17 @@ use kiln_model::spec::image::Recipe;
 use kiln_model::spec::{Body, Spec};
 
 use super::{Draft, PrepareError};
+
+/// What of a lock is chosen anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Only what is not locked yet is chosen.
+    Nothing,
+    /// Everything.
+    All,
+    /// What one image asks for, and with it others that ask for the same.
+    Only(ComponentId),
+}
 
 /// Is told what happens to an image; `None` while images are locked together.
 pub trait ImageProgress: Sync {
@@ -55,12 +66,28 @@ impl Draft {
         upgrade: bool,
         told: &dyn ImageProgress,
     ) -> Result<(), PrepareError> {
+        self.lock_with(root, if upgrade { &Upgrade::All } else { &Upgrade::Nothing }, told)
+    }
+
+    /// The same, with a say in what is chosen anew.
+    pub fn lock_with(
+        &mut self,
+        root: &Path,
+        upgrade: &Upgrade,
+        told: &dyn ImageProgress,
+    ) -> Result<(), PrepareError> {
         let sources = Sources::of_root(root)?;
         let mut lock = self.lock.clone();
         let progress = Of { image: None, told };
-        lock.update(self.recipes().map(|(_, r)| r), &sources, upgrade, &progress)?;
+        let all = *upgrade == Upgrade::All;
         let (registry, architecture) = (&sources.registry, &sources.architecture);
-        lock.pin(self.recipes().map(|(_, r)| r), registry, architecture, upgrade, &progress)?;
+        if let Upgrade::Only(image) = upgrade {
+            let chosen = || self.recipes().filter(|(id, _)| *id == image).map(|(_, r)| r);
+            lock.update(chosen(), &sources, true, &progress)?;
+            lock.pin(chosen(), registry, architecture, true, &progress)?;
+        }
+        lock.update(self.recipes().map(|(_, r)| r), &sources, all, &progress)?;
+        lock.pin(self.recipes().map(|(_, r)| r), registry, architecture, all, &progress)?;
         lock.retain(self.recipes().map(|(_, r)| r), &sources.architecture);
         for spec in &mut self.specs {
             if let Body::Image(image) = &mut spec.body {
@@ -71,6 +98,20 @@ impl Draft {
         self.lock = lock;
         self.sealed = OnceCell::new();
         Ok(())
+    }
+
+    /// What the lock says otherwise than its file did.
+    pub fn lock_differences(&self) -> Vec<EntryDifference> {
+        self.lock.since(&self.locked)
+    }
+
+    /// The names of the images that make a request of packages.
+    pub fn images_of(&self, request: &Request) -> Vec<String> {
+        let makes = |recipe: &Recipe| {
+            Request::of(recipe, &request.architecture).is_some_and(|own| own == *request)
+        };
+        let makers = self.recipes().filter(|(_, recipe)| makes(recipe));
+        makers.map(|(id, _)| id.name.to_string()).collect()
     }
 
     /// Writes `kiln.lock`, if it says something else than before; whether it does.

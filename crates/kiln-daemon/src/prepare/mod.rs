@@ -38,7 +38,7 @@ use kiln_model::trust::Demands;
 use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
-pub use images::ImageProgress;
+pub use images::{ImageProgress, Upgrade};
 pub use room::NoMemory;
 pub use workshop::Tested;
 

@@ -3,7 +3,7 @@
 use kiln_model::digest::Digest;
 use kiln_model::spec::image::{Base, Recipe, Step};
 
-use crate::debian::release::parse_date;
+use crate::debian::date::parse_date;
 use crate::lock::{Lock, LockedPackage, Request};
 
 /// Everything that went into an image.

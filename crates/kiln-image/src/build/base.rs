@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_model::digest::Digest;
 use kiln_model::name::ComponentId;
-use kiln_model::spec::image::{Base, Scripts, Step};
+use kiln_model::spec::image::{Base, Step};
 
 use super::run::{self, Ground};
 use super::{Build, BuildError};
@@ -18,7 +18,7 @@ use crate::oci::layer::{self, LayerError};
 use crate::oci::layout::{Layout, LayoutError, split_tag};
 use crate::oci::reference::{InvalidReference, Reference};
 use crate::oci::transfer::TransferError;
-use crate::rootfs::{Rootfs, RootfsError};
+use crate::rootfs::{Options, Rootfs, RootfsError};
 use crate::store::{Config, Descriptor, ImageConfig, Laid, RootFs, StoreError};
 use crate::tree::{Content, Tree};
 
@@ -85,15 +85,15 @@ impl Build<'_> {
         if let Some(request) = Request::of(self.order.recipe, &self.sources.architecture) {
             let entry = self.lock.entry(&request).ok_or_else(|| BuildError::Unlocked {
                 name: name(),
-                reason: Unlocked::NoEntry(request.clone()),
+                reason: Unlocked::NoEntry(Box::new(request.clone())),
             })?;
-            let paths = super::fetch(&request.suite, entry, self.sources, self.progress)?;
+            let paths = super::fetch(&request, entry, self.sources, self.progress)?;
             let packages = super::unpack::unpack(entry, &paths, workspace, self.progress)?;
-            let mut root = Rootfs::debian(&packages).map_err(rootfs)?;
-            if self.order.recipe.scripts == Scripts::Sandbox {
-                run::scripts(&mut root, &packages, &self.sources.architecture, ground)
-                    .map_err(|e| BuildError::Scripts { name: name(), source: Box::new(e) })?;
-            }
+            let (recipe, architecture) = (self.order.recipe, &self.sources.architecture);
+            let options = Options::new(recipe, entry, architecture);
+            let mut root = Rootfs::debian(&packages, &options).map_err(rootfs)?;
+            run::scripts(&mut root, architecture, ground)
+                .map_err(|e| BuildError::Scripts { name: name(), source: Box::new(e) })?;
             return Ok(Foundation { root, below: None });
         }
         let below = match &self.order.recipe.base {

@@ -16,8 +16,8 @@ use kiln_model::spec::image::{ImageIdentity, Inputs, Recipe};
 
 use crate::deb::DebError;
 use crate::erofs;
-use crate::fetch::{Download, FetchError};
-use crate::lock::{Lock, LockEntry, Sources, Unlocked};
+use crate::fetch::FetchError;
+use crate::lock::{Lock, LockEntry, Request, Sources, Unlocked};
 use crate::oci::layer::LayerError;
 use crate::progress::{Event, Progress};
 use crate::rootfs::RootfsError;
@@ -30,7 +30,7 @@ pub use steps::StepError;
 
 /// The version of what this module makes of the same inputs. It is raised with each change that
 /// gives other bytes, so that the index does not answer for an older one.
-const BUILDER: u32 = 2;
+const BUILDER: u32 = 3;
 
 /// An image that can't be built.
 #[derive(Debug, thiserror::Error)]
@@ -291,23 +291,12 @@ impl Build<'_> {
 
 /// Fetches all packages of a lock's entry, in its order.
 fn fetch(
-    suite: &str,
+    request: &Request,
     entry: &LockEntry,
     sources: &Sources,
     progress: &dyn Progress,
 ) -> Result<Vec<std::path::PathBuf>, BuildError> {
-    let mut downloads = Vec::new();
-    for package in &entry.packages {
-        // The mirror of today first, then the one that the lock was made with.
-        let mut mirrors: Vec<String> = Vec::new();
-        let archives = sources.mirrors.archives(suite).into_iter();
-        mirrors.extend(archives.filter(|a| a.suite == package.suite).map(|a| a.mirror));
-        let recorded = entry.archives.iter().filter(|archive| archive.suite == package.suite);
-        mirrors.extend(recorded.map(|archive| archive.mirror.clone()));
-        mirrors.dedup();
-        let urls = mirrors.iter().map(|mirror| format!("{mirror}/{}", package.filename)).collect();
-        downloads.push(Download { urls, sha256: package.sha256, size_bytes: package.size });
-    }
+    let downloads = entry.downloads(request, &sources.mirrors);
     sources.fetcher.download_all(&downloads, progress).map_err(|error| match error {
         FetchError::Absent { ref url, .. } => {
             let at = downloads.iter().position(|d| d.urls.contains(url));

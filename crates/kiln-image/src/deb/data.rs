@@ -2,12 +2,19 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use tar::EntryType;
 
 use crate::tree::{Content, Metadata};
+
+/// How many entries a package may have; the largest of Debian has some 60,000.
+const MAX_ENTRIES: usize = 1_000_000;
+/// The longest name or header of an extension, in bytes. They are held in memory.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+const BLOCK_BYTES: u64 = 512;
 
 /// One file, directory or link of a package.
 #[derive(Clone, Debug)]
@@ -50,10 +57,23 @@ impl From<io::Error> for DataError {
 /// Lists the entries of an uncompressed tar archive, whose contents stay where they are.
 pub(super) fn entries(spool: &Path) -> Result<Vec<Entry>, DataError> {
     let shared: Arc<Path> = spool.into();
-    let mut archive = tar::Archive::new(File::open(spool)?);
+    let file = File::open(spool)?;
+    let whole = file.metadata()?.len();
+    check_extensions(&file, whole)?;
+    let mut archive = tar::Archive::new(file);
     let mut entries = Vec::new();
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
+        // Contents are passed over, so that one that is cut short would go unseen.
+        if entry.raw_file_position().saturating_add(entry.size()) > whole {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if entries.len() == MAX_ENTRIES {
+            return Err(DataError::Forbidden {
+                what: "too many files, from",
+                entry: String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
+            });
+        }
         let header = entry.header();
         let shown = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let forbidden = |what| DataError::Forbidden { what, entry: shown.clone() };
@@ -70,7 +90,13 @@ pub(super) fn entries(spool: &Path) -> Result<Vec<Entry>, DataError> {
                     length: entry.size(),
                 })
             }
-            EntryType::Symlink => EntryKind::Symlink(link()),
+            EntryType::Symlink => {
+                let target = link();
+                if climbs_out(&path, &target) {
+                    return Err(forbidden("a link that leads out of the image,"));
+                }
+                EntryKind::Symlink(target)
+            }
             EntryType::Link => {
                 EntryKind::HardLink(clean(&link()).ok_or_else(|| forbidden("the link"))?)
             }
@@ -91,6 +117,51 @@ pub(super) fn entries(spool: &Path) -> Result<Vec<Entry>, DataError> {
     Ok(entries)
 }
 
+/// Whether a relative link goes further up than the root. In an image it would stop there, but who
+/// packs one means something else.
+fn climbs_out(path: &[u8], target: &[u8]) -> bool {
+    if target.first() == Some(&b'/') {
+        return false;
+    }
+    let mut depth = path.split(|c| *c == b'/').count() - 1;
+    for part in target.split(|c| *c == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => return true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+/// Refuses long names and extended headers beyond a bound, before anything reads them into memory.
+/// What is no header is left to the reader of the archive to refuse.
+fn check_extensions(file: &File, whole: u64) -> Result<(), DataError> {
+    let mut at = 0;
+    while at + BLOCK_BYTES <= whole {
+        let mut block = [0; 512];
+        file.read_exact_at(&mut block, at)?;
+        let header = tar::Header::from_byte_slice(&block);
+        let Ok(length) = header.entry_size() else { break };
+        let kind = header.entry_type();
+        let extension = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if extension && length > MAX_EXTENSION_BYTES {
+            return Err(DataError::Forbidden {
+                what: "a name or header of",
+                entry: format!("{length} bytes"),
+            });
+        }
+        at = at
+            .saturating_add(BLOCK_BYTES)
+            .saturating_add(length.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+    }
+    Ok(())
+}
+
 /// A path from the root, without `.` and empty parts; none if it is absolute or has `..`.
 fn clean(path: &[u8]) -> Option<Vec<u8>> {
     if path.first() == Some(&b'/') {
@@ -109,7 +180,17 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::clean;
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        for (path, target) in [("usr/lib/a", "../bin/a"), ("a", "b/../c"), ("a/b", "/etc/../..")] {
+            assert!(!climbs_out(path.as_bytes(), target.as_bytes()), "{path} {target}");
+        }
+        for (path, target) in [("a", ".."), ("a/b", "../../etc"), ("a/b", "c/../../../x")] {
+            assert!(climbs_out(path.as_bytes(), target.as_bytes()), "{path} {target}");
+        }
+    }
 
     #[test]
     fn paths_stay_inside() {

@@ -30,11 +30,46 @@ pub struct Package {
     /// How far the archive holds it to be part of a usual system: 0 for `required` to 4 for
     /// `extra` and for those that say nothing.
     pub priority: u8,
+    /// The source package that it was built from, by which security advisories go.
+    pub source: String,
+    /// Whether each full system has it, so that other packages need not name it.
+    pub essential: bool,
+    /// How it stands beside packages of other architectures.
+    pub multi_arch: MultiArch,
+    /// Whether it is taken only where no other archive has what is needed.
+    pub last_resort: bool,
     pre_depends: String,
     depends: String,
+    recommends: String,
     provides: String,
     conflicts: String,
     breaks: String,
+}
+
+/// What a package says of other architectures in `Multi-Arch`
+/// (<https://wiki.debian.org/MultiArch/Hints>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MultiArch {
+    /// It serves packages of its own architecture, and stands alone.
+    #[default]
+    No,
+    /// It can be there once for each architecture, all of one version.
+    Same,
+    /// It serves packages of any architecture.
+    Foreign,
+    /// It serves packages of any architecture that ask for it with `:any`.
+    Allowed,
+}
+
+impl MultiArch {
+    fn read(field: Option<&str>) -> Self {
+        match field {
+            Some("same") => Self::Same,
+            Some("foreign") => Self::Foreign,
+            Some("allowed") => Self::Allowed,
+            _ => Self::No,
+        }
+    }
 }
 
 /// An index that can't be read.
@@ -116,8 +151,13 @@ impl Package {
             filename: filename.to_owned(),
             archive,
             priority: priority_rank(stanza.get("Priority")),
+            source: source_name(stanza.get("Source"), &name),
+            essential: stanza.get("Essential") == Some("yes"),
+            multi_arch: MultiArch::read(stanza.get("Multi-Arch")),
+            last_resort: false,
             pre_depends: text("Pre-Depends"),
             depends: text("Depends"),
+            recommends: text("Recommends"),
             provides: text("Provides"),
             conflicts: text("Conflicts"),
             breaks: text("Breaks"),
@@ -132,6 +172,11 @@ impl Package {
         Ok(all)
     }
 
+    /// What the package is better with.
+    pub fn recommends(&self) -> Result<Vec<Dependency>, RelationError> {
+        parse_dependencies(&self.recommends)
+    }
+
     /// Virtual packages that this one stands in for.
     pub fn provides(&self) -> Result<Vec<Relation>, RelationError> {
         parse_relations(&self.provides)
@@ -143,6 +188,12 @@ impl Package {
         all.extend(parse_relations(&self.breaks)?);
         Ok(all)
     }
+}
+
+/// `Source` is left out where it is the package's own name, and may carry a version.
+fn source_name(field: Option<&str>, package: &str) -> String {
+    let name = field.and_then(|field| field.split([' ', '(']).next());
+    name.filter(|name| is_package_name(name)).unwrap_or(package).to_owned()
 }
 
 fn priority_rank(priority: Option<&str>) -> u8 {
@@ -182,6 +233,15 @@ mod tests {
             package.dependencies().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(needs, ["p", "d | e"]);
         assert_eq!(package.conflicts().unwrap().len(), 2);
+        assert_eq!((package.source.as_str(), package.multi_arch), ("a", MultiArch::No));
+    }
+
+    #[test]
+    fn reads_what_it_was_built_from() {
+        let text = entry("pool/a.deb") + "Source: src (2)\nMulti-Arch: same\nEssential: yes\n";
+        let package = &parse_index(&text, 0).unwrap()[0];
+        assert_eq!((package.source.as_str(), package.multi_arch), ("src", MultiArch::Same));
+        assert!(package.essential);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use kiln_model::digest::Digest;
 
 use super::control::{ControlError, stanzas};
+use super::date::parse_date;
 use crate::checksum::{ChecksumError, from_hex};
 
 /// One index of the suite, as the release lists it.
@@ -21,7 +22,7 @@ pub struct IndexFile {
 /// What a `Release` file says.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// The name that stays (`bookworm`, `bookworm-security`).
+    /// The name that stays (`bookworm`, `bookworm-security`); empty where a third party has none.
     pub codename: String,
     /// The name that moves (`stable`, `oldstable-security`).
     pub suite: String,
@@ -34,6 +35,9 @@ pub struct Release {
     pub valid_until_seconds: Option<i64>,
     /// Whether the indexes can be fetched by their checksum.
     pub by_hash: bool,
+    /// Whether packages for all architectures stand in an index of their own, and not in that of
+    /// each architecture.
+    pub separate_all: bool,
     /// The indexes by path below the suite's directory.
     pub files: BTreeMap<String, IndexFile>,
 }
@@ -70,17 +74,25 @@ pub enum ReleaseError {
 impl Release {
     /// Reads the text of a release. The signature is the caller's to verify, before.
     pub fn parse(text: &str) -> Result<Self, ReleaseError> {
-        let stanza = stanzas(text).next().ok_or(ReleaseError::Missing("Codename"))??;
+        let stanza = stanzas(text).next().ok_or(ReleaseError::Missing("Suite"))??;
         let field = |name| stanza.get(name).ok_or(ReleaseError::Missing(name));
         let date = field("Date")?;
         let valid_until = stanza.get("Valid-Until");
+        let text = |name| stanza.get(name).unwrap_or_default().to_owned();
+        let (codename, suite) = (text("Codename"), text("Suite"));
+        if codename.is_empty() && suite.is_empty() {
+            return Err(ReleaseError::Missing("Suite"));
+        }
+        let lists_all = text("Architectures").split_ascii_whitespace().any(|name| name == "all");
+        let none_for_all = stanza.get("No-Support-for-Architecture-all") == Some("Packages");
         Ok(Self {
-            codename: field("Codename")?.to_owned(),
-            suite: stanza.get("Suite").unwrap_or_default().to_owned(),
+            codename,
+            suite,
             date: date.to_owned(),
             date_seconds: read_date("Date", date)?,
             valid_until_seconds: valid_until.map(|d| read_date("Valid-Until", d)).transpose()?,
             by_hash: stanza.get("Acquire-By-Hash") == Some("yes"),
+            separate_all: lists_all && !none_for_all,
             files: read_files(field("SHA256")?)?,
         })
     }
@@ -106,53 +118,9 @@ fn read_date(field: &'static str, value: &str) -> Result<i64, ReleaseError> {
     parse_date(value).ok_or_else(|| ReleaseError::Date { field, value: value.to_owned() })
 }
 
-/// Reads a date in the archive's form, a subset of RFC 5322: `Sat, 11 Jul 2026 10:16:37 UTC`.
-pub(crate) fn parse_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_, rest) = text.split_once(',')?;
-    let words: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let [day, month, year, time, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
-    let month = i64::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
-    let (day, year): (i64, i64) = (day.parse().ok()?, year.parse().ok()?);
-    let clock: Vec<i64> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [hour, minute, second] = clock[..] else { return None };
-    let in_range = (1..=31).contains(&day)
-        && (1970..10_000).contains(&year)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..=60).contains(&second);
-    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-    in_range.then_some(seconds)
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar, in a year that starts in March so that
-/// the leap day is its last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let days_before_month = (153 * month + 2) / 5;
-    365 * year + year / 4 - year / 100 + year / 400 + days_before_month + day - 1 - 719_468
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_dates() {
-        assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 UTC"), Some(0));
-        assert_eq!(parse_date("Sat, 11 Jul 2026 10:16:37 UTC"), Some(1_783_764_997));
-        assert_eq!(parse_date("Thu, 29 Feb 2024  9:05:01 UTC"), Some(1_709_197_501));
-        for wrong in [
-            "",
-            "Sat, 11 Jul 2026 10:16:37 CET",
-            "Sat, 11 Foo 2026 1:1:1 UTC",
-            "x, 40 Jul 2026 1:1:1 UTC",
-        ] {
-            assert_eq!(parse_date(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn reads_a_release() {

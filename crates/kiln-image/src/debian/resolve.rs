@@ -2,19 +2,24 @@
 //!
 //! Dependencies are taken up in the order in which they are met, breadth first. For each, what is
 //! chosen already is preferred, then the alternatives as they are written, each in its newest
-//! version, then those who provide it. When no candidate is left, the last choice is taken back.
-//! Recommended packages are never taken, essential ones only where something names them.
+//! version, then those who provide it; what is there as a last resort comes behind all others.
+//! When no candidate is left, the last choice is taken back. Essential packages are taken only
+//! where something names them. What packages recommend is taken, where it is wished for, as far as
+//! it fits beside what was chosen without it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
 use super::relation::{Dependency, Operator, Relation, RelationError};
+use super::state::{Goal, State};
 use super::universe::Universe;
 use super::version::{Version, VersionError};
 
 /// How many packages may be tried before the search is given up.
 const MAX_ATTEMPTS: usize = 50_000;
+/// How many may be tried for one package that is only recommended.
+const MAX_ATTEMPTS_FOR_EXTRAS: usize = 500;
 
 /// Packages that only maintainer scripts call. No such script runs, so a dependency on one of
 /// these holds without it; who asks for one by name gets it.
@@ -109,20 +114,96 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Finds the packages that `request` needs, sorted by name. Each part of the request is a name, or
-/// `name=version`.
+/// What is asked for, and how freely it is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// Packages: a name, `name:architecture`, `name=version`.
+    pub packages: &'a [String],
+    /// Whether what packages recommend is taken too.
+    pub recommends: bool,
+    /// Whether what only maintainer scripts call is taken like anything else.
+    pub keep_tools: bool,
+    /// Whether to find beside it what maintainer scripts need to run: what they call, and the
+    /// essential packages, which they need not name.
+    pub script_tools: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The packages, as positions in the universe, by name.
+    pub packages: Vec<usize>,
+    /// What only maintainer scripts need beside them, by name.
+    pub tools: Vec<usize>,
+}
+
+/// Finds the packages that `request` needs, sorted by name.
 pub fn resolve(universe: &Universe, request: &[String]) -> Result<Vec<usize>, ResolveError> {
+    let wish = Wish { packages: request, ..Wish::default() };
+    resolve_wish(universe, wish).map(|found| found.packages)
+}
+
+/// Finds the packages that a wish needs.
+pub fn resolve_wish(universe: &Universe, wish: Wish<'_>) -> Result<Found, ResolveError> {
     let mut state = State::default();
-    for text in request {
-        let relation = read_request(universe, text)?;
-        state
-            .goals
-            .push_back(Goal { dependency: Rc::new(Dependency(vec![relation])), parent: None });
+    for text in wish.packages {
+        state.ask(Dependency(vec![read_request(universe, text)?]), None);
     }
-    let mut selected: Vec<usize> =
-        Search { universe, attempts: 0, first_failure: None }.run(state)?;
-    selected.sort_by(|a, b| universe.get(*a).name.cmp(&universe.get(*b).name));
-    Ok(selected)
+    let search = |keep_tools, bound| Search {
+        universe,
+        keep_tools,
+        bound,
+        attempts: 0,
+        first_failure: None,
+    };
+    let mut state = search(wish.keep_tools, MAX_ATTEMPTS).run(state)?;
+    if wish.recommends {
+        state = add_recommended(universe, state, wish.keep_tools)?;
+    }
+    let mut packages = state.packages();
+    let mut tools = Vec::new();
+    if wish.script_tools {
+        for position in universe.essential() {
+            let name = universe.get(position).name.clone();
+            state.ask(Dependency(vec![Relation { name, architecture: None, version: None }]), None);
+        }
+        state.take_up_tools();
+        let state = search(true, MAX_ATTEMPTS).run(state)?;
+        tools = state.packages().split_off(packages.len());
+    }
+    let order = |p: &usize| (universe.get(*p).name.clone(), universe.architecture(*p).to_owned());
+    packages.sort_by_key(order);
+    tools.sort_by_key(order);
+    Ok(Found { packages, tools })
+}
+
+/// Takes what the chosen packages recommend, and what that recommends, each as far as it fits.
+fn add_recommended(
+    universe: &Universe,
+    mut state: State,
+    keep_tools: bool,
+) -> Result<State, ResolveError> {
+    let mut next = 0;
+    while let Some(package) = state.package_at(next) {
+        let name = &universe.get(package).name;
+        for dependency in read(name, universe.get(package).recommends())? {
+            if !keep_tools && serves_scripts_only(name, &dependency) {
+                continue;
+            }
+            let mut tried = state.clone();
+            tried.ask(dependency, Some(next));
+            let bound = MAX_ATTEMPTS_FOR_EXTRAS;
+            let mut search =
+                Search { universe, keep_tools, bound, attempts: 0, first_failure: None };
+            match search.run(tried) {
+                Ok(extended) => state = extended,
+                Err(ResolveError::Unsatisfiable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        next += 1;
+    }
+    Ok(state)
 }
 
 fn read_request(universe: &Universe, text: &str) -> Result<Relation, ResolveError> {
@@ -135,53 +216,43 @@ fn read_request(universe: &Universe, text: &str) -> Result<Relation, ResolveErro
             (name, Some((Operator::Equal, version)))
         }
     };
-    if universe.versions(name).is_empty() {
+    let (name, architecture) = name.split_once(':').unwrap_or((name, universe.native()));
+    let serves = |p: &usize| universe.architecture(*p) == architecture;
+    if !universe.versions(name).iter().any(serves) {
         let mut providers: Vec<String> =
             universe.providers(name).iter().map(|(p, _)| universe.get(*p).name.clone()).collect();
         providers.dedup();
-        let name = name.to_owned();
-        return Err(if providers.is_empty() {
-            ResolveError::Unknown { nearest: universe.nearest(&name), name }
+        let others: Vec<String> = universe
+            .versions(name)
+            .iter()
+            .map(|p| format!("{name}:{}", universe.architecture(*p)))
+            .collect();
+        let shown = text.split('=').next().unwrap_or(text).to_owned();
+        return Err(if !others.is_empty() {
+            ResolveError::Unknown { nearest: others, name: shown }
+        } else if providers.is_empty() {
+            ResolveError::Unknown { nearest: universe.nearest(name), name: shown }
         } else {
-            ResolveError::Virtual { name, providers }
+            ResolveError::Virtual { name: shown, providers }
         });
     }
-    Ok(Relation { name: name.to_owned(), architecture: None, version })
-}
-
-/// A dependency that has to hold, and who states it.
-#[derive(Clone)]
-struct Goal {
-    dependency: Rc<Dependency>,
-    /// A position in `State::selected`; none for the request itself.
-    parent: Option<usize>,
-}
-
-/// What has been chosen so far.
-#[derive(Clone, Default)]
-struct State {
-    /// Positions in the universe, and who asked for each (a position in this list).
-    selected: Vec<(usize, Option<usize>)>,
-    /// By name: a position in `selected`.
-    by_name: BTreeMap<String, usize>,
-    /// By virtual name: who provides it, in which version.
-    provided: BTreeMap<String, Vec<(usize, Option<Version>)>>,
-    /// By name of what must not be there: the relation and who states it.
-    excluded: BTreeMap<String, Vec<(Relation, usize)>>,
-    goals: VecDeque<Goal>,
+    let architecture = Some(architecture.to_owned());
+    Ok(Relation { name: name.to_owned(), architecture, version })
 }
 
 struct Search<'a> {
     universe: &'a Universe,
+    keep_tools: bool,
+    bound: usize,
     attempts: usize,
     first_failure: Option<Conflict>,
 }
 
 impl Search<'_> {
-    fn run(&mut self, mut state: State) -> Result<Vec<usize>, ResolveError> {
+    fn run(&mut self, mut state: State) -> Result<State, ResolveError> {
         let mut choices: Vec<(State, Goal, VecDeque<usize>)> = Vec::new();
-        while let Some(goal) = state.goals.pop_front() {
-            if state.satisfies(self.universe, &goal.dependency) {
+        while let Some(goal) = state.next_goal() {
+            if state.satisfies(self.universe, &goal) {
                 continue;
             }
             let (mut candidates, reasons) = self.candidates(&state, &goal)?;
@@ -193,7 +264,7 @@ impl Search<'_> {
                 }
                 self.note_failure(&state, &goal, &reasons);
                 match choices.pop() {
-                    Some(earlier) if self.attempts < MAX_ATTEMPTS => {
+                    Some(earlier) if self.attempts < self.bound => {
                         (state, goal, candidates) = earlier;
                     }
                     _ => return Err(self.failure()),
@@ -202,9 +273,9 @@ impl Search<'_> {
             if !candidates.is_empty() {
                 choices.push((state.clone(), goal.clone(), candidates));
             }
-            state.select(self.universe, next, goal.parent)?;
+            state.select(self.universe, next, goal.parent, self.keep_tools)?;
         }
-        Ok(state.selected.into_iter().map(|(package, _)| package).collect())
+        Ok(state)
     }
 
     /// Who can fulfil a goal beside what is chosen, and what speaks against the others.
@@ -213,32 +284,43 @@ impl Search<'_> {
         state: &State,
         goal: &Goal,
     ) -> Result<(VecDeque<usize>, Vec<String>), ResolveError> {
-        let mut candidates = VecDeque::new();
+        let mut candidates = Vec::new();
         let mut reasons = Vec::new();
+        let architecture = state.architecture(self.universe, goal);
         for relation in &goal.dependency.0 {
-            let fitting = self.universe.candidates(relation);
+            let fitting = self.universe.candidates(relation, architecture);
             if fitting.is_empty() {
-                reasons.push(self.explain_absence(relation));
+                reasons.push(self.explain_absence(relation, architecture));
             }
             for package in fitting {
                 match state.obstacle(self.universe, package)? {
-                    None if !candidates.contains(&package) => candidates.push_back(package),
+                    None if !candidates.contains(&package) => candidates.push(package),
                     None => {}
                     Some(reason) => reasons.push(reason),
                 }
             }
         }
-        Ok((candidates, reasons))
+        candidates.sort_by_key(|p| self.universe.get(*p).last_resort);
+        Ok((candidates.into(), reasons))
     }
 
-    fn explain_absence(&self, relation: &Relation) -> String {
+    fn explain_absence(&self, relation: &Relation, architecture: &str) -> String {
         let versions = self.universe.versions(&relation.name);
         if versions.is_empty() {
             return format!("there is no package {}", relation.name);
         }
-        let versions: Vec<&str> =
-            versions.iter().map(|p| self.universe.get(*p).version.as_str()).collect();
-        format!("the archive has {} {}", relation.name, versions.join(", "))
+        let serves = |p: &&usize| self.universe.serves(**p, relation, architecture);
+        let fitting: Vec<&str> = versions
+            .iter()
+            .filter(serves)
+            .map(|p| self.universe.get(*p).version.as_str())
+            .collect();
+        if fitting.is_empty() {
+            let wanted = relation.architecture.as_deref().filter(|a| *a != "any");
+            let wanted = wanted.unwrap_or(architecture);
+            return format!("the archive has no {} for {wanted}", relation.name);
+        }
+        format!("the archive has {} {}", relation.name, fitting.join(", "))
     }
 
     /// Keeps the first failure: it is the one that the preferred choices meet.
@@ -246,15 +328,8 @@ impl Search<'_> {
         if self.first_failure.is_some() {
             return;
         }
-        let mut chain = Vec::new();
-        let mut next = goal.parent;
-        while let Some(position) = next {
-            let (package, parent) = state.selected[position];
-            chain.push(label(self.universe, package));
-            next = parent;
-        }
-        chain.reverse();
-        let dependency = goal.dependency.to_string();
+        let chain = state.chain(self.universe, goal.parent);
+        let dependency = shown(&goal.dependency, self.universe.native());
         self.first_failure = Some(Conflict { chain, dependency, reasons: reasons.to_vec() });
     }
 
@@ -264,102 +339,32 @@ impl Search<'_> {
     }
 }
 
-impl State {
-    /// Whether something that is chosen fulfils a dependency.
-    fn satisfies(&self, universe: &Universe, dependency: &Dependency) -> bool {
-        dependency.0.iter().any(|relation| {
-            let real = self.by_name.get(&relation.name).is_some_and(|&position| {
-                relation.accepts(&universe.get(self.selected[position].0).version)
-            });
-            let provided = self.provided.get(&relation.name);
-            real || provided.is_some_and(|all| {
-                all.iter().any(|(_, version)| relation.accepts_provided(version.as_ref()))
-            })
-        })
-    }
-
-    /// What among the chosen packages keeps `package` out.
-    fn obstacle(
-        &self,
-        universe: &Universe,
-        package: usize,
-    ) -> Result<Option<String>, ResolveError> {
-        let candidate = universe.get(package);
-        if let Some(&position) = self.by_name.get(&candidate.name) {
-            let chosen = label(universe, self.selected[position].0);
-            return Ok(Some(format!("{chosen} is chosen already")));
-        }
-        for relation in read(&candidate.name, candidate.conflicts())? {
-            if let Some(other) = self.chosen_match(universe, &relation) {
-                let (this, other) = (label(universe, package), label(universe, other));
-                return Ok(Some(format!("{this} conflicts with {other}")));
-            }
-        }
-        let mut names = vec![(candidate.name.clone(), Some(candidate.version.clone()))];
-        for provided in read(&candidate.name, candidate.provides())? {
-            names.push((provided.name, provided.version.map(|(_, version)| version)));
-        }
-        for (name, version) in names {
-            for (relation, by) in self.excluded.get(&name).into_iter().flatten() {
-                if relation.accepts_provided(version.as_ref()) {
-                    let by = label(universe, self.selected[*by].0);
-                    return Ok(Some(format!("{by} conflicts with {}", label(universe, package))));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// A chosen package that a relation means, really or virtually.
-    fn chosen_match(&self, universe: &Universe, relation: &Relation) -> Option<usize> {
-        let real = self.by_name.get(&relation.name).map(|&position| self.selected[position].0);
-        if let Some(package) = real.filter(|&p| relation.accepts(&universe.get(p).version)) {
-            return Some(package);
-        }
-        let provided = self.provided.get(&relation.name)?;
-        let found = provided.iter().find(|(_, v)| relation.accepts_provided(v.as_ref()))?;
-        Some(self.selected[found.0].0)
-    }
-
-    fn select(
-        &mut self,
-        universe: &Universe,
-        package: usize,
-        parent: Option<usize>,
-    ) -> Result<(), ResolveError> {
-        let chosen = universe.get(package);
-        let position = self.selected.len();
-        self.selected.push((package, parent));
-        self.by_name.insert(chosen.name.clone(), position);
-        for provided in read(&chosen.name, chosen.provides())? {
-            let version = provided.version.map(|(_, version)| version);
-            self.provided.entry(provided.name).or_default().push((position, version));
-        }
-        for relation in read(&chosen.name, chosen.conflicts())? {
-            self.excluded.entry(relation.name.clone()).or_default().push((relation, position));
-        }
-        for dependency in read(&chosen.name, chosen.dependencies())? {
-            if !serves_scripts_only(&chosen.name, &dependency) {
-                let dependency = Rc::new(dependency);
-                self.goals.push_back(Goal { dependency, parent: Some(position) });
-            }
-        }
-        Ok(())
-    }
+/// A dependency as a person writes it: without the architecture that goes without saying.
+fn shown(dependency: &Rc<Dependency>, native: &str) -> String {
+    dependency.to_string().replace(&format!(":{native}"), "")
 }
 
-fn serves_scripts_only(package: &str, dependency: &Dependency) -> bool {
+pub(super) fn serves_scripts_only(package: &str, dependency: &Dependency) -> bool {
     dependency.0.iter().any(|relation| {
         let name = relation.name.as_str();
         SCRIPT_TOOLS.contains(&name) || SCRIPT_DEPENDENCIES.contains(&(package, name))
     })
 }
 
-fn read<T>(package: &str, relations: Result<T, RelationError>) -> Result<T, ResolveError> {
+pub(super) fn read<T>(
+    package: &str,
+    relations: Result<T, RelationError>,
+) -> Result<T, ResolveError> {
     relations.map_err(|source| ResolveError::Relation { package: package.to_owned(), source })
 }
 
-fn label(universe: &Universe, package: usize) -> String {
-    let package = universe.get(package);
-    format!("{} {}", package.name, package.version)
+/// A package in messages; its architecture is said where it is a foreign one.
+pub(super) fn label(universe: &Universe, position: usize) -> String {
+    let package = universe.get(position);
+    let architecture = universe.architecture(position);
+    if architecture == universe.native() {
+        format!("{} {}", package.name, package.version)
+    } else {
+        format!("{}:{architecture} {}", package.name, package.version)
+    }
 }

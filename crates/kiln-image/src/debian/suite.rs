@@ -1,6 +1,9 @@
 //! The suites that images can start from, and the keys that sign them.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use kiln_model::spec::image::{Pocket, Repository};
 
 use crate::openpgp::{Keyring, KeyringError};
 
@@ -8,6 +11,9 @@ use crate::openpgp::{Keyring, KeyringError};
 pub const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 /// The official security archive's root where nothing else is said.
 pub const DEFAULT_SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
+
+/// Suites that are not released, and so have no pockets.
+const ROLLING: [&str; 3] = ["sid", "unstable", "experimental"];
 
 /// Public keys of the official archives, from Debian's package `debian-archive-keyring`.
 const ARCHIVE_KEYS: [&[u8]; 6] = [
@@ -45,15 +51,33 @@ impl Mirrors {
         })
     }
 
-    /// The archives that make up a suite: the release itself, its updates, its security updates.
-    pub fn archives(&self, suite: &str) -> [ArchiveSource; 3] {
-        let source = |mirror: &String, suite| ArchiveSource { mirror: mirror.clone(), suite };
-        [
-            source(&self.main, suite.to_owned()),
-            source(&self.main, format!("{suite}-updates")),
-            source(&self.security, format!("{suite}-security")),
-        ]
+    /// The archives that make up a suite with some of its pockets.
+    pub fn archives(&self, suite: &str, pockets: &BTreeSet<Pocket>) -> Vec<ArchiveSource> {
+        let source = |mirror: &String, suite: String| ArchiveSource {
+            mirror: mirror.clone(),
+            suite,
+            components: BTreeSet::from(["main".to_owned()]),
+            repository: None,
+            last_resort: false,
+        };
+        let mut archives = vec![source(&self.main, suite.to_owned())];
+        // What is still being put together has none.
+        let pockets = pockets.iter().filter(|_| !ROLLING.contains(&suite));
+        archives.extend(pockets.map(|pocket| match pocket {
+            Pocket::Updates => source(&self.main, format!("{suite}-updates")),
+            Pocket::Security => source(&self.security, format!("{suite}-security")),
+            Pocket::Backports => ArchiveSource {
+                last_resort: true,
+                ..source(&self.main, format!("{suite}-backports"))
+            },
+        }));
+        archives
     }
+}
+
+/// The pockets where a recipe names none.
+pub fn default_pockets() -> BTreeSet<Pocket> {
+    BTreeSet::from([Pocket::Updates, Pocket::Security])
 }
 
 /// One suite of one mirror.
@@ -63,10 +87,32 @@ pub struct ArchiveSource {
     pub mirror: String,
     /// The suite's code name.
     pub suite: String,
+    /// The components of it that are read.
+    pub components: BTreeSet<String>,
+    /// The name that a recipe gives a third party's archive.
+    pub repository: Option<String>,
+    /// Whether its packages are taken only where no other archive has what is needed.
+    pub last_resort: bool,
+}
+
+impl ArchiveSource {
+    /// The archive of a `repository` block.
+    pub fn third_party(repository: &Repository) -> Self {
+        Self {
+            mirror: repository.url.trim_end_matches('/').to_owned(),
+            suite: repository.suite.clone(),
+            components: repository.components.clone(),
+            repository: Some(repository.name.clone()),
+            last_resort: false,
+        }
+    }
 }
 
 impl fmt::Display for ArchiveSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.repository {
+            write!(f, "repository \"{name}\" ")?;
+        }
         write!(f, "{} at {}", self.suite, self.mirror)
     }
 }

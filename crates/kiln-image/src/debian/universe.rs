@@ -1,17 +1,19 @@
 //! All packages that a set of archives offers, ready to be searched by name.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::package::Package;
+use super::package::{MultiArch, Package};
 use super::relation::{Relation, RelationError};
 use super::version::Version;
 
-/// The packages of some indexes that can run on one architecture.
+/// The packages of some indexes that can run on one architecture, perhaps with others beside.
 #[derive(Debug, Default)]
 pub struct Universe {
+    native: String,
     packages: Vec<Package>,
-    /// By name: positions, newest version first, among equals the first archive first.
+    /// By name: positions, those of the native architecture first, then the newest version, among
+    /// equals the first archive; those of the last resort behind all.
     by_name: BTreeMap<String, Vec<usize>>,
     /// By virtual name: who provides it, the most usual package first.
     providers: BTreeMap<String, Vec<(usize, Option<Version>)>>,
@@ -30,9 +32,27 @@ pub struct UniverseError {
 impl Universe {
     /// Takes those of `packages` that are of `architecture` or of all.
     pub fn new(packages: Vec<Package>, architecture: &str) -> Result<Self, UniverseError> {
-        let mut universe = Self::default();
-        let runs = |p: &Package| p.architecture == architecture || p.architecture == "all";
-        universe.packages = packages.into_iter().filter(runs).collect();
+        Self::with_foreign(packages, architecture, &BTreeSet::new())
+    }
+
+    /// Takes those of `packages` that are of the `native` architecture, of all, or of one of the
+    /// `foreign` architectures.
+    pub fn with_foreign(
+        packages: Vec<Package>,
+        native: &str,
+        foreign: &BTreeSet<String>,
+    ) -> Result<Self, UniverseError> {
+        let mut universe = Self { native: native.to_owned(), ..Self::default() };
+        let runs = |p: &Package| {
+            p.architecture == native || p.architecture == "all" || foreign.contains(&p.architecture)
+        };
+        // The index of each architecture lists the packages for all: once is enough.
+        let mut seen = BTreeSet::new();
+        let mut first = |p: &Package| {
+            let version = p.version.as_str().to_owned();
+            p.architecture != "all" || seen.insert((p.name.clone(), version, p.archive))
+        };
+        universe.packages = packages.into_iter().filter(|p| runs(p) && first(p)).collect();
         for (position, package) in universe.packages.iter().enumerate() {
             universe.by_name.entry(package.name.clone()).or_default().push(position);
             let provides = package
@@ -43,15 +63,45 @@ impl Universe {
                 universe.providers.entry(name).or_default().push((position, version));
             }
         }
-        let all = &universe.packages;
-        for positions in universe.by_name.values_mut() {
-            positions.sort_by_key(|&p| (Reverse(&all[p].version), all[p].archive));
+        universe.sort();
+        Ok(universe)
+    }
+
+    fn sort(&mut self) {
+        let (all, native) = (&self.packages, self.native.as_str());
+        let rank = |p: usize| {
+            let foreign =
+                !matches!(all[p].architecture.as_str(), "all") && all[p].architecture != native;
+            (all[p].last_resort, foreign)
+        };
+        for positions in self.by_name.values_mut() {
+            positions.sort_by_key(|&p| (rank(p), Reverse(&all[p].version), all[p].archive));
         }
-        for providers in universe.providers.values_mut() {
-            let key = |p: usize| (all[p].priority, &all[p].name, Reverse(&all[p].version));
+        for providers in self.providers.values_mut() {
+            let key = |p: usize| (rank(p), all[p].priority, &all[p].name, Reverse(&all[p].version));
             providers.sort_by(|a, b| key(a.0).cmp(&key(b.0)));
         }
-        Ok(universe)
+    }
+
+    /// The architecture of programs that need no other.
+    pub fn native(&self) -> &str {
+        &self.native
+    }
+
+    /// The architecture that a package counts as: one for all counts as native.
+    pub fn architecture(&self, position: usize) -> &str {
+        match self.packages[position].architecture.as_str() {
+            "all" => &self.native,
+            own => own,
+        }
+    }
+
+    /// The newest version of each package without which no full system is.
+    pub fn essential(&self) -> Vec<usize> {
+        let newest = self.by_name.values().filter_map(|positions| positions.first().copied());
+        let is_essential =
+            |p: &usize| self.packages[*p].essential && self.architecture(*p) == self.native;
+        newest.filter(is_essential).collect()
     }
 
     /// The package at a position.
@@ -69,13 +119,31 @@ impl Universe {
         self.providers.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Those who satisfy a relation, in order of preference: the real package, then providers.
-    pub fn candidates(&self, relation: &Relation) -> Vec<usize> {
+    /// Those who satisfy a relation that a package of `architecture` states, in order of
+    /// preference: the real package, then providers.
+    pub fn candidates(&self, relation: &Relation, architecture: &str) -> Vec<usize> {
+        let fits = |p: &usize| self.serves(*p, relation, architecture);
         let real = self.versions(&relation.name).iter().copied();
         let real = real.filter(|&p| relation.accepts(&self.packages[p].version));
         let provided = self.providers(&relation.name).iter();
         let provided = provided.filter(|(_, v)| relation.accepts_provided(v.as_ref()));
-        real.chain(provided.map(|(position, _)| *position)).collect()
+        real.chain(provided.map(|(position, _)| *position)).filter(fits).collect()
+    }
+
+    /// Whether a package is of an architecture that a relation, stated by a package of
+    /// `architecture`, can mean.
+    pub fn serves(&self, position: usize, relation: &Relation, architecture: &str) -> bool {
+        let own = self.architecture(position);
+        let multi_arch = self.packages[position].multi_arch;
+        match relation.architecture.as_deref() {
+            None => own == architecture || multi_arch == MultiArch::Foreign,
+            Some("any") => {
+                let anybody = matches!(multi_arch, MultiArch::Foreign | MultiArch::Allowed);
+                own == architecture || anybody
+            }
+            Some("native") => own == self.native,
+            Some(named) => own == named,
+        }
     }
 
     /// Up to three names that look like `name`, the nearest first.

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ureq::Agent;
 use ureq::http::Response;
@@ -12,8 +12,9 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use super::cache::Partial;
 use super::resolver::OnceResolver;
-use super::{Cache, Download, FetchError, Patience};
+use super::{Cache, Download, FetchError, Patience, local};
 use crate::checksum;
+use crate::debian::date::parse_date;
 
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -31,8 +32,11 @@ enum Outcome {
     Done,
     /// It can help to try again.
     Again(Box<dyn std::error::Error + Send + Sync>),
-    /// The server failed; it can help to try again.
-    Failing(u16),
+    /// The server failed; it can help to try again, after the time that it asks for.
+    Failing {
+        status: u16,
+        wait: Option<Duration>,
+    },
     Failed(FetchError),
 }
 
@@ -66,6 +70,9 @@ impl Fetcher {
 
     /// Fetches a file that is known only by its address, up to `limit_bytes`.
     pub fn fetch(&self, url: &str, limit_bytes: u64) -> Result<Vec<u8>, FetchError> {
+        if let Some(path) = local::path_of(url) {
+            return local::read(url, &path, limit_bytes);
+        }
         let mut bytes = Vec::new();
         self.retry(url, || {
             bytes.clear();
@@ -103,15 +110,23 @@ impl Fetcher {
             arrived(size);
             return Ok(path);
         }
-        let mut missing = None;
+        // The first address that has it; of the failures, one that says more than that it is
+        // not there.
+        let mut failure: Option<FetchError> = None;
         for url in &download.urls {
             match self.fill(url, download, &mut partial, arrived) {
                 Ok(()) => return self.cache.publish(&partial, &download.sha256),
-                Err(error @ FetchError::Absent { .. }) => missing = missing.or(Some(error)),
-                Err(error) => return Err(error),
+                Err(error @ FetchError::Cache { .. }) => return Err(error),
+                Err(error) => {
+                    let says_more = matches!(failure, None | Some(FetchError::Absent { .. }))
+                        && !matches!((&failure, &error), (Some(_), FetchError::Absent { .. }));
+                    if says_more {
+                        failure = Some(error);
+                    }
+                }
             }
         }
-        Err(missing.unwrap_or_else(|| FetchError::Absent {
+        Err(failure.unwrap_or_else(|| FetchError::Absent {
             url: download.sha256.to_string(),
             status: 404,
         }))
@@ -132,7 +147,12 @@ impl Fetcher {
             arrived(signed(length_of(partial).map_err(failed)?));
         }
         loop {
-            self.retry(url, || self.append(url, download.size_bytes, partial, arrived))?;
+            match local::path_of(url) {
+                Some(source) => local::copy(url, &source, download.size_bytes, partial, arrived)?,
+                None => {
+                    self.retry(url, || self.append(url, download.size_bytes, partial, arrived))?;
+                }
+            }
             let file = std::fs::File::open(&path).map_err(failed)?;
             let (found, length) = checksum::of_reader(file).map_err(failed)?;
             if found == download.sha256 {
@@ -167,6 +187,14 @@ impl Fetcher {
         }
         let response = match self.request(url, (have > 0 && have < size_bytes).then_some(have)) {
             Ok(response) => response,
+            Err(Outcome::Failed(FetchError::Status { status: 416, .. })) => {
+                // What is there reaches beyond the server's file: once more, from the start.
+                arrived(-signed(have));
+                return match partial.file.set_len(0) {
+                    Ok(()) => Outcome::Again("the server's file is shorter than expected".into()),
+                    Err(error) => broken(error),
+                };
+            }
             Err(outcome) => return outcome,
         };
         if have > 0 && response.status().as_u16() != 206 {
@@ -220,7 +248,12 @@ impl Fetcher {
                 Err(Outcome::Failed(FetchError::Absent { url: url.to_owned(), status }))
             }
             status if status >= 500 || status == 429 || status == 408 => {
-                Err(Outcome::Failing(status))
+                let wait = response.headers().get("retry-after");
+                let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(read_wait);
+                Err(Outcome::Failing { status, wait })
+            }
+            status @ (401 | 403 | 407) => {
+                Err(Outcome::Failed(FetchError::Refused { url: url.to_owned(), status }))
             }
             status => Err(Outcome::Failed(FetchError::Status { url: url.to_owned(), status })),
         }
@@ -232,22 +265,40 @@ impl Fetcher {
         let mut pause = self.patience.first_pause;
         for attempts in 1.. {
             let last = attempts >= self.patience.attempts || Instant::now() + pause > deadline;
+            let mut asked = None;
             match attempt() {
                 Outcome::Done => break,
                 Outcome::Failed(error) => return Err(error),
-                Outcome::Failing(status) if last => {
+                Outcome::Failing { status, wait: Some(wait) }
+                    if wait > self.patience.longest_pause || Instant::now() + wait > deadline =>
+                {
+                    let (url, wait_seconds) = (url.to_owned(), wait.as_secs());
+                    return Err(FetchError::Later { url, status, wait_seconds });
+                }
+                Outcome::Failing { status, .. } if last => {
                     return Err(FetchError::Status { url: url.to_owned(), status });
                 }
                 Outcome::Again(source) if last => {
                     return Err(FetchError::Unreachable { url: url.to_owned(), attempts, source });
                 }
-                Outcome::Failing(_) | Outcome::Again(_) => {}
+                Outcome::Failing { wait, .. } => asked = wait,
+                Outcome::Again(_) => {}
             }
-            std::thread::sleep(pause);
+            std::thread::sleep(asked.map_or(pause, |asked| asked.max(pause)));
             pause = (pause * 2).min(MAX_PAUSE);
         }
         Ok(())
     }
+}
+
+/// How long a `Retry-After` header asks to wait: seconds, or a date (RFC 9110, section 10.2.3).
+fn read_wait(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = u64::try_from(parse_date(value)?).ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(Duration::from_secs(date).saturating_sub(now))
 }
 
 fn signed(length: u64) -> i64 {

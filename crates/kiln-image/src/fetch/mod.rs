@@ -1,8 +1,9 @@
-//! Fetching files over HTTP into a cache that keeps them by their checksum.
+//! Fetching files over HTTP, or from this machine, into a cache that keeps them by their checksum.
 
 mod batch;
 mod cache;
 mod client;
+mod local;
 mod resolver;
 
 use std::io;
@@ -33,6 +34,8 @@ pub struct Patience {
     pub attempts: u32,
     /// The pause before the second attempt; it doubles with each further one, up to 5 s.
     pub first_pause: Duration,
+    /// The longest pause that a server may ask for; one that asks for more is not waited for.
+    pub longest_pause: Duration,
     /// For a connection to be made.
     pub connect: Duration,
     /// For the next bytes to arrive.
@@ -46,6 +49,7 @@ impl Default for Patience {
         Self {
             attempts: 4,
             first_pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(60),
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(20),
             whole: Duration::from_secs(30 * 60),
@@ -63,6 +67,28 @@ pub enum FetchError {
         url: String,
         /// The HTTP status: 404 or 410.
         status: u16,
+    },
+    /// The server wants to know who asks, or does not give it to this one.
+    #[error(
+        "{url} is refused with status {status}; the server wants credentials, which are not supported, or does not let this machine in: set another mirror"
+    )]
+    Refused {
+        /// The address.
+        url: String,
+        /// The HTTP status: 401, 403 or 407.
+        status: u16,
+    },
+    /// The server asks to wait for longer than is waited.
+    #[error(
+        "{url} is answered with status {status} and the demand to wait for {wait_seconds} s; try again then, or set another mirror"
+    )]
+    Later {
+        /// The address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// How long the server wants to be left alone.
+        wait_seconds: u64,
     },
     /// The server refuses or fails.
     #[error("{url} is answered with status {status}; try later or set another mirror")]
@@ -116,6 +142,14 @@ pub enum FetchError {
         url: String,
         /// The bound in bytes.
         limit_bytes: u64,
+    },
+    /// A file of this machine can't be read.
+    #[error("can't read {url}")]
+    Local {
+        /// The address.
+        url: String,
+        /// Why.
+        source: io::Error,
     },
     /// The cache can't be used.
     #[error("can't use the cache at {path}")]

@@ -1,17 +1,19 @@
 //! The lock as a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use kiln_model::digest::Digest;
+use kiln_model::spec::image::Pocket;
 use serde::{Deserialize, Serialize};
 
 use super::oci::Pinned;
-use super::{Lock, LockEntry, LockedPackage, Request, sum};
+use super::{Lock, LockEntry, LockedPackage, RepositoryRequest, Request, Tools, sum};
 use crate::debian::archive::ArchiveRecord;
+use crate::debian::suite::default_pockets;
 
 /// The lock's name in the stack's directory.
 pub const FILE_NAME: &str = "kiln.lock";
@@ -74,14 +76,34 @@ struct Document {
     sum: Option<Digest>,
 }
 
+/// One request and what it was resolved to. What a request does not say stands as it is where a
+/// recipe does not say it either.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EntryDocument {
     suite: String,
     architecture: String,
-    request: std::collections::BTreeSet<String>,
+    request: BTreeSet<String>,
+    #[serde(default)]
+    recommends: bool,
+    #[serde(default = "default_pockets")]
+    pockets: BTreeSet<Pocket>,
+    #[serde(default)]
+    repositories: BTreeSet<RepositoryRequest>,
+    #[serde(default)]
+    tools: BTreeSet<Tools>,
     archives: Vec<ArchiveRecord>,
     packages: Vec<LockedPackage>,
+}
+
+impl EntryDocument {
+    fn into_entry(self) -> (Request, LockEntry) {
+        let Self { suite, architecture, recommends, pockets, repositories, tools, .. } = self;
+        let packages = self.request;
+        let request =
+            Request { suite, architecture, packages, recommends, pockets, repositories, tools };
+        (request, LockEntry { archives: self.archives, packages: self.packages })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,14 +131,9 @@ impl Lock {
         if !sum::holds(&text, document.sum.as_ref()) {
             return Err(LockFileError::Altered { path });
         }
-        let entry = |entry: EntryDocument| {
-            let EntryDocument { suite, architecture, request, archives, packages } = entry;
-            let request = Request { suite, architecture, packages: request };
-            (request, LockEntry { archives, packages })
-        };
         let copies: BTreeMap<String, Digest> =
             document.copies.into_iter().map(|copy| (copy.from, copy.digest)).collect();
-        let entries = document.debian.into_iter().map(entry).collect();
+        let entries = document.debian.into_iter().map(EntryDocument::into_entry).collect();
         let references = document.oci.into_iter().map(Into::into).collect();
         Ok(Self { entries, copies, references })
     }
@@ -146,15 +163,12 @@ impl Lock {
         for (request, entry) in &self.entries {
             text += separator;
             separator = ",";
+            text += "\n    {";
+            text += &request_lines(request);
             // Writing to a string does not fail.
             let _ = write!(
                 text,
-                "\n    {{\n      \"suite\": {},\n      \"architecture\": {},\n      \
-                 \"request\": {},\n      \"archives\": [{}\n      ],\n      \
-                 \"packages\": [{}\n      ]\n    }}",
-                json(&request.suite),
-                json(&request.architecture),
-                json(&request.packages),
+                "\n      \"archives\": [{}\n      ],\n      \"packages\": [{}\n      ]\n    }}",
                 lines(&entry.archives, 8),
                 lines(&entry.packages, 8),
             );
@@ -171,6 +185,32 @@ impl Lock {
         let _ = write!(text, "\n  ],\n  \"copies\": [{}\n  ]\n}}\n", lines(&copies, 4));
         sum::seal(&text)
     }
+}
+
+/// A request, one line for each of its parts that does not go without saying.
+fn request_lines(request: &Request) -> String {
+    let Request { suite, architecture, packages, recommends, pockets, repositories, tools } =
+        request;
+    let mut parts = vec![
+        ("suite", json(suite)),
+        ("architecture", json(architecture)),
+        ("request", json(packages)),
+    ];
+    if *recommends {
+        parts.push(("recommends", json(recommends)));
+    }
+    if *pockets != default_pockets() {
+        parts.push(("pockets", json(pockets)));
+    }
+    if !repositories.is_empty() {
+        let listed: Vec<&RepositoryRequest> = repositories.iter().collect();
+        parts.push(("repositories", format!("[{}\n      ]", lines(&listed, 8))));
+    }
+    if !tools.is_empty() {
+        parts.push(("tools", json(tools)));
+    }
+    let line = |(name, value): (&str, String)| format!("\n      \"{name}\": {value},");
+    parts.into_iter().map(line).collect()
 }
 
 /// A value as JSON on one line.

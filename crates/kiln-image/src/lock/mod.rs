@@ -1,12 +1,16 @@
 //! `kiln.lock`: what the recipes of a stack were resolved to.
 //!
 //! It stands in the stack's directory and is kept with it. It is JSON with one line for each
-//! package, so that a difference between two versions reads well. An entry belongs to a request
-//! (base, architecture and names of packages), whoever makes it: two images with the same request
-//! share it, and it holds for as long as somebody makes the request.
+//! package, so that a difference between two versions reads well. An entry belongs to a
+//! [`Request`] (base, architecture, names of packages and where they may come from), whoever makes
+//! it: two images with the same request share it, and it holds for as long as somebody makes the
+//! request.
 
+mod difference;
+mod download;
 mod file;
 mod oci;
+mod request;
 mod resolve;
 mod sum;
 
@@ -20,46 +24,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::debian::archive::ArchiveRecord;
 
+pub use difference::{EntryDifference, PackageChange, PackageDifference};
 pub use file::{FILE_NAME, LockFileError};
 pub use oci::PinError;
+pub use request::{RepositoryRequest, Request, Tools};
 pub use resolve::{ResolveRequestError, Sources};
-
-/// What a recipe asks an archive for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Request {
-    /// The suite's code name.
-    pub suite: String,
-    /// The architecture, as Debian calls it.
-    pub architecture: String,
-    /// The packages that the recipe names.
-    pub packages: BTreeSet<String>,
-}
-
-impl Request {
-    /// What a recipe asks for; nothing if it starts from nothing.
-    pub fn of(recipe: &Recipe, architecture: &str) -> Option<Self> {
-        match &recipe.base {
-            Base::Scratch
-            | Base::Oci { .. }
-            | Base::OciLayout { .. }
-            | Base::Tarball { .. }
-            | Base::Image { .. } => None,
-            Base::Debian { suite } => Some(Self {
-                suite: suite.clone(),
-                architecture: architecture.to_owned(),
-                packages: recipe.packages.clone(),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let packages: Vec<&str> = self.packages.iter().map(String::as_str).collect();
-        let packages = if packages.is_empty() { "no package".into() } else { packages.join(", ") };
-        write!(f, "{packages} of debian(\"{}\") for {}", self.suite, self.architecture)
-    }
-}
 
 /// One package, pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +46,15 @@ pub struct LockedPackage {
     pub size: u64,
     /// The suite that it was found in.
     pub suite: String,
+    /// The third party's archive that it was found in, by the name that the recipe gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The source package that it was built from, where that has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Whether only maintainer scripts need it: it is there while they run and not in the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tool: bool,
     /// Its path below the mirror's root.
     pub filename: String,
 }
@@ -93,8 +71,8 @@ pub struct LockEntry {
 impl LockEntry {
     /// The digest that stands for the entry in an image's identity. It covers what is in the
     /// packages and not where they were found: SHA-256 over the domain `kiln.inputs.v1`, a line
-    /// feed, and the canonical JSON of a list of objects with `architecture`, `name`, `sha256` and
-    /// `version`.
+    /// feed, and the canonical JSON of a list of objects with `architecture`, `name`, `sha256`,
+    /// `version`, and `tool` for those that only maintainer scripts need.
     pub fn inputs(&self) -> Result<Digest, EncodeError> {
         #[derive(Serialize)]
         struct Input<'a> {
@@ -102,10 +80,12 @@ impl LockEntry {
             version: &'a str,
             architecture: &'a str,
             sha256: Digest,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            tool: bool,
         }
         let mut inputs = Vec::with_capacity(self.packages.len());
-        for LockedPackage { name, version, architecture, sha256, .. } in &self.packages {
-            inputs.push(Input { name, version, architecture, sha256: *sha256 });
+        for LockedPackage { name, version, architecture, sha256, tool, .. } in &self.packages {
+            inputs.push(Input { name, version, architecture, sha256: *sha256, tool: *tool });
         }
         canonical::digest("kiln.inputs.v1", &inputs, &|_| None)
     }
@@ -117,7 +97,7 @@ pub enum Unlocked {
     /// There is no lock yet.
     NoLock,
     /// The lock has no entry for this request.
-    NoEntry(Request),
+    NoEntry(Box<Request>),
     /// The lock does not say which image this reference stands for.
     NoReference(String),
 }
@@ -172,7 +152,7 @@ impl Lock {
             Some(request) => match self.entries.get(&request) {
                 Some(entry) => entry,
                 None if self.entries.is_empty() => return Err(Unlocked::NoLock),
-                None => return Err(Unlocked::NoEntry(request)),
+                None => return Err(Unlocked::NoEntry(Box::new(request))),
             },
         };
         // Names, versions and digests are strings, which always encode.
@@ -213,10 +193,8 @@ impl Lock {
         }
         // Entries for other architectures belong to other machines that share the stack.
         self.entries.retain(|request, _| {
-            let anywhere = |wanted: &Request| {
-                wanted.suite == request.suite && wanted.packages == request.packages
-            };
-            requests.iter().any(anywhere)
+            let here = Request { architecture: architecture.to_owned(), ..request.clone() };
+            requests.contains(&here)
         });
         self.copies.retain(|from, _| copies.contains(from));
     }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use ring::digest;
 use ring::signature::{
-    ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents,
-    UnparsedPublicKey,
+    ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RsaPublicKeyComponents, UnparsedPublicKey,
 };
 
 use super::packet::{HashAlgorithm, Packet, Reader, Signature, SignatureValue, packets};
@@ -30,7 +30,7 @@ const MAY_SIGN: u8 = 2;
 /// A key file without a usable key.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "there is no key in it that can verify signatures: binary (not armoured) version 4 keys with RSA or Ed25519 were expected"
+    "there is no key in it that can verify signatures: version 4 keys with RSA (from 2048 bits) or Ed25519, certified with SHA-256, SHA-384 or SHA-512 and not revoked, were expected, binary or armoured"
 )]
 pub struct KeyringError;
 
@@ -59,10 +59,11 @@ pub(super) struct Key {
 }
 
 impl Keyring {
-    /// Adds all keys of a binary key file that its own signatures allow to sign data.
+    /// Adds all keys of a key file, binary or armoured, that its own signatures allow to sign data.
     pub fn add(&mut self, file: &[u8]) -> Result<(), KeyringError> {
         let before = self.keys.len();
-        let mut packets = packets(file).peekable();
+        let file = super::armour::unpack(file, "PUBLIC KEY BLOCK").ok_or(KeyringError)?;
+        let mut packets = packets(&file).peekable();
         while let Some(packet) = packets.next() {
             if packet.tag != PUBLIC_KEY {
                 continue;
@@ -217,6 +218,7 @@ impl Key {
             (PublicKey::Rsa { n, e }, SignatureValue::Rsa(value)) => {
                 let parameters = match signature.hash {
                     HashAlgorithm::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
+                    HashAlgorithm::Sha384 => &RSA_PKCS1_2048_8192_SHA384,
                     HashAlgorithm::Sha512 => &RSA_PKCS1_2048_8192_SHA512,
                 };
                 // The integer's leading zeros are not written; RSA wants the modulus's length.
@@ -246,6 +248,11 @@ impl Key {
             let after = (limit - i64::from(self.created)).max(1);
             self.expires_after = u32::try_from(after).unwrap_or(u32::MAX);
         }
+    }
+
+    /// When the key has ended, in seconds since 1970.
+    pub(super) fn end(&self, now_seconds: i64) -> Option<i64> {
+        self.expires_at().filter(|end| *end <= now_seconds)
     }
 
     /// Whether the key exists and has not ended.

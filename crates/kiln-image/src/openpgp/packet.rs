@@ -80,6 +80,7 @@ impl<'a> Reader<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HashAlgorithm {
     Sha256,
+    Sha384,
     Sha512,
 }
 
@@ -119,6 +120,7 @@ impl Signature {
             (reader.byte()?, reader.byte()?, reader.byte()?, reader.byte()?);
         let hash = match (version, hash) {
             (4, 8) => HashAlgorithm::Sha256,
+            (4, 9) => HashAlgorithm::Sha384,
             (4, 10) => HashAlgorithm::Sha512,
             _ => return None,
         };
@@ -209,6 +211,13 @@ impl Signature {
             && !self.unknown_critical
     }
 
+    /// When the signature has ended, in seconds since 1970.
+    pub(super) fn end(&self, now_seconds: i64) -> Option<i64> {
+        let created = self.created.map(i64::from)?;
+        let after = self.expires_after.filter(|after| *after != 0)?;
+        Some(created + i64::from(after)).filter(|end| *end <= now_seconds)
+    }
+
     /// What is signed, as it is hashed: the data and the signature's own fields.
     pub(super) fn message(&self, data: &[u8]) -> Vec<u8> {
         [data, &self.trailer].concat()
@@ -218,6 +227,7 @@ impl Signature {
     pub(super) fn digest(&self, data: &[u8]) -> digest::Digest {
         let algorithm = match self.hash {
             HashAlgorithm::Sha256 => &digest::SHA256,
+            HashAlgorithm::Sha384 => &digest::SHA384,
             HashAlgorithm::Sha512 => &digest::SHA512,
         };
         digest::digest(algorithm, &self.message(data))

@@ -1,17 +1,16 @@
 //! Users and groups of an image.
 //!
-//! The fixed ones are those of Debian's `base-passwd`. What packages add in their scripts or by
+//! The fixed ones are those of Debian's `base-passwd`. What packages add in their scripts or in
 //! `sysusers.d` gets a number that follows from its name, so that another package in the image, or
 //! another image, does not shift the owners of data that outlives them.
 
 mod inherited;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use kiln_model::digest::Digest;
 
-use super::shell::Command;
 use crate::tree::Tree;
 
 /// The numbers that packages' accounts get: Debian's range for system accounts.
@@ -134,6 +133,25 @@ pub struct Accounts {
     groups: BTreeMap<String, u32>,
     /// What stood in the files of the image that this one is built on.
     inherited: Option<inherited::Files>,
+    /// By group: users who are in it beside those whose own group it is.
+    members: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A package's user, as far as the package says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Declared<'a> {
+    pub(super) uid: Option<u32>,
+    pub(super) home: Option<&'a str>,
+    pub(super) shell: Option<&'a str>,
+    /// Its group, by name or number; one of its own where none is given.
+    pub(super) group: Option<&'a str>,
+}
+
+/// What comes of a command about accounts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// The home directory that is to be made, and whose it is.
+    pub(super) home: Option<(String, String)>,
 }
 
 impl Accounts {
@@ -205,21 +223,26 @@ impl Accounts {
         Ok(())
     }
 
-    /// Adds a package's user, unless there is one.
-    fn declare_user(&mut self, name: &str, uid: Option<u32>, home: &str, group: Option<&str>) {
+    /// Adds a package's user, unless there is one; whether it was added.
+    pub(super) fn declare_user(&mut self, name: &str, declared: Declared<'_>) -> bool {
         if !is_account_name(name) || self.users.contains_key(name) {
-            return;
+            return false;
         }
-        let uid = uid.unwrap_or_else(|| self.free_id(name));
-        let gid = match group {
-            Some(group) => self.declare_group(group, None),
+        let free = declared.uid.filter(|uid| self.users.values().all(|user| user.uid != *uid));
+        let uid = free.unwrap_or_else(|| self.free_id(name));
+        let gid = match declared.group.map(|group| (group.parse::<u32>(), group)) {
+            Some((Ok(gid), _)) => Some(gid),
+            Some((_, group)) => self.declare_group(group, None),
             None => self.declare_group(name, Some(uid)),
         };
-        self.add_user(name, uid, gid.unwrap_or(NO_ONE), home, NO_SHELL);
+        let home = declared.home.unwrap_or(NO_HOME);
+        let shell = declared.shell.unwrap_or(NO_SHELL);
+        self.add_user(name, uid, gid.unwrap_or(NO_ONE), home, shell);
+        true
     }
 
     /// Adds a package's group, unless there is one, and gives its number.
-    fn declare_group(&mut self, name: &str, gid: Option<u32>) -> Option<u32> {
+    pub(super) fn declare_group(&mut self, name: &str, gid: Option<u32>) -> Option<u32> {
         if !is_account_name(name) {
             return None;
         }
@@ -243,48 +266,109 @@ impl Accounts {
         ids.into_iter().find(|id| !taken(*id)).unwrap_or(NO_ONE)
     }
 
-    /// Adds what a maintainer script would add by `adduser`, `useradd`, `addgroup`, `groupadd`.
-    pub(super) fn declare_from_script(&mut self, commands: &[Command]) {
-        for command in commands {
-            let (options, names) = read_options(&command[1..]);
-            let option = |names: &[&str]| {
-                names.iter().find_map(|name| options.get(name).copied().filter(|v| !v.is_empty()))
-            };
-            let Some(name) = names.first() else { continue };
-            match command[0].rsplit('/').next() {
-                // With two names, an existing user is put into a group.
-                Some("adduser" | "useradd") if names.len() == 1 => {
-                    let uid = option(&["uid", "u"]).and_then(|uid| uid.parse().ok());
-                    let home = option(&["home", "home-dir", "d"]).unwrap_or(NO_HOME);
-                    let group = option(&["ingroup", "gid", "g"]);
-                    self.declare_user(name, uid, home, group);
+    /// Puts a user into a group; both are made where they are missing, as sysusers.d(5) says.
+    pub(super) fn declare_member(&mut self, user: &str, group: &str) {
+        self.declare_group(group, None);
+        self.declare_user(user, Declared::default());
+        if is_account_name(user) && is_account_name(group) {
+            self.members.entry(group.to_owned()).or_default().insert(user.to_owned());
+        }
+    }
+
+    /// The names of the groups that a user is in.
+    pub(super) fn groups_of(&self, user: &str) -> Vec<String> {
+        let own = self.users.get(user).map(|user| user.gid);
+        let first = self.groups.iter().filter(|(_, gid)| Some(**gid) == own);
+        let more = self.members.iter().filter(|(_, users)| users.contains(user));
+        first.map(|(name, _)| name.clone()).chain(more.map(|(name, _)| name.clone())).collect()
+    }
+
+    /// Does what a maintainer script does by `adduser`, `useradd`, `addgroup`, `groupadd`,
+    /// `usermod` or `gpasswd`. None where that is not understood.
+    pub(super) fn declare(&mut self, command: &str, words: &[String]) -> Option<Done> {
+        let (options, names) = read_options(words);
+        let option = |names: &[&str]| {
+            names.iter().find_map(|name| options.get(name).copied().filter(|v| !v.is_empty()))
+        };
+        let has = |names: &[&str]| names.iter().any(|name| options.contains_key(name));
+        let name = *names.first()?;
+        let id = |names: &[&str]| option(names).and_then(|id| id.parse().ok());
+        match (command, &names[..]) {
+            ("adduser", [user, group]) => self.declare_member(user, group),
+            ("adduser", _) if has(&["group"]) && !has(&["system"]) => {
+                self.declare_group(name, id(&["gid", "g"]));
+            }
+            ("adduser" | "useradd", _) => {
+                let home = option(&["home", "home-dir", "d", "h"]);
+                let own_group = has(&["group", "U", "user-group"]) || command == "useradd";
+                // adduser(8): a system user without a word about its group is in `nogroup`.
+                let group = option(&["ingroup", "gid", "g"]).or((!own_group).then_some("nogroup"));
+                let (uid, shell) = (id(&["uid", "u"]), option(&["shell", "s"]));
+                let added = self.declare_user(name, Declared { uid, home, shell, group });
+                for group in option(&["groups", "G"]).into_iter().flat_map(|all| all.split(',')) {
+                    self.declare_member(name, group);
                 }
-                Some("addgroup" | "groupadd") => {
-                    let gid = option(&["gid", "g"]).and_then(|gid| gid.parse().ok());
-                    self.declare_group(name, gid);
-                }
-                _ => {}
+                let wanted = match command {
+                    "adduser" => !has(&["no-create-home"]),
+                    _ => has(&["m", "create-home"]),
+                };
+                let home = home.filter(|home| wanted && added && *home != NO_HOME);
+                return Some(Done { home: home.map(|home| (home.to_owned(), name.to_owned())) });
+            }
+            ("addgroup" | "groupadd", _) => {
+                self.declare_group(name, id(&["gid", "g"]));
+            }
+            ("gpasswd", _) => {
+                let user = option(&["a", "add"])?;
+                self.declare_member(user, name);
+            }
+            ("usermod", _) => self.declare_changes(name, &options)?,
+            _ => return None,
+        }
+        Some(Done::default())
+    }
+
+    /// Takes in what stands in `/etc/passwd` and `/etc/group` after scripts have run. Lines that
+    /// can't be read are passed over.
+    pub(super) fn adopt(&mut self, passwd: &str, group: &str) {
+        for line in passwd.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, uid, gid, _, home, shell] = fields[..] else { continue };
+            if let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
+                && is_account_name(name)
+            {
+                self.add_user(name, uid, gid, home, shell);
+            }
+        }
+        for line in group.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, gid, members] = fields[..] else { continue };
+            let Ok(gid) = gid.parse() else { continue };
+            if is_account_name(name) {
+                self.groups.insert(name.to_owned(), gid);
+                let members = members.split(',').filter(|member| is_account_name(member));
+                let members: BTreeSet<String> = members.map(str::to_owned).collect();
+                self.members.insert(name.to_owned(), members);
             }
         }
     }
 
-    /// Adds what `systemd-sysusers` would add (sysusers.d(5)).
-    pub(super) fn declare_from_sysusers(&mut self, tree: &Tree) -> Result<(), (String, io::Error)> {
-        const DIRECTORY: &str = "usr/lib/sysusers.d";
-        for text in super::finish::text_files(tree, DIRECTORY)?.values() {
-            for command in super::shell::commands(text) {
-                let [kind, name, rest @ ..] = &command[..] else { continue };
-                let id = rest.first().map_or("-", String::as_str);
-                let number = id.split([':', '/']).next().and_then(|id| id.parse().ok());
-                let home = rest.get(2).map_or(NO_HOME, |h| if h == "-" { NO_HOME } else { h });
-                match kind.trim_end_matches('!') {
-                    "u" => self.declare_user(name, number, home, None),
-                    "g" => drop(self.declare_group(name, number)),
-                    _ => {}
-                }
+    fn declare_changes(&mut self, name: &str, options: &BTreeMap<&str, &str>) -> Option<()> {
+        let user = self.users.get_mut(name)?;
+        let mut groups = None;
+        for (option, value) in options {
+            match *option {
+                "d" | "home" => (*value).clone_into(&mut user.home),
+                "s" | "shell" => (*value).clone_into(&mut user.shell),
+                "G" | "groups" | "aG" => groups = Some(*value),
+                "a" | "append" | "c" | "comment" | "L" | "U" => {}
+                _ => return None,
             }
         }
-        Ok(())
+        for group in groups.into_iter().flat_map(|groups| groups.split(',')) {
+            self.declare_member(name, group);
+        }
+        Some(())
     }
 
     /// Takes over the accounts that stand in the tree: what a program of the image may have added.
@@ -296,20 +380,7 @@ impl Accounts {
             let bytes = content.read().map_err(|error| (path.to_owned(), error))?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         });
-        for line in group?.lines() {
-            if let [name, _, gid, ..] = line.split(':').collect::<Vec<_>>()[..]
-                && let Ok(gid) = gid.parse()
-            {
-                self.groups.insert(name.to_owned(), gid);
-            }
-        }
-        for line in passwd?.lines() {
-            if let [name, _, uid, gid, _, home, shell] = line.split(':').collect::<Vec<_>>()[..]
-                && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
-            {
-                self.add_user(name, uid, gid, home, shell);
-            }
-        }
+        self.adopt(&passwd?, &group?);
         Ok(())
     }
 
@@ -353,7 +424,12 @@ impl Accounts {
     pub fn group(&self) -> String {
         let mut groups: Vec<_> = self.new_groups().collect();
         groups.sort_by_key(|(name, gid)| (**gid, name.as_str()));
-        let line = |(name, gid): (&String, &u32)| format!("{name}:x:{gid}:\n");
+        let members = |name: &String| {
+            let members: Vec<&str> =
+                self.members.get(name).into_iter().flatten().map(String::as_str).collect();
+            members.join(",")
+        };
+        let line = |(name, gid): (&String, &u32)| format!("{name}:x:{gid}:{}\n", members(name));
         groups.into_iter().map(line).fold(self.kept_groups(), |text, line| text + &line)
     }
 }
@@ -367,9 +443,9 @@ fn is_account_name(name: &str) -> bool {
 /// Tells options from names. The options that take a value are those of adduser(8) and
 /// useradd(8) that matter here.
 fn read_options(words: &[String]) -> (BTreeMap<&str, &str>, Vec<&str>) {
-    const WITH_VALUE: [&str; 13] = [
+    const WITH_VALUE: [&str; 20] = [
         "home", "home-dir", "d", "uid", "u", "gid", "g", "ingroup", "shell", "s", "gecos", "c",
-        "comment",
+        "comment", "G", "groups", "aG", "add", "K", "firstuid", "lastuid",
     ];
     let (mut options, mut names) = (BTreeMap::new(), Vec::new());
     let mut words = words.iter().map(String::as_str);
@@ -394,21 +470,29 @@ fn read_options(words: &[String]) -> (BTreeMap<&str, &str>, Vec<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shell::commands;
     use super::*;
 
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
     #[test]
-    fn scripts_declare_accounts() {
+    fn commands_declare_accounts() {
         let mut accounts = Accounts::debian();
-        accounts.declare_from_script(&commands(
-            "adduser --system --home /var/lib/redis --quiet --group redis || true\n\
-             adduser --system $UNKNOWN\nadduser redis www-data\naddgroup --system ssl-cert 2>/dev/null",
-        ));
+        let command = words("--system --home /var/lib/redis --quiet --group redis");
+        let made = accounts.declare("adduser", &command).unwrap();
+        assert_eq!(made.home, Some(("/var/lib/redis".to_owned(), "redis".to_owned())));
         let (uid, gid) = accounts.resolve("redis").unwrap();
         assert!(SYSTEM_IDS.contains(&uid) && uid == gid);
         assert!(accounts.passwd().contains(&format!("redis:x:{uid}:{uid}:redis:/var/lib/redis:")));
-        assert!(accounts.group().contains("ssl-cert:x:"));
-        assert!(!accounts.passwd().contains("UNKNOWN"));
+        accounts.declare("adduser", &words("redis www-data")).unwrap();
+        accounts.declare("addgroup", &words("--system ssl-cert")).unwrap();
+        accounts.declare("usermod", &words("-aG ssl-cert redis")).unwrap();
+        assert!(accounts.group().contains("www-data:x:33:redis\n"));
+        assert_eq!(accounts.groups_of("redis"), ["redis", "ssl-cert", "www-data"]);
+        accounts.declare("adduser", &words("--system --no-create-home --home /x lonely")).unwrap();
+        assert_eq!(accounts.resolve("lonely").unwrap().1, NO_ONE);
+        assert!(accounts.declare("usermod", &words("--uid 5 redis")).is_none());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::shell::Command;
 use crate::tree::{Inode, Metadata, Tree, TreeError};
 
 /// One offer for a name, as `update-alternatives --install` makes it.
@@ -12,46 +11,82 @@ struct Offer {
     links: Vec<(String, String, String)>,
 }
 
-/// The best offer for each name.
+/// The offers for each name, in the order in which they were made.
 #[derive(Default)]
-pub(super) struct Alternatives(BTreeMap<String, Offer>);
+pub(super) struct Alternatives(BTreeMap<String, Vec<Offer>>);
 
 impl Alternatives {
-    /// Takes in what a maintainer script would install.
-    pub(super) fn declare_from_script(&mut self, commands: &[Command]) {
-        for command in commands.iter().filter(|command| command[0] == "update-alternatives") {
-            let Some(offer) = read_offer(command) else { continue };
-            let name = offer.links[0].1.clone();
-            if self.0.get(&name).is_none_or(|best| best.priority < offer.priority) {
-                self.0.insert(name, offer);
-            }
+    /// Takes in what a call of update-alternatives(1) would install; others change nothing here.
+    pub(super) fn declare(&mut self, words: &[String]) {
+        if let Some(offer) = read_offer(words) {
+            self.0.entry(offer.links[0].1.clone()).or_default().push(offer);
         }
     }
 
-    /// Makes the links, as far as their targets are in the tree.
+    /// Makes the links of the best offer for each name whose target is in the tree.
     pub(super) fn link(&self, tree: &mut Tree) -> Result<(), TreeError> {
         let directory = Metadata::new(0o755);
         let symlink = |target: &str| Inode::symlink(Metadata::new(0o777), target);
-        for (link, name, target) in self.0.values().flat_map(|offer| &offer.links) {
-            if tree.resolve(target).is_err() || tree.get(link).is_some() {
-                continue;
+        for offers in self.0.values() {
+            let Some(best) = best(offers, tree) else { continue };
+            for (link, name, target) in &best.links {
+                if tree.resolve(target).is_err() || tree.get(link).is_some() {
+                    continue;
+                }
+                if let Some((parent, _)) = link.rsplit_once('/') {
+                    tree.make_directories(parent, &directory)?;
+                }
+                tree.make_directories("etc/alternatives", &directory)?;
+                tree.replace(format!("etc/alternatives/{name}"), symlink(target))?;
+                tree.insert(link, symlink(&format!("/etc/alternatives/{name}")))?;
             }
-            if let Some((parent, _)) = link.rsplit_once('/') {
-                tree.make_directories(parent, &directory)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what update-alternatives(1) keeps of each name below `/var/lib/dpkg/alternatives`.
+    pub(super) fn record(&self, tree: &mut Tree) -> Result<(), TreeError> {
+        const DIRECTORY: &str = "var/lib/dpkg/alternatives";
+        tree.make_directories(DIRECTORY, &Metadata::new(0o755))?;
+        for (name, offers) in &self.0 {
+            let Some(best) = best(offers, tree) else { continue };
+            let mut text = format!("auto\n{}\n", best.links[0].0);
+            let slaves: BTreeMap<&str, &str> = offers
+                .iter()
+                .flat_map(|offer| &offer.links[1..])
+                .map(|(link, name, _)| (name.as_str(), link.as_str()))
+                .collect();
+            for (name, link) in &slaves {
+                text.extend([*name, "\n", *link, "\n"]);
             }
-            tree.make_directories("etc/alternatives", &directory)?;
-            tree.replace(format!("etc/alternatives/{name}"), symlink(target))?;
-            tree.insert(link, symlink(&format!("/etc/alternatives/{name}")))?;
+            text.push('\n');
+            for offer in offers.iter().filter(|offer| tree.resolve(&offer.links[0].2).is_ok()) {
+                text.extend([offer.links[0].2.as_str(), "\n"]);
+                text.extend([offer.priority.to_string(), "\n".to_owned()]);
+                for slave in slaves.keys() {
+                    let found = offer.links[1..].iter().find(|(_, name, _)| name == slave);
+                    text += found.map_or("", |(_, _, target)| target);
+                    text.push('\n');
+                }
+            }
+            text.push('\n');
+            let file = Inode::file(Metadata::new(0o644), text.into_bytes());
+            tree.replace(format!("{DIRECTORY}/{name}"), file)?;
         }
         Ok(())
     }
 }
 
-/// Reads `--install LINK NAME PATH PRIORITY [--slave LINK NAME PATH]...`; none if a word is not
-/// known before the script runs.
-fn read_offer(command: &Command) -> Option<Offer> {
-    let start = command.iter().position(|word| word == "--install")?;
-    let mut words = command[start..].iter().map(String::as_str);
+/// The offer with the highest priority, of several the first.
+fn best<'a>(offers: &'a [Offer], tree: &Tree) -> Option<&'a Offer> {
+    let there = offers.iter().filter(|offer| tree.resolve(&offer.links[0].2).is_ok());
+    there.reduce(|best, offer| if offer.priority > best.priority { offer } else { best })
+}
+
+/// Reads `--install LINK NAME PATH PRIORITY [--slave LINK NAME PATH]...`.
+fn read_offer(words: &[String]) -> Option<Offer> {
+    let start = words.iter().position(|word| word == "--install")?;
+    let mut words = words[start..].iter().map(String::as_str);
     let mut offer = Offer { priority: 0, links: Vec::new() };
     while let Some(word) = words.next() {
         if word != "--install" && word != "--slave" {
@@ -61,8 +96,8 @@ fn read_offer(command: &Command) -> Option<Offer> {
         if word == "--install" {
             offer.priority = words.next()?.parse().ok()?;
         }
-        let plain = |path: &str| path.starts_with('/') && !path.contains(['$', '`']);
-        let plain_name = !name.contains(['/', '$', '`']) && name != "..";
+        let plain = |path: &str| path.starts_with('/');
+        let plain_name = !name.contains('/') && name != "..";
         if !plain(link) || !plain(target) || !plain_name {
             return None;
         }
@@ -73,7 +108,6 @@ fn read_offer(command: &Command) -> Option<Offer> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::shell::commands;
     use super::*;
 
     #[test]
@@ -85,12 +119,15 @@ mod tests {
             tree.insert(format!("usr/bin/{name}"), file).unwrap();
         }
         let mut alternatives = Alternatives::default();
-        alternatives.declare_from_script(&commands(
-            "update-alternatives --install /usr/bin/awk awk /usr/bin/mawk 5 \
-             --slave /usr/share/man/man1/awk.1.gz awk.1.gz /usr/share/man/man1/mawk.1.gz \
-             --slave /usr/bin/nawk nawk /usr/bin/mawk\n\
-             update-alternatives --install /usr/bin/awk awk /usr/bin/gawk 10 >/dev/null",
-        ));
+        for command in [
+            "--install /usr/bin/awk awk /usr/bin/mawk 5 --slave /usr/share/man/man1/awk.1.gz \
+             awk.1.gz /usr/share/man/man1/mawk.1.gz --slave /usr/bin/nawk nawk /usr/bin/mawk",
+            "--install /usr/bin/awk awk /usr/bin/gawk 10",
+            "--remove awk /usr/bin/gawk",
+        ] {
+            let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+            alternatives.declare(&words);
+        }
         alternatives.link(&mut tree).unwrap();
         let target = |path: &str| format!("{:?}", tree.get(path).map(Inode::kind));
         assert!(target("etc/alternatives/awk").contains(&format!("{:?}", b"/usr/bin/gawk")));

@@ -1,39 +1,46 @@
 //! The frame of a root filesystem: merged `/usr`, mount points, and what is left out.
 
+use kiln_model::spec::image::Keep;
+
+use super::options::Options;
 use crate::tree::{Inode, Metadata, Tree, TreeError};
 
 /// Directories that stand in `/usr` while `/` has a link to them, where a package uses them.
-const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
+pub(super) const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
 /// Those of them that each system has.
 const MERGED_ALWAYS: usize = 3;
 
-/// Directories with documentation and translations, which no program needs to run.
-const LEFT_OUT: [&str; 12] = [
-    "usr/share/bug",
-    "usr/share/doc-base",
-    "usr/share/groff",
-    "usr/share/info",
-    "usr/share/linda",
-    "usr/share/lintian",
-    "usr/share/locale",
-    "usr/share/man",
-    "usr/share/menu",
-    "usr/share/gtk-doc",
-    "usr/share/calendar",
-    "var/cache/man",
+/// Directories with documentation and translations, which no program needs to run, and what keeps
+/// them.
+const LEFT_OUT: [(&str, Option<Keep>); 12] = [
+    ("usr/share/bug", None),
+    ("usr/share/calendar", None),
+    ("usr/share/linda", None),
+    ("usr/share/lintian", None),
+    ("usr/share/menu", None),
+    ("usr/share/doc-base", Some(Keep::Docs)),
+    ("usr/share/gtk-doc", Some(Keep::Docs)),
+    ("usr/share/info", Some(Keep::Docs)),
+    ("usr/share/locale", Some(Keep::Locales)),
+    ("usr/share/groff", Some(Keep::Man)),
+    ("usr/share/man", Some(Keep::Man)),
+    ("var/cache/man", Some(Keep::Man)),
 ];
 
-/// Whether a file belongs into an image. Of the documentation only the licences stay.
-pub(super) fn is_wanted(path: &[u8]) -> bool {
+/// Whether a file belongs into an image. Of the documentation the licences stay in any.
+pub(super) fn is_wanted(path: &[u8], options: &Options) -> bool {
     let below = |directory: &str| {
         path.strip_prefix(directory.as_bytes())
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     };
     if below("usr/share/doc") {
         // `usr/share/doc/PACKAGE` may be a link to another package's, and is kept as such.
-        return path.ends_with(b"/copyright") || path.split(|c| *c == b'/').count() <= 4;
+        return options.keeps(Keep::Docs)
+            || path.ends_with(b"/copyright")
+            || path.split(|c| *c == b'/').count() <= 4;
     }
-    !LEFT_OUT.iter().any(|directory| below(directory))
+    let kept = |keep: &Option<Keep>| keep.is_some_and(|keep| options.keeps(keep));
+    !LEFT_OUT.iter().any(|(directory, keep)| below(directory) && !kept(keep))
 }
 
 /// Makes the links from `/` into `/usr` that the maintainer script of `usrmerge` would make.
@@ -110,19 +117,28 @@ pub(super) fn base_files(tree: &mut Tree) -> Result<(), TreeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_wanted;
+    use super::*;
 
     #[test]
-    fn licences_stay_and_manuals_go() {
+    fn licences_stay_and_manuals_go_unless_kept() {
+        let options = |keep: &[Keep]| Options {
+            architecture: "amd64".to_owned(),
+            keep: keep.iter().copied().collect(),
+            scripts: kiln_model::spec::image::Scripts::Skip,
+            tools: std::collections::BTreeSet::new(),
+        };
         for path in
             ["usr/share/doc/a/copyright", "usr/share/doc/a", "usr/share/manifold/x", "usr/bin/man"]
         {
-            assert!(is_wanted(path.as_bytes()), "{path}");
+            assert!(is_wanted(path.as_bytes(), &options(&[])), "{path}");
         }
-        for path in
-            ["usr/share/doc/a/changelog.gz", "usr/share/man/man1/a.1.gz", "usr/share/locale"]
-        {
-            assert!(!is_wanted(path.as_bytes()), "{path}");
+        for (path, keep) in [
+            ("usr/share/doc/a/changelog.gz", Keep::Docs),
+            ("usr/share/man/man1/a.1.gz", Keep::Man),
+            ("usr/share/locale", Keep::Locales),
+        ] {
+            assert!(!is_wanted(path.as_bytes(), &options(&[])), "{path}");
+            assert!(is_wanted(path.as_bytes(), &options(&[keep])), "{path}");
         }
     }
 }

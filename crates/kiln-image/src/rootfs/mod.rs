@@ -1,27 +1,44 @@
-//! Putting packages together to a root filesystem, without running their maintainer scripts.
+//! Putting packages together to a root filesystem.
 //!
-//! What such scripts would do is done here from what can be read: accounts, alternatives, the
-//! bundle of certificates, the files that base packages put in place. What can't be covered is
-//! a warning that names the package and the script.
+//! By default no maintainer script is run. What the scripts would do at a first installation is
+//! done here by following them (`follow`) and from what packages declare: accounts, directories,
+//! alternatives, certificates, libraries. What can't be covered is a warning that names the
+//! package and the script. Where scripts are to be run, the tree is made ready for them, and they
+//! are listed in dpkg's order ([`Rootfs::pending`]).
 
 pub mod accounts;
 mod alternatives;
-mod finish;
+mod books;
+mod certificates;
+mod conf;
+mod diversions;
+mod follow;
 mod layout;
+mod loader;
+mod options;
+mod order;
 mod overlap;
+mod package;
 mod scripts;
-mod shell;
-
-use std::collections::BTreeMap;
+mod sysusers;
+mod tmpfiles;
+mod tools;
+mod triggers;
 
 use crate::deb::{Deb, Entry, EntryKind};
-use crate::debian::control::stanzas;
 use crate::tree::{Inode, Metadata, Tree, TreeError};
 
 pub(crate) use layout::mount_points;
 
 use accounts::Accounts;
+use alternatives::Alternatives;
+use diversions::Diversions;
 use overlap::Owners;
+use package::Package;
+use tools::Tools;
+
+pub use options::Options;
+pub use scripts::PendingScript;
 
 /// A root filesystem that can't be put together.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +91,11 @@ pub struct Rootfs {
     pub accounts: Accounts,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Maintainer scripts that are to be run, in this order; then
+    /// [`scripts_have_run`](Self::scripts_have_run) is to be called. Empty where they are followed
+    /// instead.
+    pub pending: Vec<PendingScript>,
+    tools: Tools,
 }
 
 impl Rootfs {
@@ -81,47 +103,72 @@ impl Rootfs {
     pub fn scratch() -> Result<Self, RootfsError> {
         let mut tree = Tree::new();
         layout::mount_points(&mut tree)?;
-        Ok(Self { tree, accounts: Accounts::minimal(), warnings: Vec::new() })
+        let (accounts, tools) = (Accounts::minimal(), Tools::default());
+        Ok(Self { tree, accounts, warnings: Vec::new(), pending: Vec::new(), tools })
     }
 
     /// Puts packages, each with its name, into a tree, in the given order.
-    pub fn debian(packages: &[(String, Deb)]) -> Result<Self, RootfsError> {
-        let mut tree = Tree::new();
-        layout::merged_usr(&mut tree)?;
-        let mut owners = Owners::new(packages)?;
-        for (position, (name, deb)) in packages.iter().enumerate() {
-            for entry in deb.entries.iter().filter(|entry| layout::is_wanted(&entry.path)) {
-                owners.claim(&tree, position, entry)?;
-                place(&mut tree, entry)
-                    .map_err(|source| RootfsError::Place { package: name.clone(), source })?;
-            }
-        }
-        layout::mount_points(&mut tree)?;
-        layout::base_files(&mut tree)?;
+    pub fn debian(packages: &[(String, Deb)], options: &Options) -> Result<Self, RootfsError> {
+        let all = Package::all_of(packages)?;
+        let scripts = scripts::pending(&all, &order::configure_order(&all));
+        let diversions = scripts::diversions(&all, &scripts, options);
+        let mut tree = unpack(&all, &diversions, options)?;
         let mut accounts = Accounts::debian();
+        sysusers::declare(&mut accounts, &tree)?;
+        let mut alternatives = Alternatives::default();
         let mut warnings = Vec::new();
-        let mut alternatives = alternatives::Alternatives::default();
-        for (name, deb) in packages {
-            for script in scripts::Script::all_of(name, deb) {
-                let commands = shell::commands(&script.text);
-                accounts.declare_from_script(&commands);
-                alternatives.declare_from_script(&commands);
-                warnings.extend(script.warning());
-            }
+        if options.runs_scripts() {
+            // The accounts are there before the scripts ask for them, so that their numbers follow
+            // from their names in each image.
+            let mut tried = tree.clone();
+            let mut unused = Alternatives::default();
+            let mut scene = scripts::Stage::new(&mut tried, &mut accounts, &mut unused, options);
+            scene.follow_all(&all, &scripts);
+        } else {
+            let mut scene =
+                scripts::Stage::new(&mut tree, &mut accounts, &mut alternatives, options);
+            warnings = scene.follow_all(&all, &scripts);
         }
-        accounts.declare_from_sysusers(&tree).map_err(content_error)?;
+        tmpfiles::create(&mut tree, &accounts)?;
         alternatives.link(&mut tree)?;
-        finish::known_links(&mut tree, packages)?;
-        finish::certificates(&mut tree)?;
-        finish::dpkg_status(&mut tree, packages)?;
-        warnings.extend(finish::library_paths(&tree).map_err(content_error)?);
-        Ok(Self { tree, accounts, warnings })
+        if !options.runs_scripts() {
+            triggers::php_modules(&mut tree)?;
+            warnings.extend(triggers::warnings(&tree));
+        }
+        certificates::install(&mut tree)?;
+        loader::write_cache(&mut tree)?;
+        let tools = Tools::of(&all, options);
+        write_books(&mut tree, &all, &tools, &diversions, options)?;
+        if options.keeps_books() {
+            alternatives.record(&mut tree)?;
+        }
+        let pending = if options.runs_scripts() { scripts } else { Vec::new() };
+        Ok(Self { tree, accounts, warnings, pending, tools })
+    }
+
+    /// Takes in what the pending scripts have done to the tree: the accounts that they have added,
+    /// and what was there for them alone is taken away.
+    pub fn scripts_have_run(&mut self) -> Result<(), RootfsError> {
+        self.pending.clear();
+        let read = |path: &str| {
+            let content = self.tree.resolve(path).ok().and_then(Inode::content);
+            let read = content.map(crate::tree::Content::read).transpose();
+            let bytes =
+                read.map_err(|source| RootfsError::Content { path: path.to_owned(), source })?;
+            Ok::<_, RootfsError>(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+        };
+        let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+        self.accounts.adopt(&passwd, &group);
+        self.tools.clear(&mut self.tree)?;
+        loader::write_cache(&mut self.tree)
     }
 
     /// A tree that comes with its own accounts: those of another image.
     pub fn inherited(tree: Tree) -> Result<Self, RootfsError> {
-        let accounts = Accounts::of_tree(&tree).map_err(content_error)?;
-        Ok(Self { tree, accounts, warnings: Vec::new() })
+        let accounts = Accounts::of_tree(&tree)
+            .map_err(|(path, source)| RootfsError::Content { path, source })?;
+        let (warnings, pending, tools) = (Vec::new(), Vec::new(), Tools::default());
+        Ok(Self { tree, accounts, warnings, pending, tools })
     }
 
     /// Writes `/etc/passwd` and `/etc/group`. Those of another image stay as they are unless an
@@ -141,43 +188,96 @@ impl Rootfs {
     }
 }
 
-fn content_error((path, source): (String, std::io::Error)) -> RootfsError {
-    RootfsError::Content { path, source }
+/// The files of all packages in one tree, with the frame that each image has.
+fn unpack(
+    packages: &[Package<'_>],
+    diversions: &Diversions,
+    options: &Options,
+) -> Result<Tree, RootfsError> {
+    let mut tree = Tree::new();
+    layout::merged_usr(&mut tree)?;
+    let mut owners = Owners::new(packages);
+    for (position, package) in packages.iter().enumerate() {
+        let entries = package.deb.entries.iter();
+        for entry in entries.filter(|entry| layout::is_wanted(&entry.path, options)) {
+            let diverted = diversions.place(package.name, &entry.path);
+            let placed = if let Some(path) = diverted {
+                place(&mut tree, package.deb, &path, entry)
+            } else {
+                owners.claim(&tree, position, entry)?;
+                place(&mut tree, package.deb, &entry.path, entry)
+            };
+            placed.map_err(|source| {
+                let package = package.name.to_owned();
+                RootfsError::Place { package, source }
+            })?;
+        }
+    }
+    layout::mount_points(&mut tree)?;
+    layout::base_files(&mut tree)?;
+    Ok(tree)
 }
 
-/// Adds one entry of a package to the tree.
-fn place(tree: &mut Tree, entry: &Entry) -> Result<(), TreeError> {
-    if entry.path.is_empty() {
+fn write_books(
+    tree: &mut Tree,
+    packages: &[Package<'_>],
+    tools: &Tools,
+    diversions: &Diversions,
+    options: &Options,
+) -> Result<(), TreeError> {
+    let stanzas: Vec<String> = packages.iter().map(books::stanza).collect();
+    books::status(tree, &stanzas)?;
+    books::architectures(tree, packages, options)?;
+    if options.keeps_books() {
+        books::info(tree, packages)?;
+        diversions.record(tree)?;
+        tools.prepare(tree)?;
+    }
+    Ok(())
+}
+
+/// Adds one entry of a package to the tree, at `path`.
+fn place(tree: &mut Tree, deb: &Deb, path: &[u8], entry: &Entry) -> Result<(), TreeError> {
+    if path.is_empty() {
         return Ok(());
     }
-    if let Some(slash) = entry.path.iter().rposition(|c| *c == b'/') {
-        tree.make_directories(&entry.path[..slash], &Metadata::new(0o755))?;
+    if let Some(slash) = path.iter().rposition(|c| *c == b'/') {
+        tree.make_directories(&path[..slash], &Metadata::new(0o755))?;
     }
-    layout::merge_top_level(tree, &entry.path)?;
+    layout::merge_top_level(tree, path)?;
     let metadata = entry.metadata.clone();
     let inode = match &entry.kind {
         // A directory that is there, or reached through a link, stays as the first package that
         // has it made it.
-        EntryKind::Directory if tree.resolve(&entry.path).is_ok_and(Inode::is_directory) => {
+        EntryKind::Directory if tree.resolve(path).is_ok_and(Inode::is_directory) => {
             return Ok(());
         }
-        EntryKind::HardLink(target) => return tree.link(target, &entry.path).map(drop),
+        EntryKind::HardLink(target) => return hard_link(tree, deb, target, path),
         EntryKind::Directory => Inode::directory(metadata),
         EntryKind::File(content) => Inode::file(metadata, content.clone()),
         // A link to a directory that is there as a directory already changes nothing.
-        EntryKind::Symlink(_) if tree.get(&entry.path).is_some_and(Inode::is_directory) => {
+        EntryKind::Symlink(_) if tree.get(path).is_some_and(Inode::is_directory) => {
             return Ok(());
         }
         EntryKind::Symlink(target) => Inode::symlink(metadata, target),
         EntryKind::Fifo => Inode::fifo(metadata),
     };
-    tree.replace(&entry.path, inode).map(drop)
+    tree.replace(path, inode).map(drop)
 }
 
-/// The fields of a package's description.
-fn fields(package: &str, deb: &Deb) -> Result<BTreeMap<String, String>, RootfsError> {
-    let Some(stanza) = stanzas(&deb.control).next() else { return Ok(BTreeMap::new()) };
-    let stanza =
-        stanza.map_err(|source| RootfsError::Control { package: package.to_owned(), source })?;
-    Ok(stanza.fields().iter().map(|(k, v)| ((*k).to_owned(), v.trim().to_owned())).collect())
+/// Gives a file of a package its other name. Where the first one is left out, the content stands
+/// under the other alone.
+fn hard_link(tree: &mut Tree, deb: &Deb, target: &[u8], path: &[u8]) -> Result<(), TreeError> {
+    match tree.link(target, path) {
+        Err(TreeError::NotFound { path: missing }) => {
+            let first = deb.entries.iter().find(|entry| entry.path == target);
+            match first.map(|first| (&first.kind, first.metadata.clone())) {
+                Some((EntryKind::File(content), metadata)) => {
+                    tree.replace(path, Inode::file(metadata, content.clone())).map(drop)
+                }
+                _ => Err(TreeError::NotFound { path: missing }),
+            }
+        }
+        linked => linked.map(drop),
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{RootfsError, fields};
-use crate::deb::{Deb, Entry, EntryKind};
-use crate::debian::relation::parse_relations;
+use super::RootfsError;
+use super::package::Package;
+use crate::deb::{Entry, EntryKind};
 use crate::tree::Tree;
 
 /// Which package each file came from.
@@ -16,16 +16,15 @@ pub(super) struct Owners<'a> {
 }
 
 impl<'a> Owners<'a> {
-    pub(super) fn new(packages: &'a [(String, Deb)]) -> Result<Self, RootfsError> {
-        let mut replaces = Vec::new();
-        for (name, deb) in packages {
-            let field = fields(name, deb)?.remove("Replaces").unwrap_or_default();
-            // A relation that can't be read replaces nobody.
-            let relations = parse_relations(&field).unwrap_or_default();
-            replaces.push(relations.into_iter().map(|relation| relation.name).collect());
+    pub(super) fn new(packages: &'a [Package<'a>]) -> Self {
+        let replaces = |package: &Package<'_>| {
+            package.relations("replaces").into_iter().map(|relation| relation.name).collect()
+        };
+        Self {
+            names: packages.iter().map(|package| package.name).collect(),
+            replaces: packages.iter().map(replaces).collect(),
+            by_path: HashMap::new(),
         }
-        let names = packages.iter().map(|(name, _)| name.as_str()).collect();
-        Ok(Self { names, replaces, by_path: HashMap::new() })
     }
 
     /// Notes that a package brings a file. Another package's file of that name may only be
@@ -47,7 +46,9 @@ impl<'a> Owners<'a> {
         let says = |one: usize, other: usize| {
             self.replaces[one].iter().any(|name| name == self.names[other])
         };
-        if first == package || same_link || says(package, first) || says(first, package) {
+        // The same package of another architecture has what both need once, with the same content.
+        let same_package = self.names[first] == self.names[package];
+        if same_package || same_link || says(package, first) || says(first, package) {
             return Ok(());
         }
         Err(RootfsError::Overlap {

@@ -1,158 +1,186 @@
-//! Maintainer scripts: which are there, and whether an image can do without them.
+//! Maintainer scripts: which there are, in which order dpkg would run them, and what is left of
+//! them where they are followed instead.
 
-use crate::deb::Deb;
+use std::collections::BTreeSet;
 
-/// Packages whose scripts were read: what they do is done here, or serves only a running system
-/// (services, upgrades, debconf).
-const COVERED: [&str; 38] = [
-    // Directories and files: `layout::base_files`.
-    "base-files",
-    "base-passwd",
-    // The bundle: `finish::certificates`.
-    "ca-certificates",
-    // Links to themselves on systems that come from before merged /usr.
-    "bash",
-    "dash",
-    // Lists of shells, shadowed passwords, information pages.
-    "coreutils",
-    "debianutils",
-    "passwd",
-    // File capabilities that debconf may ask for.
-    "iproute2",
-    // Caches, and upgrades of a running system.
-    "libc6",
-    "libc-bin",
-    "libgcrypt20",
-    "libgssapi-krb5-2",
-    "libpam0g",
-    "libpam-modules",
-    "libpam-runtime",
-    "libssl3",
-    "libssl3t64",
-    "openssl",
-    "zlib1g",
-    // Host names, which an instance is given; keys of an interactive shell.
-    "netbase",
-    "readline-common",
-    // Services, log files; the link: `finish::known_links`.
-    "nginx",
-    "nginx-common",
-    // Clusters of a running system; the user is read from the script.
-    "postgresql-15",
-    "postgresql-17",
-    "postgresql-client-15",
-    "postgresql-client-17",
-    "postgresql-common",
-    // Byte code, which Python makes for itself or does without.
-    "libpython3.11-minimal",
-    "libpython3.13-minimal",
-    "python3",
-    "python3-minimal",
-    "python3.11-minimal",
-    "python3.13-minimal",
-    // Ownership of files below /etc/redis and /var/lib/redis, which instances mount.
-    "redis-server",
-    "redis-tools",
-    // The zone of a host.
-    "tzdata",
+use super::accounts::Accounts;
+use super::alternatives::Alternatives;
+use super::diversions::Diversions;
+use super::follow::{Followed, Scene, follow};
+use super::options::Options;
+use super::package::Package;
+use crate::tree::Tree;
+
+/// Where dpkg keeps scripts.
+pub(super) const INFO_DIRECTORY: &str = "var/lib/dpkg/info";
+
+/// Packages whose scripts do things that an image has no use for, although they look as if they
+/// had one: this was found by reading them.
+const NEEDLESS: [(&str, &str); 6] = [
+    // Accounts and directories that each image gets: `accounts`, `layout`.
+    ("base-passwd", "postinst"),
+    ("base-files", "postinst"),
+    // The bundle and the links: `certificates`.
+    ("ca-certificates", "postinst"),
+    // The keystore that it fills with a program in Java: `certificates::java`.
+    ("ca-certificates-java", "postinst"),
+    // Guards of an upgrade, and of a move from one directory to another.
+    ("libc6", "preinst"),
+    // The languages that a person has chosen, which by default are none.
+    ("locales", "postinst"),
 ];
 
-/// Words with which a line begins that does nothing to an image's files.
-const HARMLESS: [&str; 25] = [
-    "set",
-    "exit",
-    "case",
-    "esac",
-    ";;",
-    "if",
-    "then",
-    "else",
-    "elif",
-    "fi",
-    "true",
-    ":",
-    "echo",
-    "return",
-    "}",
-    "{",
-    "done",
-    "#",
-    "ldconfig",
-    "dpkg-maintscript-helper",
-    "deb-systemd-helper",
-    "deb-systemd-invoke",
-    "invoke-rc.d",
-    "update-rc.d",
-    "systemctl",
-];
-
-/// Commands that are carried out by reading them.
-const READ_ELSEWHERE: [&str; 6] =
-    ["adduser", "addgroup", "useradd", "groupadd", "update-alternatives", "dpkg-trigger"];
-
-/// One maintainer script that would run when a package is installed.
-pub(super) struct Script<'a> {
-    package: &'a str,
-    name: &'static str,
-    pub(super) text: String,
+/// A maintainer script that is to be run, with all that dpkg would give it. Its files are in the
+/// tree, as are dpkg's books, in which the packages count as unpacked and configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingScript {
+    /// The package's name.
+    pub package: String,
+    /// The package's version.
+    pub version: String,
+    /// The package's architecture, or `all`.
+    pub architecture: String,
+    /// `preinst` or `postinst`.
+    pub name: &'static str,
+    /// Where the script stands in the tree: debconf finds the package's questions beside it.
+    pub path: String,
+    /// The script itself, which begins with `#!` and its interpreter.
+    pub text: Vec<u8>,
+    /// The arguments that dpkg would give it.
+    pub arguments: Vec<String>,
+    /// The environment that dpkg would give it, beside `PATH` and what is fixed in a sandbox.
+    pub environment: Vec<(String, String)>,
 }
 
-impl<'a> Script<'a> {
-    /// The scripts of a package that run on installation.
-    pub(super) fn all_of(package: &'a str, deb: &Deb) -> Vec<Self> {
-        let read = |name: &'static str| {
-            let bytes = deb.control_files.get(name)?;
-            let text = String::from_utf8_lossy(bytes).into_owned();
-            Some(Self { package, name, text })
-        };
-        ["preinst", "postinst"].into_iter().filter_map(read).collect()
+/// The scripts of packages as dpkg would run them at a first installation: those before the
+/// unpacking, then those after it in the order of dependencies.
+pub(super) fn pending(packages: &[Package<'_>], order: &[usize]) -> Vec<PendingScript> {
+    let mut scripts = Vec::new();
+    for (name, arguments) in [("preinst", &["install"][..]), ("postinst", &["configure", ""])] {
+        for position in order {
+            let package = &packages[*position];
+            let Some(text) = package.deb.control_files.get(name) else { continue };
+            scripts.push(PendingScript {
+                package: package.name.to_owned(),
+                version: package.version.clone(),
+                architecture: package.architecture.clone(),
+                name,
+                path: format!("/{INFO_DIRECTORY}/{}.{name}", package.book_name()),
+                text: text.clone(),
+                arguments: arguments.iter().map(ToString::to_string).collect(),
+                environment: environment(package, name),
+            });
+        }
+    }
+    scripts
+}
+
+fn environment(package: &Package<'_>, name: &str) -> Vec<(String, String)> {
+    let architecture = package.architecture.as_str();
+    [
+        ("DPKG_MAINTSCRIPT_PACKAGE", package.name),
+        ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
+        ("DPKG_MAINTSCRIPT_ARCH", architecture),
+        ("DPKG_MAINTSCRIPT_NAME", name),
+        ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+        ("DPKG_ROOT", ""),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// The diversions that scripts before the unpacking make: they say where files go.
+pub(super) fn diversions(
+    packages: &[Package<'_>],
+    scripts: &[PendingScript],
+    options: &Options,
+) -> Diversions {
+    let (mut tree, mut accounts) = (Tree::new(), Accounts::debian());
+    let mut alternatives = Alternatives::default();
+    let mut stage = Stage::new(&mut tree, &mut accounts, &mut alternatives, options);
+    let before: Vec<PendingScript> = scripts
+        .iter()
+        .filter(|script| script.name == "preinst" && mentions(&script.text, b"dpkg-divert"))
+        .cloned()
+        .collect();
+    stage.follow_all(packages, &before);
+    stage.diversions
+}
+
+fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
+}
+
+/// What scripts are followed on.
+pub(super) struct Stage<'a> {
+    tree: &'a mut Tree,
+    accounts: &'a mut Accounts,
+    alternatives: &'a mut Alternatives,
+    diversions: Diversions,
+    options: &'a Options,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(
+        tree: &'a mut Tree,
+        accounts: &'a mut Accounts,
+        alternatives: &'a mut Alternatives,
+        options: &'a Options,
+    ) -> Self {
+        Self { tree, accounts, alternatives, diversions: Diversions::default(), options }
     }
 
-    /// What the user should know, if the script does more than is covered.
-    pub(super) fn warning(&self) -> Option<String> {
-        if COVERED.contains(&self.package) || does_nothing(&self.text) {
-            return None;
+    /// Follows the scripts, and gives a warning for each that does more than could be followed.
+    pub(super) fn follow_all(
+        &mut self,
+        packages: &[Package<'_>],
+        scripts: &[PendingScript],
+    ) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for script in scripts {
+            if NEEDLESS.contains(&(script.package.as_str(), script.name)) {
+                continue;
+            }
+            let mut owners = packages.iter().filter(|package| package.name == script.package);
+            let owner = owners.find(|package| package.architecture == script.architecture);
+            let templates = owner.and_then(|package| package.control_text("templates"));
+            let scene = Scene {
+                tree: self.tree,
+                accounts: self.accounts,
+                alternatives: self.alternatives,
+                diversions: &mut self.diversions,
+                architecture: &self.options.architecture,
+            };
+            let followed = Followed {
+                package: &script.package,
+                architecture: &script.architecture,
+                name: script.name,
+                text: &String::from_utf8_lossy(&script.text),
+                arguments: &script.arguments,
+                templates: templates.as_deref().unwrap_or_default(),
+            };
+            warnings.extend(warning(script, &follow(scene, followed)));
         }
-        let Self { package, name, .. } = self;
-        Some(format!(
-            "package {package} has a {name} script that is not run; \
-             if the program misses something, add it with a `file`, `directory` or `user` step"
-        ))
+        warnings
     }
 }
 
-/// Whether nothing is left of a script when what debhelper adds for services and caches, and what
-/// is carried out by reading, are taken away.
-fn does_nothing(script: &str) -> bool {
-    let mut generated = false;
-    let script = script.replace("\\\n", " ");
-    script.lines().map(str::trim).all(|line| {
-        if line.starts_with("# Automatically added by ") {
-            generated = true;
-        } else if line == "# End automatically added section" {
-            generated = false;
-        }
-        if generated || line.is_empty() || line.starts_with('#') {
-            return true;
-        }
-        let first = line.split([' ', '\t', ';']).next().unwrap_or_default();
-        // The patterns of a `case`: `configure)`, `abort-upgrade|abort-remove)`.
-        let pattern = line.trim_end_matches(";;").trim_end().ends_with(')') && !line.contains('$');
-        pattern || first.is_empty() || HARMLESS.contains(&first) || READ_ELSEWHERE.contains(&first)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::does_nothing;
-
-    #[test]
-    fn generated_parts_and_frames_do_nothing() {
-        assert!(does_nothing(
-            "#!/bin/sh\nset -e\ncase \"$1\" in\n configure)\n  adduser --system \\\n   x\n ;;\n *)\n \
-             exit 1\n ;;\nesac\n# Automatically added by dh_x\nrm -rf /\n# End automatically added section\n"
-        ));
-        assert!(!does_nothing("#!/bin/sh\nmkdir /var/lib/x\n"));
-        assert!(!does_nothing("#!/usr/bin/perl\nuse strict;\n"));
+/// What the user should know, if a script does more than was followed.
+fn warning(script: &PendingScript, missed: &BTreeSet<String>) -> Option<String> {
+    const SHOWN: usize = 5;
+    if missed.is_empty() {
+        return None;
     }
+    let mut shown: Vec<&str> = missed.iter().take(SHOWN).map(String::as_str).collect();
+    if missed.len() > SHOWN {
+        shown.push("...");
+    }
+    let PendingScript { package, name, .. } = script;
+    Some(format!(
+        "package {package}: its {name} script is not run, and what it does with {} is missing; \
+         add it with a step, or set scripts = \"sandbox\"",
+        shown.join(", ")
+    ))
 }

@@ -8,9 +8,13 @@ use lzma_rust2::{XzOptions, XzWriter};
 use crate::server::Server;
 use crate::signer::Signer;
 
+/// The day after the one at which all test archives live.
+pub(crate) const VALID_UNTIL: &str = "Fri, 02 Jan 2026 00:00:00 UTC";
+
 /// One package of the archive.
 pub(crate) struct TestPackage {
     pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
     pub(crate) fields: &'static str,
     pub(crate) deb: Vec<u8>,
 }
@@ -18,6 +22,15 @@ pub(crate) struct TestPackage {
 impl TestPackage {
     /// A package with one file, and further fields of its description.
     pub(crate) fn new(name: &'static str, fields: &'static str) -> Self {
+        Self::of_version(name, "1.0-1", fields)
+    }
+
+    /// The same in a given version.
+    pub(crate) fn of_version(
+        name: &'static str,
+        version: &'static str,
+        fields: &'static str,
+    ) -> Self {
         let mut data = tar::Builder::new(Vec::new());
         let content = format!("this is {name}\n").repeat(500);
         let mut header = tar::Header::new_gnu();
@@ -29,17 +42,23 @@ impl TestPackage {
         let path = format!("./bin/{name}");
         data.append_data(&mut header, path, content.as_bytes()).expect("a path that fits");
         let data = data.into_inner().expect("memory takes all");
-        Self { name, fields, deb: deb(&control(name, fields), &data) }
+        let control = control(name, version, fields);
+        Self { name, version, fields, deb: deb(&control, &data) }
     }
 
-    pub(crate) fn path(&self) -> String {
-        format!("/debian/pool/{}.deb", self.name)
+    /// Its path below the root of its mirror.
+    fn file(&self) -> String {
+        match self.version {
+            "1.0-1" => format!("pool/{}.deb", self.name),
+            version => format!("pool/{}_{version}.deb", self.name),
+        }
     }
 }
 
-fn control(name: &str, fields: &str) -> String {
+fn control(name: &str, version: &str, fields: &str) -> String {
     let fields = if fields.is_empty() { String::new() } else { format!("{fields}\n") };
-    format!("Package: {name}\nVersion: 1.0-1\nArchitecture: all\n{fields}Description: a test\n")
+    let architecture = if fields.contains("Architecture:") { "" } else { "Architecture: all\n" };
+    format!("Package: {name}\nVersion: {version}\n{architecture}{fields}Description: a test\n")
 }
 
 /// A package from its description and an uncompressed archive of its files.
@@ -74,7 +93,7 @@ pub(crate) fn xz(bytes: &[u8]) -> Vec<u8> {
 
 /// Publishes the packages in the suite `test`, with empty updates and security updates.
 pub(crate) fn publish(server: &Server, signer: &Signer, packages: &[TestPackage]) {
-    publish_valid_until(server, signer, packages, "Fri, 02 Jan 2026 00:00:00 UTC");
+    publish_valid_until(server, signer, packages, VALID_UNTIL);
 }
 
 /// The same, with a date after which the releases must not be used.
@@ -84,35 +103,45 @@ pub(crate) fn publish_valid_until(
     packages: &[TestPackage],
     valid_until: &str,
 ) {
+    for (mirror, suite, packages) in [
+        ("/debian", "test", packages),
+        ("/debian", "test-updates", &[]),
+        ("/security", "test-security", &[]),
+    ] {
+        publish_suite(server, signer, (mirror, suite), packages, valid_until);
+    }
+}
+
+/// Publishes packages as one suite of one mirror.
+pub(crate) fn publish_suite(
+    server: &Server,
+    signer: &Signer,
+    (mirror, suite): (&str, &str),
+    packages: &[TestPackage],
+    valid_until: &str,
+) {
     let mut index = String::new();
     for package in packages {
-        index += control(package.name, package.fields).trim_end();
-        index += "\nFilename: pool/";
-        index += package.name;
-        index += ".deb\nSize: ";
-        index += &package.deb.len().to_string();
-        index += "\nSHA256: ";
-        index += &Digest::of(&package.deb).hex();
-        index += "\n\n";
-        server.put(package.path(), package.deb.clone());
+        index += control(package.name, package.version, package.fields).trim_end();
+        let (file, length) = (package.file(), package.deb.len());
+        let sum = Digest::of(&package.deb).hex();
+        let lines = format!("\nFilename: {file}\nSize: {length}\nSHA256: {sum}\n\n");
+        index.push_str(&lines);
+        server.put(format!("{mirror}/{file}"), package.deb.clone());
     }
-    for (mirror, suite, index) in [
-        ("/debian", "test", index.as_str()),
-        ("/debian", "test-updates", ""),
-        ("/security", "test-security", ""),
-    ] {
-        let index = xz(index.as_bytes());
-        let sum = Digest::of(&index).hex();
-        let architecture = kiln_image::debian::suite::native_architecture();
-        let path = format!("main/binary-{architecture}/Packages.xz");
-        let release = format!(
-            "Suite: {suite}\nCodename: {suite}\nDate: Wed, 31 Dec 2025 00:00:00 UTC\n\
-             Valid-Until: {valid_until}\nAcquire-By-Hash: yes\nSHA256:\n {sum} {} {path}\n",
-            index.len()
-        );
-        let directory = format!("{mirror}/dists/{suite}");
-        let by_hash = format!("main/binary-{architecture}/by-hash/SHA256/{sum}");
-        server.put(format!("{directory}/{by_hash}"), index);
-        server.put(format!("{directory}/InRelease"), signer.sign(&release));
+    let index = xz(index.as_bytes());
+    let sum = Digest::of(&index).hex();
+    let directory = format!("{mirror}/dists/{suite}");
+    let mut files = String::new();
+    for architecture in [kiln_image::debian::suite::native_architecture(), "m68k"] {
+        let place = format!("main/binary-{architecture}");
+        let line = format!(" {sum} {} {place}/Packages.xz\n", index.len());
+        files.push_str(&line);
+        server.put(format!("{directory}/{place}/by-hash/SHA256/{sum}"), index.clone());
     }
+    let release = format!(
+        "Suite: {suite}\nCodename: {suite}\nDate: Wed, 31 Dec 2025 00:00:00 UTC\n\
+         Valid-Until: {valid_until}\nAcquire-By-Hash: yes\nSHA256:\n{files}"
+    );
+    server.put(format!("{directory}/InRelease"), signer.sign(&release));
 }

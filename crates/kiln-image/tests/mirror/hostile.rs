@@ -44,6 +44,8 @@ fn what_has_no_place_in_an_image_is_refused() {
         ("./link", EntryType::Link, "/etc/shadow"),
         ("./disk", EntryType::Block, ""),
         ("./console", EntryType::Char, ""),
+        ("./a/link", EntryType::Symlink, "../../etc/shadow"),
+        ("./link", EntryType::Symlink, ".."),
     ] {
         let refused = read(&package(path, kind, link, 0o644));
         assert!(matches!(refused, Err(DebError::Forbidden { .. })), "{path} {refused:?}");
@@ -77,6 +79,57 @@ fn what_is_no_package_is_refused() {
     let mut other = whole.clone();
     other[8..21].copy_from_slice(b"debian-binarx");
     assert!(matches!(read(&other), Err(DebError::Form { .. })));
+}
+
+#[test]
+fn links_inside_the_image_are_taken() {
+    for target in ["/etc/alternatives/x", "../lib/x", "x"] {
+        let read = read(&package("./bin/link", EntryType::Symlink, target, 0o777)).unwrap();
+        assert!(
+            matches!(&read.entries[0].kind, EntryKind::Symlink(to) if *to == target.as_bytes())
+        );
+    }
+}
+
+#[test]
+fn long_names_beyond_a_bound_are_refused() {
+    // A header of an extension that says that 2 MiB of a name follow.
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(2 << 20);
+        header.set_cksum();
+        let mut data = header.as_bytes().to_vec();
+        data.resize(512 + (2 << 20), b'a');
+        let refused = read(&deb(CONTROL, &data));
+        assert!(matches!(refused, Err(DebError::Forbidden { .. })), "{kind:?} {refused:?}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_short_are_refused() {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.as_old_mut().name[..1].copy_from_slice(b"a");
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(4096);
+    header.set_cksum();
+    let mut data = header.as_bytes().to_vec();
+    data.resize(512 + 1024, b'a');
+    let refused = read(&deb(CONTROL, &data));
+    assert!(matches!(refused, Err(DebError::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_compression_that_is_not_known_is_named() {
+    let mut bytes = package("./a", EntryType::Regular, "", 0o644);
+    let at = bytes.windows(11).position(|window| window == b"data.tar.xz").unwrap();
+    bytes[at..at + 12].copy_from_slice(b"data.tar.bz2");
+    let refused = read(&bytes).unwrap_err().to_string();
+    assert!(refused.contains("data.tar.bz2 is compressed in a way"), "{refused}");
 }
 
 #[test]

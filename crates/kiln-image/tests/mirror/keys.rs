@@ -1,8 +1,8 @@
 //! Which keys of a certificate count.
 
-use kiln_image::openpgp::{Keyring, VerifyError, verify};
+use kiln_image::openpgp::{Keyring, VerifyError, verify, verify_detached};
 
-use crate::signer::{ENCRYPTS, NOW, SIGNS, Signer};
+use crate::signer::{ENCRYPTS, NOW, SIGNS, Signer, armoured};
 
 const BINDING: u8 = 0x18;
 const REVOCATION: u8 = 0x28;
@@ -70,6 +70,70 @@ fn subkeys_end_with_their_primary_key() {
     let binding = Signer::binding(&primary, BINDING, &sub, SIGNS);
     let file = [primary.public_key(), sub.as_subkey(), binding];
     assert!(matches!(judged(&file, &sub), Err(VerifyError::KeyNotValid(_))));
+}
+
+#[test]
+fn armoured_keys_and_detached_signatures_count() {
+    let (signer, other) = (Signer::new(), Signer::new());
+    let mut keyring = Keyring::default();
+    let both = format!("# keys\n{}{}", other.armoured(), signer.armoured());
+    keyring.add(both.as_bytes()).unwrap();
+    assert!(verify(signer.sign("Suite: test\n").as_bytes(), &keyring, NOW).is_ok());
+    let binary = signer.sign_detached(b"Suite: test\n");
+    let text = armoured("SIGNATURE", &binary).into_bytes();
+    for signature in [&binary, &text] {
+        assert!(verify_detached(b"Suite: test\n", signature, &keyring, NOW).is_ok());
+        let altered = verify_detached(b"Suite: evil\n", signature, &keyring, NOW);
+        assert!(matches!(altered, Err(VerifyError::Altered(_))), "{altered:?}");
+    }
+    assert!(verify_detached(b"", b"no signature", &keyring, NOW).is_err());
+    for damaged in ["", "no key", &signer.armoured()[..60]] {
+        assert!(Keyring::default().add(damaged.as_bytes()).is_err(), "{damaged}");
+    }
+}
+
+#[test]
+fn a_key_of_a_third_party_as_it_is_published() {
+    // PostgreSQL's: RSA with 4096 bits, certified several times.
+    let file = include_bytes!("../fixtures/apt.postgresql.org.asc");
+    Keyring::default().add(file).unwrap();
+}
+
+#[test]
+fn rsa_signatures_of_gpg_count() {
+    let home = tempfile::tempdir().unwrap();
+    let gpg = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("gpg");
+        command.args(["--batch", "--quiet", "--homedir"]).arg(home.path()).args(arguments);
+        command.current_dir(home.path()).output()
+    };
+    let made = gpg(&["--passphrase", "", "--quick-gen-key", "Test", "rsa3072", "sign", "never"]);
+    if !made.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("skipped: rsa_signatures_of_gpg_count: gpg makes no key: {made:?}");
+        return;
+    }
+    let key = gpg(&["--armor", "--export"]).unwrap().stdout;
+    let mut keyring = Keyring::default();
+    keyring.add(&key).unwrap();
+    std::fs::write(home.path().join("Release"), "Suite: test\n").unwrap();
+    let now = i64::try_from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(),
+    )
+    .unwrap();
+    for hash in ["SHA256", "SHA384", "SHA512"] {
+        let clear = gpg(&["--digest-algo", hash, "-o", "-", "--clearsign", "Release"]).unwrap();
+        verify(&clear.stdout, &keyring, now).unwrap();
+        let apart = gpg(&["--digest-algo", hash, "-o", "-", "--detach-sign", "Release"]).unwrap();
+        verify_detached(b"Suite: test\n", &apart.stdout, &keyring, now).unwrap();
+    }
+    let weak = gpg(&["--digest-algo", "SHA1", "-o", "-", "--clearsign", "Release"]).unwrap();
+    assert!(verify(&weak.stdout, &keyring, now).is_err());
+    // The agent that gpg has started ends.
+    let _ = std::process::Command::new("gpgconf")
+        .args(["--homedir"])
+        .arg(home.path())
+        .args(["--kill", "all"])
+        .output();
 }
 
 #[test]

@@ -5,8 +5,10 @@ mod flips;
 mod full_disk;
 mod hostile;
 mod keys;
+mod requests;
 mod server;
 mod signer;
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -56,6 +58,7 @@ impl World {
         let patience = Patience {
             attempts: 3,
             first_pause: Duration::from_millis(5),
+            longest_pause: Duration::from_secs(2),
             connect: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             whole: Duration::from_secs(20),
@@ -242,7 +245,7 @@ fn a_key_that_has_ended_signs_nothing() {
     let mut world = World::new();
     world.signer = Signer::new().expiring_after(1000);
     publish(&world.server, &world.signer, &packages());
-    assert_shown(&*world.lock(&["app"]).unwrap_err(), "whose validity has ended");
+    assert_shown(&*world.lock(&["app"]).unwrap_err(), "a key that expired on 2025-01-01");
 }
 
 #[test]

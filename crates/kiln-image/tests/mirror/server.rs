@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 pub(crate) enum Mood {
     /// The answer has this status and no file.
     Status(u16),
+    /// The same, with the demand to come back after so many seconds.
+    Wait(u16, u64),
     /// The connection is cut after so many bytes of the body.
     Cut(usize),
 }
@@ -132,14 +134,20 @@ fn answer(stream: &TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
             (shared.files.get(&path).cloned(), mood)
         };
         let status = match (&mood, &file) {
-            (Some(Mood::Status(status)), _) => *status,
+            (Some(Mood::Status(status) | Mood::Wait(status, _)), _) => *status,
             (_, None) => 404,
+            (_, Some(file)) if from > file.len() => 416,
             _ if from > 0 => 206,
             _ => 200,
         };
         let body = file.filter(|_| status < 300).unwrap_or_default();
         let body = body.get(from..).unwrap_or_default();
-        write!(writer, "HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        let wait = match &mood {
+            Some(Mood::Wait(_, seconds)) => format!("Retry-After: {seconds}\r\n"),
+            _ => String::new(),
+        };
+        let length = body.len();
+        write!(writer, "HTTP/1.1 {status} x\r\n{wait}Content-Length: {length}\r\n\r\n")?;
         if let Some(Mood::Cut(after)) = mood {
             writer.write_all(&body[..after.min(body.len())])?;
             return Ok(());

@@ -63,6 +63,16 @@ impl Signer {
         )
     }
 
+    /// The detached signature of a document, binary.
+    pub(crate) fn sign_detached(&self, document: &[u8]) -> Vec<u8> {
+        packet(2, &self.signature(0x00, document, SIGNS))
+    }
+
+    /// The public key as text.
+    pub(crate) fn armoured(&self) -> String {
+        armoured("PUBLIC KEY BLOCK", &self.public_key())
+    }
+
     /// Another key as a subkey, without any signature.
     pub(crate) fn as_subkey(&self) -> Vec<u8> {
         packet(14, &self.body)
@@ -107,6 +117,12 @@ impl Signer {
         fields.extend(&digest.as_ref()[..2]);
         [fields, integer(r), integer(s)].concat()
     }
+}
+
+/// Packets as text.
+pub(crate) fn armoured(kind: &str, packets: &[u8]) -> String {
+    let body = base64(packets);
+    format!("-----BEGIN PGP {kind}-----\n\n{body}\n-----END PGP {kind}-----\n")
 }
 
 fn packet(tag: u8, body: &[u8]) -> Vec<u8> {

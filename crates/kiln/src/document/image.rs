@@ -81,6 +81,46 @@ pub(crate) struct LockDocument {
     pub(crate) file: String,
     /// Whether it says something else than before.
     pub(crate) changed: bool,
+    /// What it says otherwise, for each request of packages.
+    pub(crate) differences: Vec<LockDifferenceDocument>,
+}
+
+/// What became of one request of packages, which images of the same base and packages share.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct LockDifferenceDocument {
+    /// The images that make the request, by name.
+    pub(crate) images: Vec<String>,
+    /// The suite that they start from.
+    pub(crate) suite: String,
+    /// The architecture, as Debian calls it.
+    pub(crate) architecture: String,
+    /// Whether it was not locked before.
+    pub(crate) new: bool,
+    /// The packages that are not as before, by name.
+    pub(crate) packages: Vec<LockedPackageDocument>,
+}
+
+/// What became of one package.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct LockedPackageDocument {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its architecture, or `all`.
+    pub(crate) architecture: String,
+    /// The source package that it was built from, by which security advisories go.
+    pub(crate) source: String,
+    /// `added`, `removed`, `upgraded`, `downgraded`, or `altered` where the version is the same.
+    pub(crate) change: String,
+    /// The version before; null where it was not there.
+    pub(crate) from: Option<String>,
+    /// The version after; null where it is no longer there.
+    pub(crate) to: Option<String>,
+    /// The suite that it comes from now, or came from last.
+    pub(crate) suite: String,
+    /// The third party's archive that it comes from, by the name that the stack gives it.
+    pub(crate) repository: Option<String>,
+    /// Whether what is there now comes from the suite of security updates.
+    pub(crate) security: bool,
 }
 
 /// What `image verify` prints.

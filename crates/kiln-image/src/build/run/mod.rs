@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::deb::Deb;
 use crate::progress::{Event, Progress};
-use crate::rootfs::Rootfs;
 use crate::rootfs::accounts::AccountError;
+use crate::rootfs::{Rootfs, RootfsError};
 use crate::sandbox::{
     Bounds, COVERED, DirectoryError, Ending, Finished, HOST_NAME, Job, JobFile, Laid, Sandbox,
     SandboxError,
 };
 use crate::tree::{Inode, Kind, Metadata, Tree, TreeError};
+
+pub(super) use scripts::run_all as scripts;
 
 /// Where programs are looked for unless the image or the step says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -65,6 +66,12 @@ pub enum RunError {
         script: String,
         /// The program.
         interpreter: String,
+    },
+    /// What scripts have left can't be taken in.
+    #[error("what maintainer scripts have done can't be taken in")]
+    Scripts {
+        /// Why.
+        source: Box<RootfsError>,
     },
     /// The tree can't be laid out or read back.
     #[error("run {name:?}: the image's files")]
@@ -194,17 +201,6 @@ pub(super) fn run(
         };
         execute(sandbox, &job, program.name, ground.progress)
     })
-}
-
-/// Runs the maintainer scripts of `packages`, and writes the accounts for them before.
-pub(super) fn scripts(
-    root: &mut Rootfs,
-    packages: &[(String, Deb)],
-    architecture: &str,
-    ground: &Ground<'_>,
-) -> Result<(), RunError> {
-    let scripts = scripts::pending(packages);
-    scripts::run_all(root, &scripts, architecture, ground)
 }
 
 /// The environment of a program: what is fixed, and the image's over it.

@@ -1,5 +1,5 @@
 //! Maintainer scripts of packages (`scripts = "sandbox"`), run as dpkg would when it installs the
-//! packages anew.
+//! packages anew. Which they are, and in which order, [`Rootfs`] says: they stand in the tree.
 //!
 //! All packages are unpacked by then, so that a `preinst` sees its package in place already. What
 //! scripts call and an image does without is stood in for: services are not started, diversions
@@ -9,53 +9,11 @@
 use std::collections::BTreeMap;
 
 use super::{Ground, RunError, environment, execute, on_directory};
-use crate::deb::Deb;
-use crate::rootfs::Rootfs;
+use crate::rootfs::{PendingScript, Rootfs};
 use crate::sandbox::{Bounds, Job, JobFile};
 use crate::tree::{Inode, Metadata, TreeError};
 
-/// One script that is to be run.
-#[derive(Clone, Debug)]
-pub(in crate::build) struct MaintainerScript<'a> {
-    /// The package.
-    pub(in crate::build) package: &'a str,
-    /// `preinst` or `postinst`.
-    pub(in crate::build) name: &'a str,
-    /// The script.
-    pub(in crate::build) text: String,
-    /// Its arguments: `install`, or `configure` and an empty version.
-    pub(in crate::build) arguments: Vec<String>,
-    /// What stands beside it, by the end of its name: `templates` and `config` of debconf.
-    pub(in crate::build) beside: Vec<(&'static str, String)>,
-}
-
-/// What dpkg would run when it installs `packages`, in their order.
-pub(in crate::build) fn pending(packages: &[(String, Deb)]) -> Vec<MaintainerScript<'_>> {
-    let arguments = |name| match name {
-        "preinst" => vec!["install".to_owned()],
-        // The version that was configured before: none.
-        _ => vec!["configure".to_owned(), String::new()],
-    };
-    let mut all = Vec::new();
-    for (package, deb) in packages {
-        let text_of = |name: &'static str| {
-            let bytes = deb.control_files.get(name)?;
-            Some((name, String::from_utf8_lossy(bytes).into_owned()))
-        };
-        let beside: Vec<_> = BESIDE.into_iter().filter_map(text_of).collect();
-        for name in ["preinst", "postinst"] {
-            if let Some((_, text)) = text_of(name) {
-                let (arguments, beside) = (arguments(name), beside.clone());
-                all.push(MaintainerScript { package, name, text, arguments, beside });
-            }
-        }
-    }
-    all
-}
-
-/// What of a package's control files stands beside its scripts.
-const BESIDE: [&str; 2] = ["templates", "config"];
-/// Where scripts and stand-ins are while they run; gone with `/tmp`.
+/// Where stand-ins are while scripts run; gone with `/tmp`.
 const PLACE: &str = "/tmp/.kiln";
 /// Refuses to start services: 101 is "action forbidden by policy".
 const POLICY: (&str, &str, u16) = ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755);
@@ -99,15 +57,15 @@ const ANSWERING: [(&str, &str); 5] = [
     ("ucf", "while [ \"${1#-}\" != \"$1\" ]; do shift; done\n[ -e \"$2\" ] || cp -p \"$1\" \"$2\""),
 ];
 
-/// Runs `scripts` in their order on the tree.
+/// Runs the scripts that are pending, in their order.
 pub(in crate::build) fn run_all(
     root: &mut Rootfs,
-    scripts: &[MaintainerScript<'_>],
     architecture: &str,
     ground: &Ground<'_>,
 ) -> Result<(), RunError> {
+    let scripts = std::mem::take(&mut root.pending);
     let Some(first) = scripts.first() else { return Ok(()) };
-    for script in scripts {
+    for script in &scripts {
         check_interpreter(root, script)?;
     }
     let first = label(first);
@@ -128,28 +86,17 @@ pub(in crate::build) fn run_all(
     let common = environment(root, 0, ground, false);
     let stand_ins = stand_ins(architecture);
     on_directory(root, &first, ground, |sandbox, directory| {
-        for script in scripts {
+        for script in &scripts {
             let name = label(script);
-            let path = format!("{PLACE}/{name}");
-            let argv: Vec<String> = [&path].into_iter().chain(&script.arguments).cloned().collect();
-            let mut files = stand_ins.clone();
-            files.push(JobFile { path, content: script.text.clone(), executable: true });
-            // Where debconf, if the image has it, looks for them.
-            for (end, content) in &script.beside {
-                let path = format!("{PLACE}/{}.{end}", script.package);
-                files.push(JobFile {
-                    path,
-                    content: content.clone(),
-                    executable: *end == "config",
-                });
-            }
+            let own = [&script.path].into_iter().chain(&script.arguments);
+            let argv: Vec<String> = own.cloned().collect();
             let job = Job {
                 root: directory,
                 argv: &argv,
-                env: &script_environment(&common, script, architecture),
+                env: &script_environment(&common, script),
                 workdir: "/",
                 user: (0, 0),
-                files: &files,
+                files: &stand_ins,
                 network: false,
                 clock: ground.clock,
                 bounds: Bounds::default(),
@@ -162,35 +109,23 @@ pub(in crate::build) fn run_all(
         // A script that has removed it has done so for us.
         let _ = root.tree.remove(path);
     }
-    Ok(())
+    root.scripts_have_run().map_err(|source| RunError::Scripts { source: Box::new(source) })
 }
 
 /// `PACKAGE.postinst`, as dpkg calls its file.
-fn label(script: &MaintainerScript<'_>) -> String {
+fn label(script: &PendingScript) -> String {
     format!("{}.{}", script.package, script.name)
 }
 
-/// The environment that dpkg(1) promises to scripts.
+/// The environment that dpkg(1) promises to scripts. The image's own programs come first.
 fn script_environment(
     common: &BTreeMap<String, String>,
-    script: &MaintainerScript<'_>,
-    architecture: &str,
+    script: &PendingScript,
 ) -> BTreeMap<String, String> {
     let mut env = common.clone();
     let path = env.get("PATH").map_or(super::PATH, String::as_str);
-    let path = format!("{path}:{PLACE}/bin");
-    let own = [
-        ("PATH", path.as_str()),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
-        ("DPKG_ADMINDIR", "/var/lib/dpkg"),
-        ("DPKG_ROOT", ""),
-        ("DPKG_MAINTSCRIPT_PACKAGE", script.package),
-        ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
-        ("DPKG_MAINTSCRIPT_NAME", script.name),
-        ("DPKG_MAINTSCRIPT_ARCH", architecture),
-    ];
-    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env.insert("PATH".to_owned(), format!("{path}:{PLACE}/bin"));
+    env.extend(script.environment.iter().cloned());
     env
 }
 
@@ -205,8 +140,9 @@ fn stand_ins(architecture: &str) -> Vec<JobFile> {
 }
 
 /// Refuses a script whose interpreter is not in the image.
-fn check_interpreter(root: &Rootfs, script: &MaintainerScript<'_>) -> Result<(), RunError> {
-    let line = script.text.lines().next().and_then(|line| line.strip_prefix("#!"));
+fn check_interpreter(root: &Rootfs, script: &PendingScript) -> Result<(), RunError> {
+    let text = String::from_utf8_lossy(&script.text);
+    let line = text.lines().next().and_then(|line| line.strip_prefix("#!"));
     let interpreter = line.and_then(|line| line.split_whitespace().next());
     match interpreter {
         Some(path) if root.tree.resolve(path).is_err() => {

@@ -32,7 +32,7 @@ impl Accounts {
         };
         let files = Files { passwd: read("etc/passwd")?, group: read("etc/group")? };
         let (users, groups) = (files.users(), files.groups());
-        Ok(Self { users, groups, inherited: Some(files) })
+        Ok(Self { users, groups, inherited: Some(files), ..Self::default() })
     }
 
     /// The group that a user's number has in the inherited file; 0 where it has none, as other

@@ -234,7 +234,7 @@ pub enum Pocket {
     Updates,
     /// `SUITE-security`.
     Security,
-    /// `SUITE-backports`; its packages are taken only where no other part has the package.
+    /// `SUITE-backports`; its packages are taken only where no other part has what is needed.
     Backports,
 }
 

@@ -52,9 +52,9 @@ enum Verb {
     },
     /// Choose the packages of the stack's images and write them into kiln.lock
     Lock {
-        /// Choose anew what was locked before
-        #[arg(long)]
-        upgrade: bool,
+        /// Choose anew what was locked before; of the image NAME alone where one is named
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+        upgrade: Option<String>,
         #[command(flatten)]
         variables: Variables,
     },
@@ -140,7 +140,7 @@ enum Verb {
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     match &args.verb {
         Verb::Build { name, variables } => build::run(context, name.as_deref(), variables),
-        Verb::Lock { upgrade, variables } => lock::run(context, *upgrade, variables),
+        Verb::Lock { upgrade, variables } => lock::run(context, upgrade.as_deref(), variables),
         Verb::List => list::list(context),
         Verb::Show { name } => list::show(context, name),
         Verb::Push { name, reference } => push::run(context, name, reference),

@@ -29,14 +29,16 @@ impl Sandbox for Noting {
     }
 }
 
-fn script<'a>(package: &'a str, name: &'a str, arguments: &[&str]) -> MaintainerScript<'a> {
-    let arguments = arguments.iter().map(ToString::to_string).collect();
-    MaintainerScript {
-        package,
+fn script(package: &str, name: &'static str, arguments: &[&str]) -> PendingScript {
+    PendingScript {
+        package: package.to_owned(),
+        version: "1".to_owned(),
+        architecture: "amd64".to_owned(),
         name,
-        text: "#!/bin/sh -e\n:\n".to_owned(),
-        arguments,
-        beside: vec![("templates", String::new())],
+        path: format!("/var/lib/dpkg/info/{package}.{name}"),
+        text: b"#!/bin/sh -e\n:\n".to_vec(),
+        arguments: arguments.iter().map(ToString::to_string).collect(),
+        environment: vec![("DPKG_MAINTSCRIPT_PACKAGE".to_owned(), package.to_owned())],
     }
 }
 
@@ -57,12 +59,12 @@ fn run_on(root: &mut Rootfs, sandbox: &Noting) -> Result<(), RunError> {
         clock: NO_DATE,
         progress: &(),
     };
-    let scripts = [
+    root.pending = vec![
         script("base", "preinst", &["install"]),
         script("base", "postinst", &["configure", ""]),
         script("web", "postinst", &["configure", ""]),
     ];
-    run_all(root, &scripts, "amd64", &ground)
+    run_all(root, "amd64", &ground)
 }
 
 #[test]
@@ -78,29 +80,19 @@ fn scripts_run_as_dpkg_runs_them_and_their_crutches_are_gone() {
     assert_eq!(
         argv,
         [
-            "/tmp/.kiln/base.preinst install",
-            "/tmp/.kiln/base.postinst configure ",
-            "/tmp/.kiln/web.postinst configure "
+            "/var/lib/dpkg/info/base.preinst install",
+            "/var/lib/dpkg/info/base.postinst configure ",
+            "/var/lib/dpkg/info/web.postinst configure "
         ]
     );
     let (_, env, files) = &jobs[2];
-    for (name, value) in [
-        ("DPKG_MAINTSCRIPT_PACKAGE", "web"),
-        ("DPKG_MAINTSCRIPT_NAME", "postinst"),
-        ("DPKG_MAINTSCRIPT_ARCH", "amd64"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("SOURCE_DATE_EPOCH", "315532800"),
-        ("COLOUR", "red"),
-    ] {
+    for (name, value) in
+        [("DPKG_MAINTSCRIPT_PACKAGE", "web"), ("SOURCE_DATE_EPOCH", "315532800"), ("COLOUR", "red")]
+    {
         assert_eq!(env.get(name).map(String::as_str), Some(value), "{name}");
     }
     assert!(env["PATH"].ends_with(":/bin:/tmp/.kiln/bin"), "{}", env["PATH"]);
-    for path in [
-        "/tmp/.kiln/web.postinst",
-        "/tmp/.kiln/bin/systemctl",
-        "/tmp/.kiln/web.templates",
-        "/tmp/.kiln/bin/dpkg",
-    ] {
+    for path in ["/tmp/.kiln/bin/systemctl", "/tmp/.kiln/bin/dpkg"] {
         assert!(files.iter().any(|file| file == path), "{path}");
     }
     for path in ["usr/sbin/policy-rc.d", "usr/share/debconf/confmodule", "tmp/.kiln"] {
