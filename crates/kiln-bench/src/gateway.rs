@@ -6,6 +6,7 @@
 //! what bounds the rate, each figure has beside it how many requests a second of the proxy's
 //! processor time is good for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -86,7 +87,9 @@ fn which(program: &str) -> Option<PathBuf> {
 fn on_processors<T>(processors: &[usize], work: impl FnOnce() -> T) -> Result<T> {
     let before = sched_getaffinity(None)?;
     let mut only = CpuSet::new();
-    processors.iter().for_each(|processor| only.set(*processor));
+    for processor in processors {
+        only.set(*processor);
+    }
     sched_setaffinity(None, &only)?;
     let done = work();
     sched_setaffinity(None, &before)?;
@@ -174,7 +177,7 @@ impl Site {
                 held.push(ask_once(proxy.http)?);
             }
             std::thread::sleep(Duration::from_millis(500));
-            let each = (memory_kib(proxy.pid)? - before) * 1000.0 / IDLE as f64;
+            let each = (memory_kib(proxy.pid)? - before) * 1000.0 / f64::from(u32::try_from(IDLE)?);
             cells.push(digits(each));
         }
         table.row(&cells);
@@ -275,7 +278,7 @@ fn shown(loads: &[Load]) -> String {
         digits(middle(|load| load.per_processor_second)),
     );
     if failed > 0 {
-        text.push_str(&format!(", {failed} failed"));
+        let _ = write!(text, ", {failed} failed");
     }
     text
 }
@@ -476,9 +479,10 @@ fn nginx(directory: &Path, backend: SocketAddr, pair: &Path) -> Result<(Proxy, C
     );
     let mut ready = vec![http, http2, tls];
     if stream_module() {
-        text.push_str(&format!(
-            "stream {{ server {{ listen {tcp} backlog=4096; proxy_pass {backend}; }} }}\n"
-        ));
+        let _ = writeln!(
+            text,
+            "stream {{ server {{ listen {tcp} backlog=4096; proxy_pass {backend}; }} }}"
+        );
         ready.push(tcp);
     }
     let child = run_nginx(directory, "proxy", &text, &ready)?;

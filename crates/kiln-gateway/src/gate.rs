@@ -62,18 +62,18 @@ impl Gate {
     /// Follows a new table: so many instances, these limits.
     pub(crate) fn set(self: &Arc<Self>, instances: usize, limits: &Limits) {
         let hold = limits.hold.map_or(Duration::ZERO, Duration::from);
-        let held = instances == 0 && !hold.is_zero();
+        let holds = instances == 0 && !hold.is_zero();
         let mut state = self.state();
         state.places = match (instances, limits.concurrency) {
-            (0, _) if held => 0,
+            (0, _) if holds => 0,
             // Nobody is there to wait for: the request is told so at once.
             (0, _) | (_, None) => usize::MAX,
             (_, Some(each)) => instances.saturating_mul(each as usize),
         };
-        let queue = if held { limits.queue.unwrap_or(HELD) } else { limits.queue.unwrap_or(0) };
+        let queue = if holds { limits.queue.unwrap_or(HELD) } else { limits.queue.unwrap_or(0) };
         state.queue = queue as usize;
-        state.wait = if held { hold } else { limits.wait.map_or(WAIT, Duration::from) };
-        self.counted.store(limits.concurrency.is_some() || held, Relaxed);
+        state.wait = if holds { hold } else { limits.wait.map_or(WAIT, Duration::from) };
+        self.counted.store(limits.concurrency.is_some() || holds, Relaxed);
         drop(state);
         self.admit();
     }

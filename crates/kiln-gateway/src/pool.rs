@@ -134,10 +134,10 @@ impl Pool {
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
         for worker in 0..self.shelves.len() {
-            let mut shelf = self.shelf(worker);
+            let mut emptied = self.shelf(worker);
             let (idle, shared) =
-                (std::mem::take(&mut shelf.idle), std::mem::take(&mut shelf.shared));
-            drop((shelf, idle, shared));
+                (std::mem::take(&mut emptied.idle), std::mem::take(&mut emptied.shared));
+            drop((emptied, idle, shared));
         }
     }
 

@@ -58,7 +58,7 @@ pub fn endpoint(name: &str, listen: &str, to: &str) -> Spec {
             handling: Handling::default(),
         },
     };
-    component(Kind::Endpoint, name, Body::Endpoint(endpoint))
+    component(Kind::Endpoint, name, Body::Endpoint(Box::new(endpoint)))
 }
 
 /// A server under construction: image `web`, network `front`, one replica.

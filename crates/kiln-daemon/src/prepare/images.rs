@@ -110,8 +110,8 @@ impl Draft {
         let makes = |recipe: &Recipe| {
             Request::of(recipe, &request.architecture).is_some_and(|own| own == *request)
         };
-        let makers = self.recipes().filter(|(_, recipe)| makes(recipe));
-        makers.map(|(id, _)| id.name.to_string()).collect()
+        let found = self.recipes().filter(|(_, recipe)| makes(recipe));
+        found.map(|(id, _)| id.name.clone()).collect()
     }
 
     /// Writes `kiln.lock`, if it says something else than before; whether it does.

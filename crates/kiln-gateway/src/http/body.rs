@@ -98,15 +98,12 @@ impl Body for RequestBody {
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match left.checked_sub(length) {
-                    Some(rest) => {
-                        *left = rest;
-                        Some(Ok(frame))
-                    }
-                    None => {
-                        progress.trouble.store(TOO_LARGE, Relaxed);
-                        Some(Err(BodyError::TooLarge))
-                    }
+                if let Some(rest) = left.checked_sub(length) {
+                    *left = rest;
+                    Some(Ok(frame))
+                } else {
+                    progress.trouble.store(TOO_LARGE, Relaxed);
+                    Some(Err(BodyError::TooLarge))
                 }
             }
             Some(Err(error)) => {

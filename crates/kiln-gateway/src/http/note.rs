@@ -69,7 +69,9 @@ fn text(value: &HeaderValue) -> String {
 
 fn short(mut text: String) -> String {
     if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+        // A character has at most four bytes.
+        let end = (LONGEST - 3..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
     }
     text
 }

@@ -165,7 +165,8 @@ impl Switch {
             let name = SocketName::Endpoint(key.clone());
             if self.listeners.contains_key(key) || self.datagrams.contains_key(key) {
                 continue;
-            } else if endpoint.protocol == Protocol::Udp {
+            }
+            if endpoint.protocol == Protocol::Udp {
                 let socket = match inherited.udp(&name) {
                     Some(socket) => socket,
                     None => socket::host_udp(key.listen())

@@ -1,4 +1,4 @@
-//! The header of the PROXY protocol, version 2: who a connection comes from (HAProxy
+//! The header of the PROXY protocol, version 2: who a connection comes from (`HAProxy`
 //! Technologies, "The PROXY protocol", section 2.2).
 
 use std::net::SocketAddr;

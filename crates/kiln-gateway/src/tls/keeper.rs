@@ -152,7 +152,9 @@ impl Keeper {
                         kept.retain(|_, kept| kept.strong_count() > 0);
                         kept.values().filter_map(Weak::upgrade).collect()
                     };
-                    present.iter().for_each(|kept| kept.look());
+                    for kept in &present {
+                        kept.look();
+                    }
                 }
             });
         match started {

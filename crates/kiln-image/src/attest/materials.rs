@@ -1,5 +1,7 @@
 //! What an image was made of, as its recipe and its lock say.
 
+use std::fmt::Write as _;
+
 use kiln_model::digest::Digest;
 use kiln_model::spec::image::{Base, Recipe, Step};
 
@@ -122,7 +124,8 @@ fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~') {
             encoded.push(char::from(byte));
         } else {
-            encoded += &format!("%{byte:02X}");
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded

@@ -22,6 +22,7 @@ const UNKNOWN: &str = "NOASSERTION";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "SPDX names them so")]
 struct Document {
     spdx_version: &'static str,
     data_license: &'static str,
@@ -82,6 +83,7 @@ struct Checksum {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "SPDX names them so")]
 struct ExternalRef {
     reference_category: &'static str,
     reference_type: &'static str,
@@ -90,6 +92,7 @@ struct ExternalRef {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "SPDX names them so")]
 struct Relationship {
     spdx_element_id: String,
     relationship_type: &'static str,

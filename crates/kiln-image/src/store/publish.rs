@@ -69,14 +69,14 @@ impl ImageStore {
         let path = self.blob(&digest);
         let whole =
             File::open(&path).and_then(checksum::of_reader).is_ok_and(|(found, _)| found == digest);
-        if !whole {
+        if whole {
+            hold::make_young(&path)?;
+        } else {
             if let Some(file) = &unfinished.file {
                 let read_only = Permissions::from_mode(0o444);
                 file.set_permissions(read_only).map_err(at(&unfinished.path))?;
             }
             unfinished.rename_to(&path)?;
-        } else {
-            hold::make_young(&path)?;
         }
         Ok((digest, length))
     }

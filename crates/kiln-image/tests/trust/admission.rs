@@ -93,7 +93,7 @@ fn pull(from: &World, to: &World, built: &kiln_image::build::Built) {
         let entry = entry.unwrap();
         fs::copy(entry.path(), blobs(to).join(entry.file_name())).unwrap();
     }
-    for artifact in from.store.referrers(&built.record.digest).unwrap() {
+    for artifact in from.store.noted_referrers(&built.record.digest).unwrap() {
         to.store.note_referrer(&built.record.digest, &artifact).unwrap();
     }
     let record = Derivation {

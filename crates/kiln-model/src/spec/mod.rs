@@ -49,7 +49,7 @@ pub enum Body {
     /// A process with replicas.
     Server(Box<Server>),
     /// A listener of the gateway.
-    Endpoint(Endpoint),
+    Endpoint(Box<Endpoint>),
 }
 
 impl Spec {

@@ -23,7 +23,7 @@ fn shop() -> String {
 
 /// Text by which the file's place is found in the image, or on the disk below.
 fn treasure() -> String {
-    (0..32_768).map(|n| format!("gold {n:010}\n")).collect()
+    (0..32_768).fold(String::new(), |text, n| text + &format!("gold {n:010}\n"))
 }
 
 fn bring_up(site: &Site) {

@@ -60,7 +60,7 @@ pub(super) fn lower(world: &World<'_>, expansion: &Rc<Expansion>, place: Place) 
             SpecBody::Secret(secret)
         }
         Kind::Server => SpecBody::Server(Box::new(server::server(&reader)?)),
-        Kind::Endpoint => SpecBody::Endpoint(endpoint::endpoint(&reader)?),
+        Kind::Endpoint => SpecBody::Endpoint(Box::new(endpoint::endpoint(&reader)?)),
         // Refused when it was declared.
         Kind::Database => return None,
     };

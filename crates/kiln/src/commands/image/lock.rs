@@ -1,5 +1,7 @@
 //! `kiln image lock`: choose the inputs of a stack's images and write them down.
 
+use std::fmt::Write as _;
+
 use kiln_daemon::prepare::{Draft, Upgrade};
 use kiln_image::lock::{EntryDifference, PackageChange, PackageDifference};
 
@@ -76,10 +78,11 @@ fn text(document: &LockDocument) -> String {
         text += &difference_text(difference);
     }
     let file = &document.file;
-    text += &if document.changed {
-        format!("Wrote {file}.\n")
+    // Writing to a string does not fail.
+    let _ = if document.changed {
+        writeln!(text, "Wrote {file}.")
     } else {
-        format!("{file} is as it was.\n")
+        writeln!(text, "{file} is as it was.")
     };
     text
 }

@@ -79,7 +79,7 @@ fn compared(
         after: difference.after,
     });
     Ok(RebuiltDocument {
-        name: id.name.to_string(),
+        name: id.name.clone(),
         digest: before.to_string(),
         rebuilt: after.to_string(),
         identical: before == after,

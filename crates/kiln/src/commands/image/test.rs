@@ -1,5 +1,7 @@
 //! `kiln image test`: build the images of a stack and run their tests.
 
+use std::fmt::Write as _;
+
 use kiln_daemon::prepare::Tested;
 
 use super::build::declared;
@@ -46,7 +48,7 @@ fn tested_image(tested: Tested) -> TestedImage {
 fn table(document: &TestsDocument, palette: Palette) -> String {
     let mut text = String::new();
     for image in &document.images {
-        text += &format!("{}\n", palette.bold(&format!("image.{}", image.name)));
+        let _ = writeln!(text, "{}", palette.bold(&format!("image.{}", image.name)));
         if image.tests.is_empty() {
             text += "  no tests\n";
         }
@@ -54,7 +56,7 @@ fn table(document: &TestsDocument, palette: Palette) -> String {
         for test in &image.tests {
             let mark = if test.passed { palette.green("✓") } else { palette.red("✗") };
             let padding = " ".repeat(width - test.name.chars().count());
-            text += &format!("  {mark} {}{padding}  {} ms\n", test.name, test.milliseconds);
+            let _ = writeln!(text, "  {mark} {}{padding}  {} ms", test.name, test.milliseconds);
             if !test.passed {
                 text += &failure(test, palette);
             }
@@ -63,22 +65,23 @@ fn table(document: &TestsDocument, palette: Palette) -> String {
     text
 }
 
-fn failure(test: &TestDocument, palette: Palette) -> String {
+fn failure(failed: &TestDocument, palette: Palette) -> String {
     let mut text = String::new();
-    if let Some(problem) = &test.problem {
-        text += &format!("      {problem}\n");
+    if let Some(problem) = &failed.problem {
+        let _ = writeln!(text, "      {problem}");
     }
-    for check in test.checks.iter().filter(|check| !check.passed) {
-        text += &format!("      expected  {}\n      found     {}\n", check.expected, check.found);
+    for check in failed.checks.iter().filter(|check| !check.passed) {
+        let _ =
+            writeln!(text, "      expected  {}\n      found     {}", check.expected, check.found);
     }
-    if let Some(ended) = &test.ended {
-        text += &format!("      the program {ended}\n");
+    if let Some(ended) = &failed.ended {
+        let _ = writeln!(text, "      the program {ended}");
     }
     if !test.log.is_empty() {
         text += "      its last lines:\n";
     }
-    for line in &test.log {
-        text += &format!("      {} {line}\n", palette.dim("|"));
+    for line in &failed.log {
+        let _ = writeln!(text, "      {} {line}", palette.dim("|"));
     }
     text
 }
