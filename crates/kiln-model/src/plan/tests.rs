@@ -64,6 +64,25 @@ fn a_changed_network_is_replaced_with_all_that_is_in_it() {
 }
 
 #[test]
+fn broken_networks_do_not_pile_up_while_a_rollout_is_unproved() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 3));
+    let (started, deadline) = (machine.observed.at, machine.observed.at.after(Millis(100)));
+    machine.observed.rollout = Some(RolloutRecord { generation: 1, started, deadline });
+    // Whatever is made turns out not to be as it was made.
+    for _ in 0..50 {
+        let (plan, _) = plan(&desired, &machine.observed);
+        assert_eq!(check::check(&desired, &machine.observed, &plan), []);
+        machine.take(&plan);
+        for network in &mut machine.observed.networks {
+            let [what, expected, found] = ["forwarding", "0", "1"].map(str::to_owned);
+            network.drift = vec![crate::observed::Drift { what, expected, found }];
+        }
+    }
+    assert!(machine.observed.networks.len() < 5, "{}", machine.observed.networks.len());
+}
+
+#[test]
 fn nothing_declared_is_nothing_left() {
     let mut machine = Machine::new();
     converge(&mut machine, &generation(1, shop("v1", 2)), 0);
