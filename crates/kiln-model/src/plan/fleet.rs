@@ -344,11 +344,12 @@ fn sort<'a>(
 
 /// Why an instance can't be kept whatever the generation says.
 fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
-    if let Phase::Ended { cause } = &instance.phase {
-        return Some(Reason::Ended { cause: cause.clone() });
-    }
+    // Whatever becomes of one that is being ended, it has been replaced.
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);
+    }
+    if let Phase::Ended { cause } = &instance.phase {
+        return Some(Reason::Ended { cause: cause.clone() });
     }
     if let Some(drift) = instance.drift.first() {
         return Some(Reason::Drifted { drift: drift.clone() });
