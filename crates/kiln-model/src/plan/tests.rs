@@ -207,6 +207,24 @@ fn an_endpoint_moves_when_its_new_server_is_whole() {
 }
 
 #[test]
+fn what_has_not_been_asked_yet_is_kept_however_old_it_is() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 1));
+    converge(&mut machine, &desired, 0);
+    let web = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
+    let web = web.unwrap().id.clone();
+    machine.observed.at = machine.observed.at.after(Millis::seconds(100_000));
+    let mut replaced = |last: Option<&str>| {
+        let last = last.map(str::to_owned);
+        machine.instance(&web).health = Verdict::Starting { last };
+        let (plan, _) = plan(&desired, &machine.observed);
+        plan.steps.iter().any(|s| s.action == Action::Drain(web.clone()))
+    };
+    assert!(!replaced(None));
+    assert!(replaced(Some("connection refused")));
+}
+
+#[test]
 fn failures_are_backed_off() {
     let mut machine = Machine::new();
     let desired = generation(1, shop("v1", 1));

@@ -58,6 +58,26 @@ fn settle(site: &Site, release: &str) {
     eventually("two networks and no more", || names(&site.root().join("run/net")).len() == 2);
 }
 
+#[test]
+fn what_nobody_is_led_to_outlives_the_daemon_too() {
+    let site = site_or_skip!("what_nobody_is_led_to_outlives_the_daemon_too");
+    let health = "health  = { tcp = { port = 8080 } }\n  rollout = { deadline = \"1s\" }";
+    let worker = format!(
+        "{SHOP}\nserver \"worker\" {{\n  image   = image.probe\n  network = network.back\n  \
+         memory  = \"32MiB\"\n  {health}\n}}\n"
+    );
+    site.write(&worker);
+    site.must(&["apply", "--yes"]);
+    let ids = site.instances("worker", "id");
+    // Older than it may take to get ready.
+    std::thread::sleep(Duration::from_millis(1_100));
+    site.signal("serve", Signal::KILL);
+    eventually("the worker is known to be ready again", || {
+        site.instances("worker", "state") == ["ready"]
+    });
+    assert_eq!(site.instances("worker", "id"), ids);
+}
+
 fn names(directory: &std::path::Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
