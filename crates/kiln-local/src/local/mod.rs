@@ -9,12 +9,12 @@ mod observe;
 mod route;
 mod seams;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_engine::target::{Measured, Probes};
 use kiln_engine::{Target, TargetError};
@@ -51,8 +51,8 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
-    /// What had no record at the last look: removed when it still has none at the next.
-    strays: Mutex<BTreeSet<String>>,
+    /// What has no record, and since when it is known: removed when it has none for long.
+    strays: Mutex<BTreeMap<String, Instant>>,
 }
 
 /// Why the machine can't be a target.
@@ -100,7 +100,7 @@ impl Local {
             secrets,
             prober: Prober::new(root, changes.clone()),
             changes,
-            strays: Mutex::new(BTreeSet::new()),
+            strays: Mutex::new(BTreeMap::new()),
         });
         events::listen(&machine);
         Ok(Self { machine })

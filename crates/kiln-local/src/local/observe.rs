@@ -1,7 +1,7 @@
 //! Looking at what there is, from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
@@ -21,6 +21,10 @@ use crate::network::{self, Difference};
 /// How often, and how long apart, it is looked for the record of an end.
 const EXIT_LOOKS: u32 = 10;
 const EXIT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long something is let be that has no record: what is being made gets its own in a moment,
+/// and keepers of other stacks look meanwhile, as often as they like.
+const STRAY: Duration = Duration::from_secs(5);
 
 impl Machine {
     /// Everything of `stack`. What has no record is not of any stack, and is removed.
@@ -99,8 +103,7 @@ impl Machine {
         })
     }
 
-    /// Removes what has no record. Only what had none at the last look either: what is being
-    /// made has its record in a moment.
+    /// Removes what has had no record for long.
     fn remove_strays(
         &self,
         instances: &[Observed],
@@ -109,19 +112,23 @@ impl Machine {
     ) {
         let known: BTreeSet<&str> = labelled.iter().map(|l| l.id.as_str()).collect();
         let orphans = instances.iter().filter(|i| i.presence == Presence::Orphaned);
-        let orphans: BTreeSet<String> = orphans.map(|i| i.instance.clone()).collect();
-        let strange = networks.iter().filter(|n| !known.contains(n.id.as_str()));
-        let strange: BTreeSet<String> = strange.map(|n| n.id.clone()).collect();
-        let now: BTreeSet<String> = orphans.union(&strange).cloned().collect();
-        let before = {
+        let orphans: BTreeSet<&str> = orphans.map(|i| i.instance.as_str()).collect();
+        let strange = networks.iter().map(|n| n.id.as_str());
+        let strange: BTreeSet<&str> = strange.filter(|id| !known.contains(id)).collect();
+        let old: BTreeSet<String> = {
             let mut strays = self.strays.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            std::mem::replace(&mut *strays, now)
+            strays.retain(|id, _| orphans.contains(&**id) || strange.contains(&**id));
+            for id in orphans.union(&strange) {
+                strays.entry((*id).to_owned()).or_insert_with(Instant::now);
+            }
+            let old = strays.iter().filter(|(_, since)| since.elapsed() >= STRAY);
+            old.map(|(id, _)| id.clone()).collect()
         };
         // What can't be removed now is met again at the next look.
-        for id in orphans.intersection(&before) {
+        for id in orphans.into_iter().filter(|id| old.contains(*id)) {
             let _ = instance::destroy(&self.root, &self.cgroups, id, StopPolicy::default());
         }
-        for id in strange.intersection(&before) {
+        for id in strange.into_iter().filter(|id| old.contains(*id)) {
             let _ = self.networks.destroy(id);
         }
     }
