@@ -121,8 +121,12 @@ impl Local {
 impl Target for Local {
     async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
         let (name, probes) = (stack.clone(), probes.clone());
-        let mut measured = self.blocking(move |machine| machine.look(&name)).await?;
+        let (mut measured, misled) = self.blocking(move |machine| machine.look(&name)).await?;
         self.machine.prober.judge(stack, &mut measured, &probes);
+        if let Some(table) = &mut measured.table {
+            // What the gateway does where no rule leads to it is not routed.
+            table.networks.retain(|route| !misled.contains(&route.network));
+        }
         Ok(measured)
     }
 

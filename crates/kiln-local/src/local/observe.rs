@@ -1,6 +1,7 @@
 //! Looking at what there is, from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use kiln_engine::TargetError;
@@ -13,10 +14,11 @@ use kiln_model::quantity::Timestamp;
 
 use super::create::chain;
 use super::labels::{InstanceLabels, NetworkLabels, draining_since};
+use super::route::rules;
 use super::{Machine, now};
 use crate::instance::{self, Observed, Presence, StopPolicy, observe_instances, record};
 use crate::launcher::protocol::Exit;
-use crate::network::{self, Difference};
+use crate::network::{self, Difference, Service};
 
 /// How often, and how long apart, it is looked for the record of an end.
 const EXIT_LOOKS: u32 = 10;
@@ -27,8 +29,12 @@ const EXIT_PAUSE: Duration = Duration::from_millis(5);
 const STRAY: Duration = Duration::from_secs(5);
 
 impl Machine {
-    /// Everything of `stack`. What has no record is not of any stack, and is removed.
-    pub(super) fn look(&self, stack: &StackName) -> Result<Measured, TargetError> {
+    /// Everything of `stack`, and the networks whose rules do not lead where the gateway's table
+    /// says. What has no record is not of any stack, and is removed.
+    pub(super) fn look(
+        &self,
+        stack: &StackName,
+    ) -> Result<(Measured, BTreeSet<InstanceId>), TargetError> {
         let what = format!("look at {stack}");
         let at = now();
         let instances = observe_instances(&self.root, &self.cgroups)
@@ -54,7 +60,8 @@ impl Machine {
             table: status.and_then(|s| s.tables.into_iter().find(|t| t.stack == *stack)),
         };
         measured.instances.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(measured)
+        let misled = misled(&measured, &networks);
+        Ok((measured, misled))
     }
 
     fn instance(
@@ -132,6 +139,25 @@ impl Machine {
             let _ = self.networks.destroy(id);
         }
     }
+}
+
+/// The networks whose rules are not those of the table. One that is broken besides is replaced.
+fn misled(measured: &Measured, networks: &[network::ObservedNetwork]) -> BTreeSet<InstanceId> {
+    let whole = measured.networks.iter().filter(|n| n.drift.is_empty());
+    let whole: BTreeSet<&str> = whole.map(|n| n.id.as_str()).collect();
+    let led = networks.iter().filter(|n| whole.contains(n.id.as_str()));
+    let led: BTreeMap<&str, _> = led.map(|n| (n.id.as_str(), leads(&n.services))).collect();
+    let routes = measured.table.iter().flat_map(|table| &table.networks);
+    routes
+        .filter(|r| led.get(r.network.as_str()).is_some_and(|led| *led != leads(&rules(r))))
+        .map(|route| route.network.clone())
+        .collect()
+}
+
+/// Who is led to which address, and by which port.
+fn leads(services: &[Service]) -> BTreeSet<(Ipv4Addr, Ipv4Addr, u16)> {
+    let leads = services.iter().flat_map(|s| s.clients.iter().map(|c| (*c, s.address, s.port)));
+    leads.collect()
 }
 
 fn networks_of(

@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
+use kiln_local::network::set_services;
+use kiln_netns::Namespace;
 use rustix::process::Signal;
 
 use crate::load::Load;
@@ -76,6 +78,21 @@ fn what_nobody_is_led_to_outlives_the_daemon_too() {
         site.instances("worker", "state") == ["ready"]
     });
     assert_eq!(site.instances("worker", "id"), ids);
+}
+
+#[test]
+fn rules_that_were_never_set_are_set() {
+    let site = site_or_skip!("rules_that_were_never_set_are_set");
+    site.write(SHOP);
+    site.must(&["apply", "--yes"]);
+    let api = site.component("server", "api")["address"].as_str().unwrap().to_owned();
+    let reaches = || site.get(&format!("/get?url=http://{api}:8080/")).1.trim() == "api v1";
+    assert!(reaches());
+    let networks = site.root().join("run/net");
+    let front = names(&networks).into_iter().find(|name| name.starts_with("front-")).unwrap();
+    // As a daemon leaves it that is killed after the gateway has its table.
+    set_services(&Namespace::open(networks.join(front)).unwrap(), &[]).unwrap();
+    eventually("every web server reaches the API", || (0..12).all(|_| reaches()));
 }
 
 fn names(directory: &std::path::Path) -> Vec<String> {
