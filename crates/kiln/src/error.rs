@@ -15,6 +15,9 @@ use crate::context::{Context, print_text, to_json};
 use crate::document::failure::{Failure, Message};
 use crate::render::style::Palette;
 
+/// How a full disk is spoken of: by the system, and by the store's database.
+const FULL: [&str; 2] = ["No space left on device", "disk is full"];
+
 /// How the program ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Exit {
@@ -145,15 +148,23 @@ impl CommandError {
         for cause in &self.causes {
             let _ = write!(text, "\n  {}: {cause}", palette.dim("caused by"));
         }
-        if let Some(help) = &self.help {
+        if let Some(help) = self.way_out() {
             let _ = write!(text, "\n  {}: {help}", palette.cyan("help"));
         }
         text
     }
 
+    /// The way out: what stands with the error or, where it is the same for all, what follows from
+    /// a cause. What comes from the daemon has causes of text only.
+    fn way_out(&self) -> Option<String> {
+        let full = |text: &String| FULL.iter().any(|words| text.contains(words));
+        let full = std::iter::once(&self.message).chain(&self.causes).any(full);
+        let make_room = "make room on that disk, or name a root on another one with --root DIR";
+        self.help.clone().or_else(|| full.then(|| make_room.to_owned()))
+    }
+
     fn document(&self) -> Failure {
-        let (message, causes, help) =
-            (self.message.clone(), self.causes.clone(), self.help.clone());
+        let (message, causes, help) = (self.message.clone(), self.causes.clone(), self.way_out());
         let diagnostics = self.report.as_ref().map(|r| Message::all(r)).unwrap_or_default();
         Failure { error: crate::document::failure::Fault { message, causes, help, diagnostics } }
     }
@@ -239,5 +250,19 @@ impl From<PrepareError> for CommandError {
             }
             error => Self::of(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CommandError;
+
+    #[test]
+    fn a_full_disk_has_a_way_out_unless_a_better_one_is_known() {
+        let full = std::io::Error::from_raw_os_error(28);
+        let error = CommandError::failed("it can't be unpacked").caused_by(&full);
+        assert!(error.way_out().unwrap().contains("make room"));
+        assert_eq!(error.with_help("wait").way_out().unwrap(), "wait");
+        assert_eq!(CommandError::failed("it can't be found").way_out(), None);
     }
 }

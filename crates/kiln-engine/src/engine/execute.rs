@@ -1,10 +1,11 @@
 //! Taking the steps of a plan: at once where their order allows, each within its bound.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use kiln_model::plan::{Action, Creation, Doomed, Plan};
+use kiln_model::plan::{Action, Creation, Doomed, Plan, Step};
 use kiln_model::quantity::Millis;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Clock;
 use crate::target::{Target, TargetError};
@@ -18,14 +19,84 @@ pub(super) enum Taken {
     Failed(TargetError),
     /// A step before it failed.
     Skipped,
+    /// It is under way, and nobody waits for it here.
+    Begun,
 }
 
-/// Takes every step of `plan`; the results are in the order of the steps.
+/// The pause after an end that failed, before it is tried again.
+const PAUSE: Millis = Millis(500);
+
+/// Ends of instances that are under way. An instance may take as long to end as its `stop` says;
+/// what else there is to do does not wait for it.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    running: JoinSet<Result<(), TargetError>>,
+    steps: HashMap<Id, Step>,
+    trouble: Option<String>,
+}
+
+impl Ends {
+    /// Whether what `step` would end is being ended.
+    pub(super) fn hold(&self, step: &Step) -> bool {
+        self.steps.values().any(|held| held.action == step.action)
+    }
+
+    /// Why the last one failed, until one succeeds.
+    pub(super) fn trouble(&self) -> Option<&String> {
+        self.trouble.as_ref()
+    }
+
+    /// The next that is over, and how it went; none when none is under way.
+    pub(super) async fn next(&mut self) -> Option<(Step, Result<(), TargetError>)> {
+        let joined = self.running.join_next_with_id().await?;
+        self.over(joined)
+    }
+
+    /// One that is over already.
+    pub(super) fn try_next(&mut self) -> Option<(Step, Result<(), TargetError>)> {
+        let joined = self.running.try_join_next_with_id()?;
+        self.over(joined)
+    }
+
+    fn over(
+        &mut self,
+        joined: Result<(Id, Result<(), TargetError>), JoinError>,
+    ) -> Option<(Step, Result<(), TargetError>)> {
+        let (id, result) = joined.unwrap_or_else(|error| {
+            let panicked = TargetError::passing("end an instance", &error);
+            (error.id(), Err(panicked))
+        });
+        self.trouble = result.as_ref().err().map(ToString::to_string);
+        Some((self.steps.remove(&id)?, result))
+    }
+
+    fn begin<T: Target, C: Clock>(
+        &mut self,
+        target: &Arc<T>,
+        clock: &Arc<C>,
+        step: &Step,
+        bound: Millis,
+    ) {
+        let (target, clock, action) = (target.clone(), clock.clone(), step.action.clone());
+        let task = self.running.spawn(async move {
+            let result = act(&*target, &*clock, &action, bound).await;
+            if result.is_err() {
+                clock.sleep_until(clock.now().after(PAUSE)).await;
+            }
+            result
+        });
+        self.steps.insert(task.id(), step.clone());
+    }
+}
+
+/// Takes every step of `plan`; the results are in the order of the steps. Ends of instances that
+/// no step waits for are begun only, and go on in `ends`.
 pub(super) async fn execute<T: Target, C: Clock>(
     target: &Arc<T>,
     clock: &Arc<C>,
     plan: &Plan,
     bound: Millis,
+    ends: &mut Ends,
 ) -> Vec<Taken> {
     let count = plan.steps.len();
     let mut taken: Vec<Option<Taken>> = (0..count).map(|_| None).collect();
@@ -38,8 +109,17 @@ pub(super) async fn execute<T: Target, C: Clock>(
     let mut ready: Vec<usize> = (0..count).rev().filter(|i| waits[*i] == 0).collect();
     loop {
         while let Some(index) = ready.pop() {
+            let step = &plan.steps[index];
+            let is_end = matches!(step.action, Action::Destroy(Doomed::Instance(_)));
+            if is_end && followers[index].is_empty() {
+                if !ends.hold(step) {
+                    ends.begin(target, clock, step, bound);
+                }
+                taken[index] = Some(Taken::Begun);
+                continue;
+            }
             let (target, clock) = (target.clone(), clock.clone());
-            let action = plan.steps[index].action.clone();
+            let action = step.action.clone();
             running.spawn(async move { (index, act(&*target, &*clock, &action, bound).await) });
         }
         let Some(joined) = running.join_next().await else { break };

@@ -19,7 +19,7 @@ use crate::progress::{Progress, ProgressEvent};
 use crate::store::Store;
 use crate::target::{Probes, Target, TargetError};
 
-use super::execute::{Taken, execute};
+use super::execute::{Ends, Taken, execute};
 use super::{Committed, Engine, Handle, Proposal, Refusal, Request, Snapshot, probes};
 
 /// Events of the journal that are read back at the start, for the pace.
@@ -45,6 +45,7 @@ pub struct Keeper<T, C, S> {
     waiting: VecDeque<(Proposal, oneshot::Sender<Result<Committed, Refusal>>)>,
     snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     progress: broadcast::Sender<Progress>,
+    ends: Ends,
     /// Looks or rounds of steps that failed in a row.
     failed: u32,
     trouble: Option<String>,
@@ -82,6 +83,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             waiting: VecDeque::new(),
             snapshot,
             progress,
+            ends: Ends::default(),
             failed: 0,
             trouble: None,
             told: None,
@@ -116,6 +118,11 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                     Some(request) => self.serve(request).await,
                     None => return,
                 },
+                Some((step, result)) = self.ends.next() => {
+                    if let Err(refusal) = self.ended(&step, result) {
+                        self.stumble(refusal.to_string());
+                    }
+                }
                 () = self.engine.target.changed(&self.stack) => {}
                 () = self.engine.clock.sleep_until(until) => {}
             }
@@ -124,6 +131,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
 
     /// One look, and the steps that follow from it.
     async fn turn(&mut self) -> Result<Next, Refusal> {
+        while let Some((step, result)) = self.ends.try_next() {
+            self.ended(&step, result)?;
+        }
         let desired = self.desired()?;
         let observed = match self.observe().await {
             Ok(observed) => observed,
@@ -145,7 +155,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             }
             _ => {}
         }
-        if !plan.is_empty() {
+        if !plan.steps.iter().all(|step| self.ends.hold(step)) {
             return self.take(&plan).await;
         }
         self.failed = 0;
@@ -183,7 +193,8 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     /// Takes the steps of a plan and writes down what became of them.
     async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
         let engine = self.engine.clone();
-        let taken = execute(&engine.target, &engine.clock, plan, engine.bounds.step).await;
+        let (target, clock, bound) = (&engine.target, &engine.clock, engine.bounds.step);
+        let taken = execute(target, clock, plan, bound, &mut self.ends).await;
         let mut events = Vec::new();
         let mut errors = Vec::new();
         for (step, taken) in plan.steps.iter().zip(taken) {
@@ -201,7 +212,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                     self.tell(ProgressEvent::Failed { error: error.to_string() });
                     errors.push(error);
                 }
-                Taken::Skipped => {}
+                Taken::Skipped | Taken::Begun => {}
             }
         }
         self.record(events)?;
@@ -217,6 +228,16 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         self.failed = 0;
         self.trouble = None;
         Ok(Next::Again)
+    }
+
+    /// Writes down what became of the end of an instance.
+    fn ended(&mut self, step: &Step, result: Result<(), TargetError>) -> Result<(), Refusal> {
+        let mut events = Vec::new();
+        match result {
+            Ok(()) => self.done(step, &mut events),
+            Err(error) => self.tell(ProgressEvent::Failed { error: error.to_string() }),
+        }
+        self.record(events)
     }
 
     fn done(&self, step: &Step, events: &mut Vec<Event>) {
@@ -350,7 +371,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             observed: observed.clone(),
             report: report.clone(),
             state: self.state.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble.as_ref().or(self.ends.trouble()).cloned(),
         };
         self.snapshot.send_replace(Some(Arc::new(snapshot)));
     }

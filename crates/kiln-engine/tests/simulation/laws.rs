@@ -1,11 +1,11 @@
 //! The laws, checked at each effect and at the end.
 
-use kiln_engine::journal::{Event, State};
+use kiln_engine::journal::{Entry, Event, State};
 use kiln_engine::store::Write;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, InstanceId, Kind};
 use kiln_model::plan::Creation;
-use kiln_model::quantity::Millis;
+use kiln_model::quantity::{Millis, Timestamp};
 use kiln_model::route::RouteTable;
 
 use crate::world::World;
@@ -131,10 +131,12 @@ pub fn always(world: &mut World) {
     let aim = state.aim().and_then(|number| durable_generation(world, number));
     let named =
         |id: &ComponentId| aim.as_ref().is_some_and(|g| g.content.components.contains_key(id));
+    // What the generation before did not name has been wanted again since its fate only.
+    let decided = decided(world);
     let late: Vec<InstanceId> = world
         .bodies
         .values()
-        .filter(|b| b.broken_at.is_some_and(|at| now.since(at) > HEAL_BOUND))
+        .filter(|b| b.broken_at.is_some_and(|at| now.since(at.max(decided)) > HEAL_BOUND))
         .filter(|b| b.seen.draining_since.is_none() && named(&b.seen.component))
         .map(|b| b.seen.id.clone())
         .collect();
@@ -203,6 +205,17 @@ pub fn state(world: &mut World) -> State {
             State::default()
         }
     }
+}
+
+/// When a generation's fate was last written down.
+fn decided(world: &World) -> Timestamp {
+    let fates = world.durable.iter().filter_map(|write| match write {
+        Write::Entry(Entry { at, event: Event::Abandoned { .. } | Event::Active { .. } }) => {
+            Some(*at)
+        }
+        _ => None,
+    });
+    fates.fold(Timestamp(0), Timestamp::max)
 }
 
 fn durable_generation(world: &World, number: u64) -> Option<Generation> {

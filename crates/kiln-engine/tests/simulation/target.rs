@@ -98,20 +98,26 @@ impl Target for SimTarget {
 
     async fn destroy(&self, doomed: &Doomed) -> Result<(), TargetError> {
         self.0.tick().await;
-        {
+        let stop = {
             let mut world = self.0.lock();
             world.say(format!("destroy {doomed:?}"));
             match doomed {
                 Doomed::Network(id) => {
                     laws::network_ending(&mut world, id);
                     world.networks.remove(id);
+                    Millis(0)
                 }
                 Doomed::Instance(id) => {
                     laws::ending(&mut world, id, "destroyed");
                     laws::not_answering(&mut world, id);
-                    world.bodies.remove(id);
+                    let running = world.bodies.get(id).filter(|body| body.seen.is_running());
+                    running.map_or(Millis(0), |body| body.stop)
                 }
             }
+        };
+        tokio::time::sleep(stop.into()).await;
+        if let Doomed::Instance(id) = doomed {
+            self.0.lock().bodies.remove(id);
         }
         self.0.tick().await;
         Ok(())
@@ -167,6 +173,8 @@ impl World {
         let bad = self.bad.contains(&instance.image);
         let crashes = bad && self.chaos.one_in(2);
         let (start, crash) = (self.delays.below(200), self.delays.below(200));
+        // Some do not listen when they are asked to end.
+        let stop = if self.delays.one_in(8) { self.delays.below(20_000) } else { 0 };
         let seen = ObservedInstance {
             id: instance.id.clone(),
             component: instance.component.clone(),
@@ -178,7 +186,7 @@ impl World {
             created_at: now,
             pid: Some(1),
             phase: Phase::Running,
-            health: Verdict::Starting { last: None },
+            health: Verdict::Starting { last: Some("refused".to_owned()) },
             draining_since: None,
             in_flight: 0,
             integrity: None,
@@ -189,6 +197,7 @@ impl World {
             ready_at: (!bad).then(|| now.after(Millis(start))),
             crash_at: crashes.then(|| now.after(Millis(crash))),
             broken_at: None,
+            stop: Millis(stop),
         };
         self.bodies.insert(instance.id.clone(), body);
     }
@@ -202,7 +211,7 @@ impl World {
                 let cause = kiln_model::observed::Ending::Exited(1);
                 body.seen.phase = Phase::Ended { cause };
             }
-            if body.seen.health == (Verdict::Starting { last: None })
+            if matches!(body.seen.health, Verdict::Starting { .. })
                 && let Some(at) = body.ready_at.filter(|at| *at <= now)
             {
                 body.seen.health = Verdict::Ready { since: at };

@@ -34,6 +34,7 @@ pub(crate) struct World {
 pub(crate) const PATIENCE: Patience = Patience {
     attempts: 3,
     first_pause: Duration::from_millis(5),
+    longest_pause: Duration::from_secs(2),
     connect: Duration::from_secs(5),
     stall: Duration::from_secs(5),
     whole: Duration::from_secs(20),

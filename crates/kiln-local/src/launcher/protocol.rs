@@ -234,6 +234,8 @@ pub enum Stage {
     Exec,
     /// The deadline of the start has passed.
     Deadline,
+    /// The process was ended before its program ran.
+    Ended,
 }
 
 impl fmt::Display for Stage {
@@ -259,6 +261,7 @@ impl fmt::Display for Stage {
             Self::Workdir => "working directory",
             Self::Exec => "program",
             Self::Deadline => "deadline",
+            Self::Ended => "end",
         })
     }
 }

@@ -274,7 +274,7 @@ impl Instance {
         let Phase::Starting { asker, failure, .. } = &mut self.phase else { return None };
         let error = failure.take().unwrap_or_else(|| {
             let text = format!("the process {exit} before its program ran");
-            LaunchError::new(Stage::Exec, text)
+            LaunchError::new(Stage::Ended, text)
         });
         Some((*asker, error))
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_engine::target::{Measured, Probes};
 use kiln_model::name::{InstanceId, StackName};
@@ -33,6 +33,8 @@ pub(super) struct Prober {
     root: PathBuf,
     changes: Arc<Changes>,
     runtime: Handle,
+    /// What was made before was made by an earlier daemon.
+    started_at: Timestamp,
     subjects: Mutex<BTreeMap<InstanceId, Watched>>,
 }
 
@@ -54,6 +56,8 @@ struct Subject {
     namespace: PathBuf,
     address: Ipv4Addr,
     created_at: Timestamp,
+    /// Since when it is known, if it was found: it may have been proved long ago.
+    found: Option<Instant>,
 }
 
 impl Prober {
@@ -62,6 +66,7 @@ impl Prober {
             root: root.to_owned(),
             changes,
             runtime: Handle::current(),
+            started_at: now(),
             subjects: Mutex::new(BTreeMap::new()),
         }
     }
@@ -108,6 +113,7 @@ impl Prober {
             namespace: self.root.join("run/net").join(instance.network.as_str()),
             address: instance.address,
             created_at: instance.created_at,
+            found: (instance.created_at < self.started_at).then(Instant::now),
         };
         let (alarm, shared) = (self.changes.of(stack), state.clone());
         let task = self.runtime.spawn(async move {
@@ -162,7 +168,11 @@ async fn turn(subject: &Subject, shared: &Mutex<State>, failures: &mut u32) -> (
             }
         }
         (Err(reason), Verdict::Starting { .. }) => {
-            state.verdict = Verdict::Starting { last: Some(reason) };
+            // What was found gets the patience of what was ready before its failures count.
+            let patience = Duration::from(health.every) * health.failures.max(1);
+            if subject.found.is_none_or(|found| found.elapsed() >= patience) {
+                state.verdict = Verdict::Starting { last: Some(reason) };
+            }
             return (false, UNTIL_READY);
         }
         (Err(_), Verdict::Unready { .. }) => {}

@@ -10,12 +10,12 @@ mod route;
 mod seal;
 mod seams;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_engine::target::{Measured, Probes};
 use kiln_engine::{Target, TargetError};
@@ -54,8 +54,8 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
-    /// What had no record at the last look: removed when it still has none at the next.
-    strays: Mutex<BTreeSet<String>>,
+    /// What has no record, and since when it is known: removed when it has none for long.
+    strays: Mutex<BTreeMap<String, Instant>>,
 }
 
 /// Why the machine can't be a target.
@@ -105,7 +105,7 @@ impl Local {
             secrets,
             prober: Prober::new(root, changes.clone()),
             changes,
-            strays: Mutex::new(BTreeSet::new()),
+            strays: Mutex::new(BTreeMap::new()),
         });
         events::listen(&machine);
         route::renew_gateway(&machine);
@@ -127,8 +127,12 @@ impl Local {
 impl Target for Local {
     async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
         let (name, probes) = (stack.clone(), probes.clone());
-        let mut measured = self.blocking(move |machine| machine.look(&name)).await?;
+        let (mut measured, misled) = self.blocking(move |machine| machine.look(&name)).await?;
         self.machine.prober.judge(stack, &mut measured, &probes);
+        if let Some(table) = &mut measured.table {
+            // What the gateway does where no rule leads to it is not routed.
+            table.networks.retain(|route| !misled.contains(&route.network));
+        }
         Ok(measured)
     }
 

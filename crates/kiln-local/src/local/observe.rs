@@ -1,7 +1,8 @@
 //! Looking at what there is, from the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
@@ -13,18 +14,27 @@ use kiln_model::quantity::Timestamp;
 
 use super::create::chain;
 use super::labels::{InstanceLabels, NetworkLabels, draining_since};
+use super::route::rules;
 use super::{Machine, now};
 use crate::instance::{self, Observed, Presence, StopPolicy, observe_instances, record};
 use crate::launcher::protocol::Exit;
-use crate::network::{self, Difference};
+use crate::network::{self, Difference, Service};
 
 /// How often, and how long apart, it is looked for the record of an end.
 const EXIT_LOOKS: u32 = 10;
 const EXIT_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long something is let be that has no record: what is being made gets its own in a moment,
+/// and keepers of other stacks look meanwhile, as often as they like.
+const STRAY: Duration = Duration::from_secs(5);
+
 impl Machine {
-    /// Everything of `stack`. What has no record is not of any stack, and is removed.
-    pub(super) fn look(&self, stack: &StackName) -> Result<Measured, TargetError> {
+    /// Everything of `stack`, and the networks whose rules do not lead where the gateway's table
+    /// says. What has no record is not of any stack, and is removed.
+    pub(super) fn look(
+        &self,
+        stack: &StackName,
+    ) -> Result<(Measured, BTreeSet<InstanceId>), TargetError> {
         let what = format!("look at {stack}");
         let at = now();
         let instances = observe_instances(&self.root, &self.cgroups)
@@ -50,7 +60,8 @@ impl Machine {
             table: status.and_then(|s| s.tables.into_iter().find(|t| t.stack == *stack)),
         };
         measured.instances.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(measured)
+        let misled = misled(&measured, &networks);
+        Ok((measured, misled))
     }
 
     fn instance(
@@ -104,8 +115,7 @@ impl Machine {
         })
     }
 
-    /// Removes what has no record. Only what had none at the last look either: what is being
-    /// made has its record in a moment.
+    /// Removes what has had no record for long.
     fn remove_strays(
         &self,
         instances: &[Observed],
@@ -114,22 +124,45 @@ impl Machine {
     ) {
         let known: BTreeSet<&str> = labelled.iter().map(|l| l.id.as_str()).collect();
         let orphans = instances.iter().filter(|i| i.presence == Presence::Orphaned);
-        let orphans: BTreeSet<String> = orphans.map(|i| i.instance.clone()).collect();
-        let strange = networks.iter().filter(|n| !known.contains(n.id.as_str()));
-        let strange: BTreeSet<String> = strange.map(|n| n.id.clone()).collect();
-        let now: BTreeSet<String> = orphans.union(&strange).cloned().collect();
-        let before = {
+        let orphans: BTreeSet<&str> = orphans.map(|i| i.instance.as_str()).collect();
+        let strange = networks.iter().map(|n| n.id.as_str());
+        let strange: BTreeSet<&str> = strange.filter(|id| !known.contains(id)).collect();
+        let old: BTreeSet<String> = {
             let mut strays = self.strays.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            std::mem::replace(&mut *strays, now)
+            strays.retain(|id, _| orphans.contains(&**id) || strange.contains(&**id));
+            for id in orphans.union(&strange) {
+                strays.entry((*id).to_owned()).or_insert_with(Instant::now);
+            }
+            let old = strays.iter().filter(|(_, since)| since.elapsed() >= STRAY);
+            old.map(|(id, _)| id.clone()).collect()
         };
         // What can't be removed now is met again at the next look.
-        for id in orphans.intersection(&before) {
+        for id in orphans.into_iter().filter(|id| old.contains(*id)) {
             let _ = instance::destroy(&self.root, &self.cgroups, id, StopPolicy::default());
         }
-        for id in strange.intersection(&before) {
+        for id in strange.into_iter().filter(|id| old.contains(*id)) {
             let _ = self.networks.destroy(id);
         }
     }
+}
+
+/// The networks whose rules are not those of the table. One that is broken besides is replaced.
+fn misled(measured: &Measured, networks: &[network::ObservedNetwork]) -> BTreeSet<InstanceId> {
+    let whole = measured.networks.iter().filter(|n| n.drift.is_empty());
+    let whole: BTreeSet<&str> = whole.map(|n| n.id.as_str()).collect();
+    let led = networks.iter().filter(|n| whole.contains(n.id.as_str()));
+    let led: BTreeMap<&str, _> = led.map(|n| (n.id.as_str(), leads(&n.services))).collect();
+    let routes = measured.table.iter().flat_map(|table| &table.networks);
+    routes
+        .filter(|r| led.get(r.network.as_str()).is_some_and(|led| *led != leads(&rules(r))))
+        .map(|route| route.network.clone())
+        .collect()
+}
+
+/// Who is led to which address, and by which port.
+fn leads(services: &[Service]) -> BTreeSet<(Ipv4Addr, Ipv4Addr, u16)> {
+    let leads = services.iter().flat_map(|s| s.clients.iter().map(|c| (*c, s.address, s.port)));
+    leads.collect()
 }
 
 fn networks_of(

@@ -26,19 +26,23 @@ impl Machine {
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         let networks = table.networks.clone();
         gateway.set_table(table).map_err(|error| refused(what, &error))?;
-        let before: BTreeMap<InstanceId, NetworkRoute> = before
-            .into_iter()
-            .flat_map(|t| t.networks)
-            .map(|network| (network.network.clone(), network))
+        let before: BTreeMap<&InstanceId, Vec<Service>> = before
+            .iter()
+            .flat_map(|t| &t.networks)
+            .map(|network| (&network.network, rules(network)))
             .collect();
         for network in &networks {
-            let known = before.get(&network.network).map(rules).unwrap_or_default();
             let wanted = rules(network);
-            if wanted != known {
-                let fail = |cause| TargetError::passing(format!("open {}", network.network), cause);
-                let namespace = Namespace::open(self.networks.path(network.network.as_str()))
-                    .map_err(|error| fail(chain(&error)))?;
-                network::set_services(&namespace, &wanted).map_err(|error| fail(chain(&error)))?;
+            // Whatever the table was: a daemon may have been killed before it came to the rules.
+            let opened = Namespace::open(self.networks.path(network.network.as_str()))
+                .map_err(|error| chain(&error))
+                .and_then(|it| network::set_services(&it, &wanted).map_err(|e| chain(&e)));
+            // A network that is broken must not stand in the way of the one that replaces it.
+            let as_before = before.get(&network.network) == Some(&wanted);
+            if let Err(cause) = opened
+                && !as_before
+            {
+                return Err(TargetError::passing(format!("open {}", network.network), cause));
             }
         }
         Ok(())
@@ -72,7 +76,7 @@ pub(super) fn renew_gateway(machine: &Machine) {
 }
 
 /// The network's rules that go with its part of the table.
-fn rules(network: &NetworkRoute) -> Vec<Service> {
+pub(super) fn rules(network: &NetworkRoute) -> Vec<Service> {
     let service = |service: &kiln_model::route::Service| Service {
         address: service.address,
         clients: service.clients.clone(),

@@ -55,7 +55,7 @@ pub fn attach(network: &Namespace, instance: &Namespace, spec: &AttachSpec) -> R
     let (mut outside, mut filter) = Socket::both_in(network).about(subject)?;
     let mut inside = instance
         .enter(|| {
-            sysctl::write_all(subject, sysctl::INSTANCE)?;
+            sysctl::write_all(subject, sysctl::INSTANCE.iter().copied())?;
             Socket::open(Protocol::Route).about(subject)
         })
         .about(subject)??;

@@ -296,8 +296,7 @@ fn table_contents(place: &str, expected: &Table, measured: &Table, found: &mut V
 }
 
 fn settings(state: &State, spec: &NetworkSpec, found: &mut Vec<Difference>) {
-    let forward = if spec.egress.is_empty() { "0" } else { "1" };
-    let expected = sysctl::NETWORK.iter().copied().chain([(sysctl::FORWARD, forward)]);
+    let expected = sysctl::network(!spec.egress.is_empty());
     for ((setting, expected), measured) in expected.zip(&state.settings) {
         // A kernel without the setting has nothing to be measured.
         if let Some(measured) = measured.as_ref().filter(|measured| *measured != expected) {

@@ -67,7 +67,7 @@ pub(super) fn open(
     link::add_veth(&mut batch, near, far, network.as_fd());
     link::set_alias(&mut batch, &name, &format!("{root} {}", spec.id));
     outside.execute(&batch).about(&spec.id)?;
-    host.enter(|| sysctl::write_all(&spec.id, &[(&sysctl::disable_ipv6(&name), "1")]))
+    host.enter(|| sysctl::write_all(&spec.id, [(&*sysctl::disable_ipv6(&name), "1")]))
         .about(&spec.id)??;
     add_address(&mut outside, &name, theirs, None).about(&spec.id)?;
 

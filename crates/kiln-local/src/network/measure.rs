@@ -62,7 +62,7 @@ pub(super) struct State {
     /// The bridge's ports, by index, and the hardware addresses bound to them.
     pub(super) bound: Vec<(u32, Mac)>,
     pub(super) tables: Vec<Table>,
-    /// Settings in the order of [`sysctl::NETWORK`], then [`sysctl::FORWARD`].
+    /// Settings in the order of [`sysctl::network`].
     pub(super) settings: Vec<Option<String>>,
     pub(super) host_link: Option<Link>,
     pub(super) host_table: Option<Table>,
@@ -114,8 +114,8 @@ fn read(host: &Namespace, network: &Namespace, root: &str, id: &str) -> Result<S
     let (mut route, mut filter) = Socket::both_in(network).about(id)?;
     // First of all: with its label, it is whole.
     let links = link::links(&mut route).about(id)?;
-    let settings = sysctl::NETWORK.iter().map(|(setting, _)| *setting).chain([sysctl::FORWARD]);
-    let settings = network.enter(|| settings.map(sysctl::read).collect()).about(id)?;
+    let settings = sysctl::network(false).map(|(setting, _)| sysctl::read(setting));
+    let settings = network.enter(|| settings.collect()).about(id)?;
     let (mut host_route, mut host_filter) = Socket::both_in(host).about(id)?;
     let (link_name, table_name) = (host_link(root, id), host_table(root, id));
     let names = nft::list::names(&mut host_filter).about(id)?;

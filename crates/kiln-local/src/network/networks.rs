@@ -94,10 +94,7 @@ impl Networks {
         pin::pin(&namespace, &spec.id, path)?;
         let (mut route, mut filter) = namespace
             .enter(|| {
-                sysctl::write_all(&spec.id, sysctl::NETWORK)?;
-                if !spec.egress.is_empty() {
-                    sysctl::write_all(&spec.id, &[(sysctl::FORWARD, "1")])?;
-                }
+                sysctl::write_all(&spec.id, sysctl::network(!spec.egress.is_empty()))?;
                 let route = Socket::open(Protocol::Route).about(&spec.id)?;
                 Ok((route, Socket::open(Protocol::Netfilter).about(&spec.id)?))
             })

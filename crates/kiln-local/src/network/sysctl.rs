@@ -8,8 +8,10 @@ use super::error::Error;
 /// A setting and its value; the setting is a path below `/proc/sys/net`.
 pub(super) type Setting<'a> = (&'a str, &'a str);
 
-/// What holds in every network's namespace. A setting that the kernel does not have is left out.
-pub(super) const NETWORK: &[Setting<'_>] = &[
+/// What holds in every network's namespace, but for forwarding. A setting that the kernel does not
+/// have is left out. A new namespace begins with what the machine's first one has at the time, so
+/// what matters is written also where it is the kernel's own default.
+const NETWORK: &[Setting<'_>] = &[
     // There is no IPv6 in a network, so none to filter.
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -22,6 +24,12 @@ pub(super) const NETWORK: &[Setting<'_>] = &[
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
+    // Stable addresses are routed here and stand on no interface; they are answered for, and no
+    // others.
+    ("ipv4/conf/all/arp_ignore", "0"),
+    ("ipv4/conf/default/arp_ignore", "0"),
+    ("ipv4/conf/all/proxy_arp", "0"),
+    ("ipv4/conf/default/proxy_arp", "0"),
     // Questions about instances come from the network's first address.
     ("ipv4/conf/all/arp_announce", "2"),
     // Frames that the bridge handles are the bridge table's business.
@@ -33,8 +41,15 @@ pub(super) const NETWORK: &[Setting<'_>] = &[
     ("ipv4/ip_local_port_range", "16384\t65535"),
 ];
 
-/// Whether a network passes packets on; only with egress.
+/// Whether a namespace passes packets on.
 pub(super) const FORWARD: &str = "ipv4/ip_forward";
+
+/// All that holds in a network's namespace, in the order in which it is written: forwarding,
+/// which only a network with egress does, comes first, as the kernel lets others follow from it.
+pub(super) fn network(egress: bool) -> impl Iterator<Item = Setting<'static>> {
+    let forward = if egress { "1" } else { "0" };
+    std::iter::once((FORWARD, forward)).chain(NETWORK.iter().copied())
+}
 
 /// What holds in an instance's namespace before its interface is there.
 pub(super) const INSTANCE: &[Setting<'_>] = &[
@@ -59,12 +74,15 @@ pub(super) fn write(setting: &str, value: &str) -> io::Result<()> {
 }
 
 /// Writes settings of the calling thread's namespace, which is `subject`'s.
-pub(super) fn write_all(subject: &str, settings: &[Setting<'_>]) -> Result<(), Error> {
-    settings.iter().try_for_each(|(setting, value)| {
+pub(super) fn write_all<'a>(
+    subject: &str,
+    settings: impl IntoIterator<Item = Setting<'a>>,
+) -> Result<(), Error> {
+    settings.into_iter().try_for_each(|(setting, value)| {
         write(setting, value).map_err(|source| Error::Setting {
             network: subject.to_owned(),
             setting: format!("net.{}", setting.replace('/', ".")),
-            value: (*value).to_owned(),
+            value: value.to_owned(),
             source,
         })
     })
@@ -77,4 +95,39 @@ pub(super) fn read(setting: &str) -> Option<String> {
 
 fn path(setting: &str) -> String {
     format!("/proc/sys/net/{setting}")
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_netns::Namespace;
+
+    use super::{network, read, write, write_all};
+
+    #[test]
+    fn nothing_is_kept_of_what_a_namespace_begins_with() {
+        for egress in [false, true] {
+            let Ok(namespace) = Namespace::create() else {
+                println!("skipped: nothing_is_kept_of_what_a_namespace_begins_with: needs root");
+                return;
+            };
+            let differing = namespace.enter(|| {
+                for (setting, value) in network(egress) {
+                    // As a router has it, or whoever else has changed it.
+                    let other = match value {
+                        "0" => "1",
+                        "1" | "2" => "0",
+                        _ => "32768\t60999",
+                    };
+                    write(setting, other).unwrap();
+                }
+                write_all("front-1", network(egress)).unwrap();
+                // A kernel without the setting has nothing to be read.
+                let kept = |(setting, value): (_, &str)| {
+                    read(setting).filter(|found| found != value).map(|found| (setting, found))
+                };
+                network(egress).filter_map(kept).collect::<Vec<_>>()
+            });
+            assert_eq!(differing.unwrap(), []);
+        }
+    }
 }

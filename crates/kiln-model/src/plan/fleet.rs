@@ -351,11 +351,12 @@ fn sort<'a>(
 
 /// Why an instance can't be kept whatever the generation says.
 fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
-    if let Phase::Ended { cause } = &instance.phase {
-        return Some(Reason::Ended { cause: cause.clone() });
-    }
+    // Whatever becomes of one that is being ended, it has been replaced.
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);
+    }
+    if let Phase::Ended { cause } = &instance.phase {
+        return Some(Reason::Ended { cause: cause.clone() });
     }
     // One that serves all the same is replaced as one of an older digest is: not before another
     // is ready.
@@ -363,7 +364,8 @@ fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Optio
         return Some(reason);
     }
     match &instance.health {
-        Verdict::Ready { .. } => None,
+        // Nothing is known yet of one that has not been asked, such as one found by a new daemon.
+        Verdict::Ready { .. } | Verdict::Starting { last: None } => None,
         Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
         Verdict::Starting { last } => {
             let late = now.since(instance.created_at) >= server.policy.rollout.deadline;

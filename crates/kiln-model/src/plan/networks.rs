@@ -79,17 +79,15 @@ impl Networks {
     }
 
     /// The networks that nobody is in, nobody will be in, and the generation does not name.
-    /// While a rollout is unproved they stay: an abort would need them.
+    /// While a rollout is unproved those stay that an abort would need.
     pub(super) fn doomed(&self, observed: &Observed, proved: bool) -> BTreeSet<InstanceId> {
-        if !proved {
-            return BTreeSet::new();
-        }
         let wanted: BTreeSet<&InstanceId> = self.chosen.values().map(|c| &c.id).collect();
         let inhabited: BTreeSet<&InstanceId> =
             observed.instances.iter().map(|i| &i.network).collect();
         observed
             .networks
             .iter()
+            .filter(|n| proved || !n.drift.is_empty())
             .map(|n| &n.id)
             .filter(|id| !wanted.contains(id) && !inhabited.contains(id))
             .cloned()

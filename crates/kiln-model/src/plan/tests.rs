@@ -92,6 +92,25 @@ fn what_drifts_serves_until_another_is_ready() {
 }
 
 #[test]
+fn broken_networks_do_not_pile_up_while_a_rollout_is_unproved() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 3));
+    let (started, deadline) = (machine.observed.at, machine.observed.at.after(Millis(100)));
+    machine.observed.rollout = Some(RolloutRecord { generation: 1, started, deadline });
+    // Whatever is made turns out not to be as it was made.
+    for _ in 0..50 {
+        let (plan, _) = plan(&desired, &machine.observed);
+        assert_eq!(check::check(&desired, &machine.observed, &plan), []);
+        machine.take(&plan);
+        for network in &mut machine.observed.networks {
+            let [what, expected, found] = ["forwarding", "0", "1"].map(str::to_owned);
+            network.drift = vec![crate::observed::Drift { what, expected, found }];
+        }
+    }
+    assert!(machine.observed.networks.len() < 5, "{}", machine.observed.networks.len());
+}
+
+#[test]
 fn nothing_declared_is_nothing_left() {
     let mut machine = Machine::new();
     converge(&mut machine, &generation(1, shop("v1", 2)), 0);
@@ -213,6 +232,24 @@ fn an_endpoint_moves_when_its_new_server_is_whole() {
     assert_eq!(machine.count("server.web"), 0);
     let table = machine.observed.table.as_ref().unwrap();
     assert_eq!(table.endpoints.len(), 1, "the old listener is closed");
+}
+
+#[test]
+fn what_has_not_been_asked_yet_is_kept_however_old_it_is() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 1));
+    converge(&mut machine, &desired, 0);
+    let web = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
+    let web = web.unwrap().id.clone();
+    machine.observed.at = machine.observed.at.after(Millis::seconds(100_000));
+    let mut replaced = |last: Option<&str>| {
+        let last = last.map(str::to_owned);
+        machine.instance(&web).health = Verdict::Starting { last };
+        let (plan, _) = plan(&desired, &machine.observed);
+        plan.steps.iter().any(|s| s.action == Action::Drain(web.clone()))
+    };
+    assert!(!replaced(None));
+    assert!(replaced(Some("connection refused")));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
+use kiln_local::network::set_services;
+use kiln_netns::Namespace;
 use rustix::process::Signal;
 
 use crate::load::Load;
@@ -56,6 +58,41 @@ fn settle(site: &Site, release: &str) {
         kept == ids
     });
     eventually("two networks and no more", || names(&site.root().join("run/net")).len() == 2);
+}
+
+#[test]
+fn what_nobody_is_led_to_outlives_the_daemon_too() {
+    let site = site_or_skip!("what_nobody_is_led_to_outlives_the_daemon_too");
+    let health = "health  = { tcp = { port = 8080 } }\n  rollout = { deadline = \"1s\" }";
+    let worker = format!(
+        "{SHOP}\nserver \"worker\" {{\n  image   = image.probe\n  network = network.back\n  \
+         memory  = \"32MiB\"\n  {health}\n}}\n"
+    );
+    site.write(&worker);
+    site.must(&["apply", "--yes"]);
+    let ids = site.instances("worker", "id");
+    // Older than it may take to get ready.
+    std::thread::sleep(Duration::from_millis(1_100));
+    site.signal("serve", Signal::KILL);
+    eventually("the worker is known to be ready again", || {
+        site.instances("worker", "state") == ["ready"]
+    });
+    assert_eq!(site.instances("worker", "id"), ids);
+}
+
+#[test]
+fn rules_that_were_never_set_are_set() {
+    let site = site_or_skip!("rules_that_were_never_set_are_set");
+    site.write(SHOP);
+    site.must(&["apply", "--yes"]);
+    let api = site.component("server", "api")["address"].as_str().unwrap().to_owned();
+    let reaches = || site.get(&format!("/get?url=http://{api}:8080/")).1.trim() == "api v1";
+    assert!(reaches());
+    let networks = site.root().join("run/net");
+    let front = names(&networks).into_iter().find(|name| name.starts_with("front-")).unwrap();
+    // As a daemon leaves it that is killed after the gateway has its table.
+    set_services(&Namespace::open(networks.join(front)).unwrap(), &[]).unwrap();
+    eventually("every web server reaches the API", || (0..12).all(|_| reaches()));
 }
 
 fn names(directory: &std::path::Path) -> Vec<String> {
