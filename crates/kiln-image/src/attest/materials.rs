@@ -61,6 +61,9 @@ pub enum Other<'a> {
     Named {
         /// A registry's reference, or a component.
         name: &'a str,
+        /// The manifest that the reference is locked to; none of a component, which has its own
+        /// statements.
+        manifest: Option<Digest>,
     },
 }
 
@@ -84,11 +87,16 @@ impl<'a> Materials<'a> {
         match &recipe.base {
             Base::Debian { suite: name } => suite = Some(name.as_str()),
             Base::Scratch => {}
-            Base::Oci { reference } => others.push(Other::Named { name: reference }),
+            Base::Oci { reference } => {
+                let manifest = lock.manifest(reference, architecture);
+                others.push(Other::Named { name: reference, manifest });
+            }
             Base::OciLayout { path, digest } | Base::Tarball { path, digest } => {
                 others.push(Other::Base { path, digest: *digest });
             }
-            Base::Image { image } => others.push(Other::Named { name: &image.id.name }),
+            Base::Image { image } => {
+                others.push(Other::Named { name: &image.id.name, manifest: None });
+            }
         }
         for step in &recipe.steps {
             match step {
@@ -98,6 +106,9 @@ impl<'a> Materials<'a> {
                 Step::File { path, content, .. } => {
                     let digest = Digest::of(content.as_bytes());
                     others.push(Other::Inline { path, digest });
+                }
+                Step::Take { image, .. } => {
+                    others.push(Other::Named { name: &image.id.name, manifest: None });
                 }
                 _ => {}
             }
@@ -144,6 +155,9 @@ mod tests {
             sha256: Digest::of(b""),
             size: 0,
             suite: "bookworm-security".into(),
+            repository: None,
+            source: Some("gcc-12".into()),
+            tool: false,
             filename: "pool/x.deb".into(),
         };
         assert_eq!(

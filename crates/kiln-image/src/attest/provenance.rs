@@ -63,7 +63,8 @@ fn dependencies(materials: &Materials<'_>) -> Vec<Resource> {
         Other::Copied { from, digest, .. } => tree(from, digest),
         Other::Base { path, digest } => tree(path, digest),
         Other::Inline { path, digest } => Resource::new(path, "", digest),
-        Other::Named { name } => {
+        Other::Named { name, manifest: Some(manifest) } => Resource::new(name, name, manifest),
+        Other::Named { name, manifest: None } => {
             Resource { name: (*name).to_owned(), uri: (*name).to_owned(), ..Resource::default() }
         }
     });

@@ -111,7 +111,9 @@ pub fn document(
 ) -> Result<Value, ReadError> {
     let about = status::of(&Image::open(rootfs)?)?;
     let mut packages = vec![image(subject)];
-    packages.extend(materials.packages.iter().map(|one| package(one, materials.suite, &about)));
+    // What only maintainer scripts needed is not in the image.
+    let installed = materials.packages.iter().filter(|one| !one.locked.tool);
+    packages.extend(installed.map(|one| package(one, materials.suite, &about)));
     packages.extend(materials.others.iter().enumerate().map(|(index, one)| other(index, one)));
     let mut relationships = vec![relationship(DOCUMENT, "DESCRIBES", IMAGE)];
     let parts = packages.iter().skip(1);
@@ -186,12 +188,13 @@ fn package(package: &Package<'_>, suite: Option<&str>, about: &BTreeMap<String, 
         letters(&locked.architecture),
         locked.sha256.short(12)
     );
+    let supplier = locked.repository.as_deref().unwrap_or("Debian");
     let names: Vec<&str> = about.licence.names.iter().map(String::as_str).collect();
     let comment = format!("its copyright file names {}", names.join("; "));
     Item {
         version_info: Some(locked.version.clone()),
         package_file_name: locked.filename.rsplit('/').next().map(str::to_owned),
-        supplier: Some("Organization: Debian".to_owned()),
+        supplier: Some(format!("Organization: {supplier}")),
         originator: about.maintainer.as_deref().map(agent),
         download_location: package
             .mirror
@@ -238,6 +241,9 @@ fn other(index: usize, other: &Other<'_>) -> Item {
         Other::Base { path, digest } => {
             Item { version_info: Some(digest.to_string()), ..item(id, path, "ARCHIVE") }
         }
-        Other::Named { name } => item(id, name, "CONTAINER"),
+        Other::Named { name, manifest } => Item {
+            version_info: manifest.map(|manifest| manifest.to_string()),
+            ..item(id, name, "CONTAINER")
+        },
     }
 }

@@ -1,5 +1,7 @@
 //! Locking and building against a small archive of the test's own, on good days and bad ones.
 
+#![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
+
 mod archive;
 mod flips;
 mod full_disk;

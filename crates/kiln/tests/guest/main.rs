@@ -9,32 +9,48 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What runs in the guest: a name, seconds that it may take, environment, the test program and its
-/// arguments. Each `test result:` line of theirs counts.
-const PROGRAMS: &[(&str, u32, &[&str], &str, &[&str])] = &[
-    ("units", 60, &[], "kiln_local", &[]),
-    ("launcher", 120, &[], "launcher", &[]),
-    ("network", 90, &[], "network", &[]),
-    (
-        "fs-verity",
-        120,
-        &["KILN_INTEGRITY=fs-verity"],
-        "whole",
-        &["sealing::", "--skip", "a_write_through", "--skip", "a_machine_that"],
-    ),
-    (
-        "dm-verity",
-        120,
+/// A test program that runs in the guest. Each `test result:` line of it counts.
+struct Program {
+    name: &'static str,
+    /// How long it may take.
+    seconds: u32,
+    environment: &'static str,
+    /// The test target.
+    test: &'static str,
+    arguments: &'static str,
+}
+
+const PROGRAMS: [Program; 6] = [
+    Program { name: "units", seconds: 60, environment: "", test: "kiln_local", arguments: "" },
+    Program { name: "launcher", seconds: 150, environment: "", test: "launcher", arguments: "" },
+    Program { name: "network", seconds: 120, environment: "", test: "network", arguments: "" },
+    Program {
+        name: "fs-verity",
+        seconds: 120,
+        environment: "KILN_INTEGRITY=fs-verity",
+        test: "whole",
+        arguments: "sealing:: --skip a_write_through --skip a_machine_that",
+    },
+    Program {
+        name: "dm-verity",
+        seconds: 120,
         // No fs-verity there.
-        &["KILN_INTEGRITY=dm-verity", "TMPDIR=/dev/shm"],
-        "whole",
-        &["sealing::", "--skip", "a_write_through", "--skip", "what_rots"],
-    ),
-    ("whole", 120, &[], "whole", &["isolation::", "leftovers::"]),
+        environment: "KILN_INTEGRITY=dm-verity TMPDIR=/dev/shm",
+        test: "whole",
+        arguments: "sealing:: --skip a_write_through --skip what_rots",
+    },
+    Program {
+        name: "whole",
+        seconds: 150,
+        environment: "",
+        test: "whole",
+        arguments: "isolation:: leftovers::",
+    },
 ];
 
 /// Further files that they need, where they are on this machine.
@@ -53,9 +69,10 @@ fn guest() {
     fs::write(directory.join("programs"), programs(&built.tests, &probe)).unwrap();
     let mut files = vec![probe, env!("CARGO_BIN_EXE_kiln").into()];
     files.extend(built.examples);
-    files.extend(PROGRAMS.iter().map(|(_, _, _, test, _)| built.tests[*test].clone()));
+    files.extend(PROGRAMS.iter().map(|program| built.tests[program.test].clone()));
     files.extend(TOOLS.iter().filter_map(|name| tool(name)));
-    let files: String = files.iter().map(|path| format!("{}\n", path.display())).collect();
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let files = files.join("\n") + "\n";
     fs::write(directory.join("files"), files).unwrap();
 
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
@@ -70,7 +87,7 @@ fn guest() {
     assert!(output.status.success(), "scripts/guest: {}", output.status);
     let wrong: Vec<&str> = PROGRAMS
         .iter()
-        .map(|program| program.0)
+        .map(|program| program.name)
         .filter(|name| !said.lines().any(|line| line == format!("guest: end {name} 0")))
         .collect();
     assert!(wrong.is_empty(), "failed in the guest: {wrong:?}");
@@ -86,14 +103,14 @@ fn assert_everything_ran(said: &str) {
 /// The lines of what the guest is to run.
 fn programs(tests: &BTreeMap<String, PathBuf>, probe: &Path) -> String {
     let mut text = String::new();
-    for (name, seconds, environment, test, arguments) in PROGRAMS {
-        let program = tests.get(*test).unwrap_or_else(|| panic!("there is no test {test}"));
-        let (environment, arguments) = (environment.join(" "), arguments.join(" "));
-        text += &format!(
-            "{name} {seconds} env KILN_PROBE={} {environment} {} {arguments} --show-output \
-             --test-threads 4\n",
-            probe.display(),
-            program.display(),
+    for Program { name, seconds, environment, test, arguments } in PROGRAMS {
+        let program = tests.get(test).unwrap_or_else(|| panic!("there is no test {test}"));
+        let (probe, program) = (probe.display(), program.display());
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{name} {seconds} env KILN_PROBE={probe} {environment} {program} {arguments} \
+             --show-output --test-threads 4"
         );
     }
     text

@@ -77,7 +77,7 @@ fn failure(failed: &TestDocument, palette: Palette) -> String {
     if let Some(ended) = &failed.ended {
         let _ = writeln!(text, "      the program {ended}");
     }
-    if !test.log.is_empty() {
+    if !failed.log.is_empty() {
         text += "      its last lines:\n";
     }
     for line in &failed.log {
