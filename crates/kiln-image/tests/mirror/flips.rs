@@ -179,9 +179,18 @@ impl Whole {
                 built
             }
             Target::Index(path, good) => {
-                self.world.server.put(path, numbers.flip(good));
+                // An index stands under several addresses, of which any right one would do.
+                let bad = numbers.flip(good);
+                let served = self.world.server.served("/debian/dists/test/");
+                let same = served.iter().filter(|(_, bytes)| bytes == good);
+                let paths: Vec<&String> = same.map(|(path, _)| path).chain([path]).collect();
+                for path in &paths {
+                    self.world.server.put(path.as_str(), bad.clone());
+                }
                 let locked = self.lock_anew();
-                self.world.server.put(path, good.clone());
+                for path in &paths {
+                    self.world.server.put(path.as_str(), good.clone());
+                }
                 locked.map(drop)
             }
             Target::Lock => {

@@ -88,10 +88,11 @@ fn a_revoked_image_stays_so() {
 
 /// Copies an image with all that refers to it, as a pull does.
 fn pull(from: &World, to: &World, built: &kiln_image::build::Built) {
-    let blobs = |world: &World| world.path().join("images/blobs/sha256");
-    for entry in fs::read_dir(blobs(from)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), blobs(to).join(entry.file_name())).unwrap();
+    for part in ["images/blobs/sha256", "store/images/rootfs"] {
+        for entry in fs::read_dir(from.path().join(part)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.path().join(part).join(entry.file_name())).unwrap();
+        }
     }
     for artifact in from.store.noted_referrers(&built.record.digest).unwrap() {
         to.store.note_referrer(&built.record.digest, &artifact).unwrap();

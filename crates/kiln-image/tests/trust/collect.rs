@@ -40,9 +40,9 @@ fn what_is_needed_stays_whole_and_the_rest_goes() {
     let images: Vec<_> = done.removed.iter().filter(|r| r.kind == Kind::Image).collect();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].digest, gone.record.digest);
-    // Its manifest, configuration, filesystem, and three envelopes with their manifests.
+    // Its manifest, configuration, layer, filesystem, and three envelopes with their manifests.
     let gone_blobs = done.removed.iter().filter(|r| r.kind == Kind::Blob).count();
-    assert_eq!((gone_blobs, blobs(&world).len()), (9, before - 9));
+    assert_eq!((gone_blobs, blobs(&world).len()), (10, before - 10));
     assert!(done.bytes() > 0);
     world.guard().check(&kept.image, &Demands::default()).unwrap();
     assert!(audit::everything(&world.store, &world.signing).unwrap().is_empty());

@@ -62,10 +62,11 @@ fn a_rebuild_gives_the_same_and_names_what_differs() {
     let text = "{\n    content = \"v22\"\n    mode = \"0600\"\n  }";
     let other = World::with(&STACK.replace("{ content = var.release }", text));
     must(&other, &["image", "build"]);
-    for entry in fs::read_dir(other.path("root/images/blobs/sha256")).unwrap() {
-        let entry = entry.unwrap();
-        let to = world.path("root/images/blobs/sha256").join(entry.file_name());
-        fs::copy(entry.path(), to).unwrap();
+    for part in ["root/images/blobs/sha256", "root/store/images/rootfs"] {
+        for entry in fs::read_dir(other.path(part)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), world.path(part).join(entry.file_name())).unwrap();
+        }
     }
     let theirs: Value = serde_json::from_slice(&fs::read(record(&other)).unwrap()).unwrap();
     let mut ours: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -54,7 +54,7 @@ const PROGRAMS: [Program; 6] = [
 ];
 
 /// Further files that they need, where they are on this machine.
-const TOOLS: &[&str] = &["ip", "nft", "mkfs.ext4"];
+const TOOLS: &[&str] = &["bridge", "ip", "nft", "mkfs.ext4"];
 
 #[test]
 fn guest() {
