@@ -75,6 +75,7 @@ fn what_nobody_is_led_to_outlives_the_daemon_too() {
     // Older than it may take to get ready.
     std::thread::sleep(Duration::from_millis(1_100));
     site.signal("serve", Signal::KILL);
+    eventually("the daemon is gone", || site.processes("serve").is_empty());
     eventually("the worker is known to be ready again", || {
         site.instances("worker", "state") == ["ready"]
     });
