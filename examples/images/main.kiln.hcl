@@ -39,7 +39,7 @@ image "nginx" {
 # A database. It makes its cluster where it finds none; its data lasts as long as the instance.
 image "postgres" {
   base     = debian("bookworm")
-  packages = ["postgresql-15"]
+  packages = ["dash", "postgresql-15"]
 
   file "/usr/local/bin/serve" {
     mode = "0755"

@@ -18,7 +18,7 @@ fn main() -> Result<()> {
 fn answer(stream: TcpStream) -> Result<()> {
     let mut writer = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    while matches!(lines.next().transpose()?, Some(line) if !line.is_empty()) {}
     let body = "hello\n";
     write!(
         writer,
