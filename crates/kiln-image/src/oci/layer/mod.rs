@@ -2,7 +2,7 @@
 //!
 //! A layer is a tar archive of what differs from the layers below it (OCI image specification,
 //! `layer.md`). [`write()`] makes one of a [`Tree`](crate::tree::Tree), [`unpack`] reads one back, and
-//! [`apply`] lays it over a tree; of what was written here, all three together give the very tree
+//! [`apply()`] lays it over a tree; of what was written here, all three together give the very tree
 //! again. Layers come from outside too, so that each length is bounded, and what has no place in an
 //! image is refused by name.
 
