@@ -10,6 +10,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::clock::Clock;
 use crate::target::{Target, TargetError};
 
+use super::Bounds;
+
 /// What became of one step.
 #[derive(Debug)]
 pub(super) enum Taken {
@@ -95,7 +97,7 @@ pub(super) async fn execute<T: Target, C: Clock>(
     target: &Arc<T>,
     clock: &Arc<C>,
     plan: &Plan,
-    bound: Millis,
+    bounds: &Bounds,
     ends: &mut Ends,
 ) -> Vec<Taken> {
     let count = plan.steps.len();
@@ -113,13 +115,13 @@ pub(super) async fn execute<T: Target, C: Clock>(
             let is_end = matches!(step.action, Action::Destroy(Doomed::Instance(_)));
             if is_end && followers[index].is_empty() {
                 if !ends.hold(step) {
-                    ends.begin(target, clock, step, bound);
+                    ends.begin(target, clock, step, bounds.end);
                 }
                 taken[index] = Some(Taken::Begun);
                 continue;
             }
             let (target, clock) = (target.clone(), clock.clone());
-            let action = step.action.clone();
+            let (action, bound) = (step.action.clone(), bounds.step);
             running.spawn(async move { (index, act(&*target, &*clock, &action, bound).await) });
         }
         let Some(joined) = running.join_next().await else { break };

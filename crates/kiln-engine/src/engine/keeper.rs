@@ -193,8 +193,8 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     /// Takes the steps of a plan and writes down what became of them.
     async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
         let engine = self.engine.clone();
-        let (target, clock, bound) = (&engine.target, &engine.clock, engine.bounds.step);
-        let taken = execute(target, clock, plan, bound, &mut self.ends).await;
+        let (target, clock, bounds) = (&engine.target, &engine.clock, &engine.bounds);
+        let taken = execute(target, clock, plan, bounds, &mut self.ends).await;
         let mut events = Vec::new();
         let mut errors = Vec::new();
         for (step, taken) in plan.steps.iter().zip(taken) {
