@@ -48,8 +48,9 @@ fn settle(site: &Site, release: &str) {
     });
     let status = site.status();
     assert_eq!(status["healthy"], true, "{status}");
+    // Where the release serves already, what it has replaced may still be ending.
+    eventually("three web servers", || site.instances("web", "id").len() == 3);
     let mut ids = site.instances("web", "id");
-    assert_eq!(ids.len(), 3);
     ids.extend(site.instances("api", "id"));
     ids.sort();
     eventually("no instance but those", || {
