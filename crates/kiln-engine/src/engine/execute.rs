@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kiln_model::name::InstanceId;
 use kiln_model::plan::{Action, Creation, Doomed, Plan, Step};
 use kiln_model::quantity::Millis;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::clock::Clock;
 use crate::target::{Target, TargetError};
+
+use super::Bounds;
 
 /// What became of one step.
 #[derive(Debug)]
@@ -36,9 +39,14 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Whether what `step` would end is being ended.
-    pub(super) fn hold(&self, step: &Step) -> bool {
-        self.steps.values().any(|held| held.action == step.action)
+    /// Whether the instance is being ended.
+    pub(super) fn hold(&self, instance: &InstanceId) -> bool {
+        self.steps.values().any(|step| ended_by(step) == Some(instance))
+    }
+
+    /// Whether `step` is under way.
+    pub(super) fn do_already(&self, step: &Step) -> bool {
+        ended_by(step).is_some_and(|instance| self.hold(instance))
     }
 
     /// Why the last one failed, until one succeeds.
@@ -89,13 +97,21 @@ impl Ends {
     }
 }
 
+/// The instance that a step ends, if it does that.
+fn ended_by(step: &Step) -> Option<&InstanceId> {
+    match &step.action {
+        Action::Destroy(Doomed::Instance(id)) => Some(id),
+        _ => None,
+    }
+}
+
 /// Takes every step of `plan`; the results are in the order of the steps. Ends of instances that
 /// no step waits for are begun only, and go on in `ends`.
 pub(super) async fn execute<T: Target, C: Clock>(
     target: &Arc<T>,
     clock: &Arc<C>,
     plan: &Plan,
-    bound: Millis,
+    bounds: &Bounds,
     ends: &mut Ends,
 ) -> Vec<Taken> {
     let count = plan.steps.len();
@@ -110,16 +126,15 @@ pub(super) async fn execute<T: Target, C: Clock>(
     loop {
         while let Some(index) = ready.pop() {
             let step = &plan.steps[index];
-            let is_end = matches!(step.action, Action::Destroy(Doomed::Instance(_)));
-            if is_end && followers[index].is_empty() {
-                if !ends.hold(step) {
-                    ends.begin(target, clock, step, bound);
+            if ended_by(step).is_some() && followers[index].is_empty() {
+                if !ends.do_already(step) {
+                    ends.begin(target, clock, step, bounds.end);
                 }
                 taken[index] = Some(Taken::Begun);
                 continue;
             }
             let (target, clock) = (target.clone(), clock.clone());
-            let action = step.action.clone();
+            let (action, bound) = (step.action.clone(), bounds.step);
             running.spawn(async move { (index, act(&*target, &*clock, &action, bound).await) });
         }
         let Some(joined) = running.join_next().await else { break };

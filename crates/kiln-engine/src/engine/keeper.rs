@@ -155,7 +155,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             }
             _ => {}
         }
-        if !plan.steps.iter().all(|step| self.ends.hold(step)) {
+        if !plan.steps.iter().all(|step| self.ends.do_already(step)) {
             return self.take(&plan).await;
         }
         self.failed = 0;
@@ -173,7 +173,12 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         tokio::select! {
             biased;
             measured = self.engine.target.observe(&self.stack, &self.probes) => {
-                measured.map(crate::target::Measured::into_observed)
+                let mut observed = measured?.into_observed();
+                // What is being ended may vanish while it is looked at, its mark before itself.
+                for instance in observed.instances.iter_mut().filter(|i| self.ends.hold(&i.id)) {
+                    instance.draining_since.get_or_insert(observed.at);
+                }
+                Ok(observed)
             }
             () = clock.sleep_until(deadline) => {
                 let what = format!("look at {}", self.stack);
@@ -193,8 +198,8 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     /// Takes the steps of a plan and writes down what became of them.
     async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
         let engine = self.engine.clone();
-        let (target, clock, bound) = (&engine.target, &engine.clock, engine.bounds.step);
-        let taken = execute(target, clock, plan, bound, &mut self.ends).await;
+        let (target, clock, bounds) = (&engine.target, &engine.clock, &engine.bounds);
+        let taken = execute(target, clock, plan, bounds, &mut self.ends).await;
         let mut events = Vec::new();
         let mut errors = Vec::new();
         for (step, taken) in plan.steps.iter().zip(taken) {

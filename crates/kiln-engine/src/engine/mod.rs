@@ -45,15 +45,22 @@ pub struct Engine<T, C, S> {
 pub struct Bounds {
     /// From one full look to the next when nothing is heard of.
     pub sweep: Millis,
-    /// For one step.
+    /// For one step but the end of an instance.
     pub step: Millis,
+    /// For the end of an instance: more than the longest `stop` that a server may have.
+    pub end: Millis,
     /// For one look.
     pub observe: Millis,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { sweep: Millis::seconds(5), step: Millis::seconds(60), observe: Millis::seconds(30) }
+        Self {
+            sweep: Millis::seconds(5),
+            step: Millis::seconds(60),
+            end: Millis::seconds(3_660),
+            observe: Millis::seconds(30),
+        }
     }
 }
 

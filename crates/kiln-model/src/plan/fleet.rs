@@ -364,9 +364,9 @@ fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Optio
         return Some(reason);
     }
     match &instance.health {
+        Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
         // Nothing is known yet of one that has not been asked, such as one found by a new daemon.
         Verdict::Ready { .. } | Verdict::Starting { last: None } => None,
-        Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
         Verdict::Starting { last } => {
             let late = now.since(instance.created_at) >= server.policy.rollout.deadline;
             late.then(|| Reason::NeverReady { last: last.clone() })

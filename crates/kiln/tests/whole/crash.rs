@@ -48,7 +48,7 @@ fn settle(site: &Site, release: &str) {
     });
     let status = site.status();
     assert_eq!(status["healthy"], true, "{status}");
-    // One that was being replaced when the daemon was killed may still be draining.
+    // Where the release serves already, what it has replaced may still be ending.
     eventually("three web servers", || site.instances("web", "id").len() == 3);
     let mut ids = site.instances("web", "id");
     ids.extend(site.instances("api", "id"));

@@ -83,10 +83,11 @@ fn a_port_that_is_taken_is_named_and_nothing_is_left() {
 fn a_daemon_is_started_once_and_ends_by_itself_never() {
     let site = site_or_skip!("a_daemon_is_started_once");
     site.write(SHOP);
-    let mut applies: Vec<_> = (0..4).map(|_| site.start(&["apply", "--yes"])).collect();
-    for apply in &mut applies {
-        assert!(apply.wait().unwrap().success());
-    }
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| site.must(&["apply", "--yes"]));
+        }
+    });
     assert_eq!(site.processes("serve").len(), 1);
     assert_eq!(site.status()["generation"], 1, "four that want the same get one");
 }
