@@ -2,6 +2,8 @@
 //!
 //! Times are written as in RFC 3339, durations as in Go (`1h30m`, `-1.5s`).
 
+use kiln_model::calendar::{civil_from_days, days_from_civil};
+
 use super::{Failure, Function, Param, Shape};
 use crate::value::Value;
 
@@ -186,32 +188,6 @@ const fn days_in_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 1970-01-01 in the proleptic Gregorian calendar. Years are counted from March, so
-/// that the leap day is the last of its year, in eras of 400 years.
-const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// The inverse of [`days_from_civil`].
-const fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400;
-    (if month <= 2 { year + 1 } else { year }, month, day)
-}
-
 /// A duration in nanoseconds.
 fn duration(text: &str) -> Result<i128, Failure> {
     let malformed = || {
@@ -366,19 +342,4 @@ fn verb_text(verb: &str, time: &Timestamp) -> Result<String, Failure> {
                 ));
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{civil_from_days, days_from_civil};
-
-    #[test]
-    fn every_day_of_eight_centuries_is_found_again() {
-        for days in -150_000..150_000 {
-            let (year, month, day) = civil_from_days(days);
-            assert_eq!(days_from_civil(year, month, day), days);
-        }
-        assert_eq!(civil_from_days(0), (1970, 1, 1));
-        assert_eq!(days_from_civil(2000, 2, 29), 11_016);
-    }
 }

@@ -9,6 +9,7 @@ mod backend;
 mod client;
 mod http;
 mod limits;
+mod load;
 mod networks;
 mod process;
 mod replacement;

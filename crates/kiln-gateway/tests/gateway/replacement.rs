@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kiln_gateway::control::{Event, Watch};
@@ -13,6 +12,7 @@ use kiln_model::route::{EndpointRoute, Protocol};
 
 use crate::backend::{Backend, Manner};
 use crate::client::{Http1, get, http2_load};
+use crate::load::{Load, repeat};
 use crate::world::{World, endpoint, table};
 
 /// Waits until the gateway says that an instance has nothing left to do.
@@ -29,24 +29,6 @@ fn await_drained(watch: &mut Watch, instance: &InstanceId) {
     panic!("{instance} is not drained");
 }
 
-type Load = JoinHandle<Result<u64, String>>;
-
-/// Repeats `work` on a thread until `stop`.
-fn repeat(
-    stop: &Arc<AtomicBool>,
-    mut work: impl FnMut() -> std::io::Result<()> + Send + 'static,
-) -> Load {
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        let mut count = 0;
-        while !stop.load(Ordering::SeqCst) {
-            work().map_err(|error| format!("after {count}: {error}"))?;
-            count += 1;
-        }
-        Ok(count)
-    })
-}
-
 fn ok(status: u16) -> std::io::Result<()> {
     if status == 200 { Ok(()) } else { Err(std::io::Error::other(format!("status {status}"))) }
 }
@@ -55,8 +37,8 @@ fn http_loads(address: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<Load> {
     let mut loads = Vec::new();
     for path in ["/", "/slow/3", "/download/200000"] {
         let mut kept = Http1::connect(address).unwrap();
-        loads.push(repeat(stop, move || ok(kept.get(path)?.status)));
-        loads.push(repeat(stop, move || ok(get(address, path)?.status)));
+        loads.push(repeat(stop, "kept", move || ok(kept.get(path)?.status)));
+        loads.push(repeat(stop, "fresh", move || ok(get(address, path)?.status)));
     }
     let stop = Arc::clone(stop);
     loads.push(std::thread::spawn(move || {
@@ -96,7 +78,7 @@ fn two_hundred_replacements_under_load_fail_no_request() {
     let [http, tcp] = [applied.bound[0].address, applied.bound[1].address];
     let stop = Arc::new(AtomicBool::new(false));
     let mut loads = http_loads(http, &stop);
-    loads.push(repeat(&stop, move || converse(tcp)));
+    loads.push(repeat(&stop, "tcp", move || converse(tcp)));
     for round in 1..=200 {
         let (backends, kind): (&mut Vec<Backend>, _) =
             if round % 4 == 0 { (&mut echo, "echo") } else { (&mut web, "web") };

@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kiln_gateway::control::Event;
@@ -14,6 +13,7 @@ use kiln_model::route::Protocol;
 
 use crate::backend::Backend;
 use crate::client::{Http1, get, http2_steady};
+use crate::load::{Load, repeat};
 use crate::world::{World, endpoint, eventually, exe, table};
 
 /// Another build of the program: a copy of it, which is another file.
@@ -31,24 +31,6 @@ fn upgrade(world: &mut World, number: u32) -> u32 {
     assert_ne!(pid, world.pid, "upgrade {number}");
     world.pid = pid;
     pid
-}
-
-type Load = JoinHandle<Result<u64, String>>;
-
-fn repeat(
-    stop: &Arc<AtomicBool>,
-    what: &'static str,
-    mut work: impl FnMut() -> std::io::Result<()> + Send + 'static,
-) -> Load {
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        let mut count = 0;
-        while !stop.load(Ordering::SeqCst) {
-            work().map_err(|error| format!("{what} after {count}: {error}"))?;
-            count += 1;
-        }
-        Ok(count)
-    })
 }
 
 fn failed(text: impl ToString) -> std::io::Error {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use kiln_model::digest::Digest;
 use serde::Serialize;
@@ -98,15 +99,21 @@ impl ImageStore {
         Ok(needed)
     }
 
+    /// A blob's path and its file, unread.
+    fn open_blob(&self, digest: &Digest) -> Result<(PathBuf, File), StoreError> {
+        let path = self.blob(digest);
+        match File::open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::Absent { digest: *digest, path: self.blobs.clone() })
+            }
+            Err(error) => Err(at(&path)(error)),
+        }
+    }
+
     /// The bytes of a manifest or configuration, verified.
     pub fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let path = self.blob(digest);
-        let absent = || StoreError::Absent { digest: *digest, path: self.blobs.clone() };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
-            Err(error) => return Err(at(&path)(error)),
-        };
+        let (path, file) = self.open_blob(digest)?;
         let mut text = Vec::new();
         file.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).map_err(at(&path))?;
         if text.len() as u64 > MAX_DOCUMENT_BYTES {
@@ -132,13 +139,7 @@ impl ImageStore {
 
     /// Reads each byte of a blob and compares.
     pub(crate) fn verify_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        let path = self.blob(digest);
-        let absent = || StoreError::Absent { digest: *digest, path: self.blobs.clone() };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
-            Err(error) => return Err(at(&path)(error)),
-        };
+        let (path, file) = self.open_blob(digest)?;
         let (found, _) = checksum::of_reader(file).map_err(at(&path))?;
         if found == *digest {
             return Ok(());

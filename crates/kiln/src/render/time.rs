@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kiln_model::calendar::days_from_civil;
+
 /// A span in its two largest units: `3m 20s`, `450ms`, `2d 4h`.
 pub(crate) fn span(span: Duration) -> String {
     let millis = span.as_millis();
@@ -30,18 +32,12 @@ pub(crate) fn span(span: Duration) -> String {
     parts.join(" ")
 }
 
-/// Seconds since 1970 of an instant in RFC 3339, UTC; `None` where it is not one. The days are
-/// computed by Howard Hinnant's "days from civil" algorithm.
+/// Seconds since 1970 of an instant in RFC 3339, UTC; `None` where it is not one.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted - era * 400;
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
+    let days = days_from_civil(year, month, day);
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
