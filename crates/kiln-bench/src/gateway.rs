@@ -230,6 +230,7 @@ impl Site {
             epoch: u64::MAX,
             endpoints: Vec::new(),
             networks: Vec::new(),
+            splits: Vec::new(),
             ..self.table
         };
         if let Err(error) = self.gateway.set_table(empty) {
@@ -547,5 +548,6 @@ fn table(backend: SocketAddr, directory: &Path, epoch: u64) -> RouteTable {
             endpoint("c", Protocol::Http, &[files]),
         ],
         networks: Vec::new(),
+        splits: Vec::new(),
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kiln_engine::clock::{Clock as _, SystemClock};
-use kiln_engine::target::{Measured, Probes};
+use kiln_engine::target::{Examination, Measured, Probes};
 use kiln_engine::{Target, TargetError};
+use kiln_model::analysis::Answers;
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
@@ -88,6 +89,10 @@ impl Target for Nothing {
         self.changed.notified().await;
     }
 
+    async fn examine(&self, _: &Examination) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn last_words(&self, _: &InstanceId, _: usize) -> Vec<String> {
         Vec::new()
     }
@@ -119,6 +124,7 @@ fn as_instance(instance: &InstanceCreation) -> ObservedInstance {
         health: Verdict::Ready { since: now },
         draining_since: None,
         in_flight: 0,
+        answers: Answers::default(),
         integrity: None,
         drift: Vec::new(),
     }

@@ -8,8 +8,9 @@ use kiln_config::stack::SecretValue;
 use kiln_model::quantity::{Bytes, MilliCpu, Millis};
 use kiln_model::spec::Body;
 use kiln_model::spec::image::{Base, Image, Step};
+use kiln_model::spec::rollout::Strategy;
 use kiln_model::spec::secret::{SecretSource, SecretVersion};
-use kiln_model::spec::server::{Probe, Server, Strategy};
+use kiln_model::spec::server::{Probe, Server};
 use kiln_model::text::{Part, Text};
 use serde_json::json;
 use support::{Files, errors, ids, spec, stack};
@@ -180,7 +181,7 @@ fn a_server_has_sensible_defaults() {
     assert_eq!(api.identity.memory, Bytes::mib(256));
     assert_eq!((api.policy.replicas, api.identity.pids), (1, 512));
     assert!(matches!(api.policy.health.probe, Probe::Running { .. }));
-    assert_eq!(api.policy.rollout.strategy, Strategy::Rolling { surge: 1 });
+    assert_eq!(api.policy.rollout.strategy, Strategy::Rolling { surge: 1, unavailable: 0 });
 }
 
 const BASE: &str = r#"

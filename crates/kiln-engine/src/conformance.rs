@@ -213,6 +213,7 @@ impl<T: Target> Suite<'_, T> {
             epoch,
             endpoints: vec![endpoint],
             networks: vec![network],
+            splits: Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use kiln_model::name::{ComponentId, InstanceId};
-use kiln_model::observed::{Pace, RolloutRecord};
+use kiln_model::observed::{Pace, RolloutRecord, StepRecord};
 use kiln_model::quantity::{Millis, Timestamp};
 
 /// One entry of a stack's journal.
@@ -32,7 +32,21 @@ pub enum Event {
         /// When it is given up unless it is active by then.
         deadline: Timestamp,
     },
-    /// All that the generation wants is ready and serves.
+    /// A canary's share of the traffic is in force.
+    Stepped {
+        /// The generation.
+        generation: u64,
+        /// The server.
+        component: ComponentId,
+        /// Which step, from 0.
+        step: u32,
+    },
+    /// All that the generation wants serves, and is watched from now on.
+    Serving {
+        /// Its number.
+        generation: u64,
+    },
+    /// All that the generation wants is ready and serves, and did no worse than what was before.
     Active {
         /// Its number.
         generation: u64,
@@ -109,6 +123,8 @@ pub enum AbandonKind {
     Deadline,
     /// The target refused a step for good.
     Refused,
+    /// Its instances got healthy and did worse than those before.
+    Worse,
     /// A person asked for it.
     Cancelled,
     /// Another generation was committed over it.
@@ -133,6 +149,8 @@ pub struct State {
     pub newest: u64,
     /// The newest active generation.
     pub active: Option<u64>,
+    /// Since when it has been active.
+    pub active_since: Option<Timestamp>,
     /// The rollout under way.
     pub rollout: Option<RolloutRecord>,
     /// How the last rollout that was given up ended.
@@ -170,17 +188,27 @@ impl State {
                 legal(*generation > self.newest, entry, "its number is not a new one")?;
                 self.newest = *generation;
                 self.failures.clear();
-                self.rollout = Some(RolloutRecord {
-                    generation: *generation,
-                    started: entry.at,
-                    deadline: *deadline,
-                });
+                self.rollout = Some(RolloutRecord::new(*generation, entry.at, *deadline));
             }
             Event::Active { generation } => {
                 self.under_way(*generation, entry)?;
                 self.active = Some(*generation);
+                self.active_since = Some(entry.at);
                 self.rollout = None;
                 self.abandoned = None;
+            }
+            Event::Stepped { generation, component, step } => {
+                self.under_way(*generation, entry)?;
+                if let Some(rollout) = &mut self.rollout {
+                    let record = StepRecord { step: *step, since: entry.at };
+                    rollout.steps.insert(component.clone(), record);
+                }
+            }
+            Event::Serving { generation } => {
+                self.under_way(*generation, entry)?;
+                if let Some(rollout) = &mut self.rollout {
+                    rollout.serving.get_or_insert(entry.at);
+                }
             }
             Event::Abandoned { generation, reason } => {
                 self.under_way(*generation, entry)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::plan::Waiting;
+use kiln_model::plan::{Milestone, Waiting};
 use kiln_model::quantity::Timestamp;
 
 use crate::journal::Abandonment;
@@ -67,6 +67,13 @@ pub enum ProgressEvent {
     Waiting {
         /// Those.
         waiting: Vec<Waiting>,
+    },
+    /// The rollout has come to a step, or all of it serves and is watched.
+    Reached {
+        /// The generation.
+        generation: u64,
+        /// What it has come to.
+        milestone: Milestone,
     },
     /// All that the generation wants serves.
     Active {

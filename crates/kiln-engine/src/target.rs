@@ -5,11 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use kiln_model::digest::Digest;
-use kiln_model::name::{InstanceId, StackName};
+use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Observed, ObservedInstance, ObservedNetwork};
 use kiln_model::plan::{Creation, Doomed};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
+use kiln_model::spec::rollout::Check;
 use kiln_model::spec::server::Health;
 
 /// How the instances of each digest are probed: what the newest generation that names the
@@ -50,12 +51,31 @@ pub trait Target: Send + Sync + 'static {
     /// return without a reason, and may miss an event: the engine sweeps besides.
     fn changed(&self, stack: &StackName) -> impl Future<Output = ()> + Send;
 
+    /// Asks a check of a rollout; why it does not pass. Whoever calls bounds its time.
+    fn examine(&self, examination: &Examination)
+    -> impl Future<Output = Result<(), String>> + Send;
+
     /// The last lines that an instance wrote, also after its end.
     fn last_words(
         &self,
         instance: &InstanceId,
         lines: usize,
     ) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// A check of a rollout that is to be asked.
+#[derive(Debug, Clone)]
+pub struct Examination {
+    /// The stack.
+    pub stack: StackName,
+    /// The server that is replaced.
+    pub component: ComponentId,
+    /// The generation that is being rolled out.
+    pub generation: u64,
+    /// The new instances that are ready; at least one.
+    pub instances: Vec<InstanceId>,
+    /// The check.
+    pub check: Check,
 }
 
 /// What a target sees of a stack.

@@ -8,7 +8,8 @@ use hyper::HeaderMap;
 use kiln_model::name::InstanceId;
 use kiln_model::route::Protocol;
 
-use crate::balance::{Choices, Wish, hash};
+use crate::balance::split::Backends;
+use crate::balance::{Wish, hash};
 use crate::connection::Shared;
 use crate::gate::Gate;
 use crate::load::{InFlight, Unit};
@@ -94,7 +95,7 @@ impl Route {
         let wish = Wish { avoid, client: way.client };
         loop {
             let snapshot = shared.current.load();
-            let peer = self.choices(&snapshot, way)?.pick(wish)?;
+            let peer = self.backends(&snapshot, way)?.pick(wish)?;
             // An instance starts to drain after it has left the current table, so looking
             // again finds a table without it.
             if let Some(in_flight) = peer.load().enter(unit) {
@@ -124,7 +125,7 @@ impl Route {
         }
     }
 
-    fn choices<'a>(&self, snapshot: &'a Snapshot, way: &Way) -> Option<&'a Choices> {
+    fn backends<'a>(&self, snapshot: &'a Snapshot, way: &Way) -> Option<&'a Backends> {
         match self {
             Route::Endpoint(id, _) => {
                 let endpoint: &Endpoint = snapshot.endpoint(id)?;

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::control::{EndpointCounters, InstanceAnswers};
+use kiln_model::analysis::{Answers, BUCKETS};
 
-/// Buckets of the latency histogram: bucket `n` counts times below 2^n microseconds, the last
-/// one everything longer (over half an hour).
-pub(crate) const BUCKETS: usize = 32;
+use crate::control::EndpointCounters;
 
 /// Counters since the gateway started or the endpoint was made. Readers may see a request
 /// counted before its response.
@@ -78,9 +76,9 @@ impl Counters {
 
 impl Counters {
     /// What an instance has answered.
-    pub(crate) fn answers(&self) -> InstanceAnswers {
+    pub(crate) fn answers(&self) -> Answers {
         let EndpointCounters { responses, errors, latency_us_log2, .. } = self.read();
-        InstanceAnswers { responses, errors, latency_us_log2 }
+        Answers { responses, errors, latency_us_log2 }
     }
 }
 

@@ -15,9 +15,8 @@ use crate::seal::seal;
 use crate::spec::endpoint::{EndpointIdentity, EndpointPolicy};
 use crate::spec::image::{Base, ImageIdentity, ImagePolicy, Inputs, Recipe};
 use crate::spec::network::NetworkIdentity;
-use crate::spec::server::{
-    Connection, Health, Probe, Rollout, ServerIdentity, ServerPolicy, Stop, Strategy,
-};
+use crate::spec::rollout::{Rollout, Strategy};
+use crate::spec::server::{Connection, Health, Probe, ServerIdentity, ServerPolicy, Stop};
 use crate::spec::{Body, Endpoint, Image, Network, Server, Spec};
 
 /// The component `text`.
@@ -93,10 +92,7 @@ pub fn server(name: &str) -> ServerBuilder {
             timeout: Millis(500),
             failures: 3,
         },
-        rollout: Rollout {
-            strategy: Strategy::Rolling { surge: 1 },
-            deadline: Millis::seconds(60),
-        },
+        rollout: Rollout::rolling(Millis::seconds(60)),
     };
     ServerBuilder { name: name.to_owned(), server: Server { identity, policy } }
 }
@@ -120,6 +116,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.server.policy.rollout.strategy = strategy;
+        self
+    }
+
+    /// Replaced as this says.
+    #[must_use]
+    pub fn rollout(mut self, rollout: Rollout) -> Self {
+        self.server.policy.rollout = rollout;
         self
     }
 

@@ -133,7 +133,9 @@ impl Content {
                 b.digest == component.digest
                     && b.spec.as_server().is_some_and(|s| s.policy == server.policy)
             });
-            let own = if unchanged { Millis(0) } else { server.policy.rollout.deadline };
+            let rollout = &server.policy.rollout;
+            let own = rollout.deadline.0.saturating_add(rollout.watch.0);
+            let own = if unchanged { Millis(0) } else { Millis(own) };
             let upstream = component.spec.talks_to().into_iter();
             let upstream = upstream.filter_map(|to| longest.get(to)).max();
             let chain = Millis(own.0.saturating_add(upstream.map_or(0, |m| m.0)));

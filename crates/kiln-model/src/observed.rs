@@ -1,10 +1,11 @@
 //! What is really there: measured, never remembered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::{Answers, Evidence};
 use crate::digest::Digest;
 use crate::name::{ComponentId, InstanceId};
 use crate::quantity::{Millis, Timestamp};
@@ -27,6 +28,12 @@ pub struct Observed {
     pub table: Option<RouteTable>,
     /// The rollout under way.
     pub rollout: Option<RolloutRecord>,
+    /// How its new instances have done so far.
+    #[serde(default)]
+    pub trial: Trial,
+    /// Since when the newest active generation has been active.
+    #[serde(default)]
+    pub active_since: Option<Timestamp>,
     /// What has been made lately, by component.
     pub pace: BTreeMap<ComponentId, Pace>,
     /// Wanted counts that stand in for `replicas`: scaling's decisions and pins by hand.
@@ -77,6 +84,9 @@ pub struct ObservedInstance {
     pub draining_since: Option<Timestamp>,
     /// Requests (connections, where they are not HTTP) that it is answering.
     pub in_flight: u32,
+    /// What it has answered to HTTP requests since the gateway first knew it.
+    #[serde(default)]
+    pub answers: Answers,
     /// In which way its root filesystem is kept from being altered; `None` where that is not known.
     #[serde(default)]
     pub integrity: Option<Integrity>,
@@ -161,10 +171,56 @@ pub struct Drift {
 pub struct RolloutRecord {
     /// The generation that is being rolled out.
     pub generation: u64,
-    /// When it was committed.
+    /// When it began.
     pub started: Timestamp,
     /// When it is given up.
     pub deadline: Timestamp,
+    /// Since when all that it wants serves.
+    #[serde(default)]
+    pub serving: Option<Timestamp>,
+    /// The step that each canary has come to.
+    #[serde(default)]
+    pub steps: BTreeMap<ComponentId, StepRecord>,
+}
+
+impl RolloutRecord {
+    /// One that begins.
+    pub fn new(generation: u64, started: Timestamp, deadline: Timestamp) -> Self {
+        Self { generation, started, deadline, serving: None, steps: BTreeMap::new() }
+    }
+}
+
+/// The step that a canary has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Which, from 0.
+    pub step: u32,
+    /// Since when its share of the traffic has been in force.
+    pub since: Timestamp,
+}
+
+/// How the new instances of a rollout have done so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The servers whose new instances replace older ones: only these are judged.
+    pub judged: BTreeSet<ComponentId>,
+    /// How long all of them are watched before the change stands.
+    pub watch: Millis,
+    /// What was answered since shortly before the rollout began.
+    pub evidence: BTreeMap<ComponentId, Evidence>,
+    /// Servers of which a new instance ended by itself after it had been ready, and how.
+    pub fallen: BTreeMap<ComponentId, String>,
+    /// What came of the checks that are asked besides.
+    pub checks: BTreeMap<ComponentId, CheckRecord>,
+}
+
+/// What came of a server's check.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// When it last passed.
+    pub passed: Option<Timestamp>,
+    /// Why it did not pass, the last time.
+    pub failure: Option<String>,
 }
 
 /// How often a component's instances had to be made lately.

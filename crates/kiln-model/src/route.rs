@@ -24,6 +24,21 @@ pub struct RouteTable {
     pub endpoints: Vec<EndpointRoute>,
     /// Networks in which the gateway listens and answers names, in the order of their ids.
     pub networks: Vec<NetworkRoute>,
+    /// Components of which some instances get a share of the traffic and no more, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<Split>,
+}
+
+/// Instances of a component that get a share of its requests (of its connections, where they
+/// are not HTTP), whoever asks; its other instances get the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// The component.
+    pub component: ComponentId,
+    /// Those instances, in the order of their ids.
+    pub instances: Vec<InstanceId>,
+    /// Their share together, of a thousand.
+    pub permille: u16,
 }
 
 /// How the bytes of a connection are understood.
@@ -159,7 +174,7 @@ pub struct ServiceBackend {
 impl RouteTable {
     /// A table that routes nothing, older than all others.
     pub fn empty(stack: StackName) -> Self {
-        Self { stack, epoch: 0, endpoints: Vec::new(), networks: Vec::new() }
+        Self { stack, epoch: 0, endpoints: Vec::new(), networks: Vec::new(), splits: Vec::new() }
     }
 
     /// Whether it gives the gateway nothing to do.
@@ -172,6 +187,7 @@ impl RouteTable {
         self.stack == other.stack
             && self.endpoints == other.endpoints
             && self.networks == other.networks
+            && self.splits == other.splits
     }
 
     /// The instances that may receive new traffic.

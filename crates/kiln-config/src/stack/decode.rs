@@ -90,7 +90,7 @@ impl<'a> Field<'a> {
     }
 
     /// The last name of the setting; an element of a list has none.
-    fn name(&self) -> &'a str {
+    pub(super) fn name(&self) -> &'a str {
         match self.step {
             Step::Name(name) => name,
             Step::Position(_) => "",
@@ -260,16 +260,26 @@ impl<'a> Field<'a> {
     /// A share of processors: `0.5`, `2`; thousandths are the finest.
     pub(super) fn cpu(&self) -> Option<MilliCpu> {
         const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
-        let value = self.primitive(&Type::Number, EXPECTED)?;
-        let thousandths = value.as_number().and_then(|number| {
-            let half = Number::from(1_i64).div(&Number::from(2_i64)).ok()?;
-            let scaled = number.mul(&Number::from(1000_i64)).ok()?;
-            u32::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
-        });
-        match thousandths {
-            Some(thousandths @ 10..=1_024_000) => Some(MilliCpu(thousandths)),
+        match self.scaled(1000, EXPECTED)? {
+            thousandths @ 10..=1_024_000 => Some(MilliCpu(thousandths)),
             _ => self.refuse(EXPECTED),
         }
+    }
+
+    /// A number that need not be whole, times `factor` and rounded, at most `most`.
+    pub(super) fn thousandths(&self, factor: u32, most: u32, expected: &str) -> Option<u32> {
+        let scaled = self.scaled(factor, expected)?;
+        if scaled <= most { Some(scaled) } else { self.refuse(expected) }
+    }
+
+    fn scaled(&self, factor: u32, expected: &str) -> Option<u32> {
+        let value = self.primitive(&Type::Number, expected)?;
+        let scaled = value.as_number().and_then(|number| {
+            let half = Number::from(1_i64).div(&Number::from(2_i64)).ok()?;
+            let scaled = number.mul(&Number::from(i64::from(factor))).ok()?;
+            u32::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
+        });
+        scaled.map_or_else(|| self.refuse(expected), Some)
     }
 
     /// Text that may hold secrets.

@@ -8,7 +8,6 @@ use kiln_model::name::ComponentId;
 use kiln_model::quantity::Bytes;
 use kiln_model::seal::Sealed;
 use kiln_model::spec::Server;
-use kiln_model::spec::server::Strategy;
 
 use super::{Draft, PrepareError};
 
@@ -49,10 +48,7 @@ impl Draft {
 /// How many instances of a server there may be at a time.
 fn height(server: &Server) -> u32 {
     let replicas = server.policy.replicas;
-    replicas.saturating_add(match server.policy.rollout.strategy {
-        Strategy::Rolling { surge } => surge,
-        Strategy::BlueGreen => replicas,
-    })
+    replicas.saturating_add(server.policy.rollout.surplus(replicas))
 }
 
 /// Each network holds the instances of its servers and those that replace them.

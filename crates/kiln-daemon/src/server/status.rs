@@ -24,7 +24,7 @@ pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> docume
     let components: Vec<document::Component> =
         ids.into_iter().map(|id| component(id, snapshot)).collect();
     let sound = components.iter().all(is_sound);
-    let going = !matches!(report.outcome, Outcome::Expired) && trouble.is_none();
+    let going = !matches!(report.outcome, Outcome::Expired | Outcome::Worse) && trouble.is_none();
     document::Status {
         stack: desired.stack.to_string(),
         generation: state.active,
@@ -78,7 +78,12 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
         .map(|c| c.digest)
         .or_else(|| observed.instances.iter().find(|i| i.component == *id).map(|i| i.digest))
         .or_else(|| observed.networks.iter().find(|n| n.component == *id).map(|n| n.digest));
-    let ready = of_servers.clone().filter(|i| i.is_ready() && i.draining_since.is_none()).count();
+    // What the last change replaced may be kept for a while: it is not among those wanted.
+    let counts = |i: &&&ObservedInstance| {
+        observed.rollout.is_some() || declared.is_none_or(|c| c.digest == i.digest)
+    };
+    let serving = of_servers.clone().filter(|i| i.is_ready() && i.draining_since.is_none());
+    let ready = serving.filter(|i| counts(&i)).count();
     let replicas = is_server(id).then(|| {
         let pinned = observed.wanted.get(id).copied();
         let policy = declared.and_then(|c| c.spec.as_server()).map(|s| s.policy.replicas);
@@ -215,6 +220,7 @@ mod tests {
             health,
             draining_since: None,
             in_flight: 0,
+            answers: kiln_model::analysis::Answers::default(),
             integrity: None,
             drift: Vec::new(),
         }

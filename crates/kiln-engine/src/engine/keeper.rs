@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::target::{Probes, Target, TargetError};
 
 use super::execute::{Ends, Taken, execute};
+use super::trial::Watcher;
 use super::{Committed, Engine, Handle, Proposal, Refusal, Request, Snapshot, probes};
 
 /// Events of the journal that are read back at the start, for the pace.
@@ -46,6 +47,8 @@ pub struct Keeper<T, C, S> {
     snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     progress: broadcast::Sender<Progress>,
     ends: Ends,
+    /// How the new instances of a rollout do.
+    pub(super) watcher: Watcher,
     /// Looks or rounds of steps that failed in a row.
     failed: u32,
     trouble: Option<String>,
@@ -84,6 +87,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             snapshot,
             progress,
             ends: Ends::default(),
+            watcher: Watcher::default(),
             failed: 0,
             trouble: None,
             told: None,
@@ -123,6 +127,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                         self.stumble(refusal.to_string());
                     }
                 }
+                () = self.watcher.answered() => {}
                 () = self.engine.target.changed(&self.stack) => {}
                 () = self.engine.clock.sleep_until(until) => {}
             }
@@ -139,14 +144,17 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             Ok(observed) => observed,
             Err(error) => return Ok(self.stumble(error.to_string())),
         };
-        self.note(&observed.instances).await?;
-        let observed = self.complete(observed);
+        self.note(&desired, &observed.instances).await?;
+        self.watcher.see(observed.at, &observed.instances, self.state.rollout.is_some());
+        let observed = self.complete(&desired, observed)?;
         let (plan, report) = (self.engine.planner)(&desired, &observed);
         self.publish(&desired, &observed, &report);
         match report.outcome {
-            Outcome::Expired => {
+            Outcome::Expired | Outcome::Worse => {
+                let worse = report.outcome == Outcome::Worse;
+                let kind = if worse { AbandonKind::Worse } else { AbandonKind::Deadline };
                 let blame = self.blame(&report, &observed.instances).await;
-                self.abandon(AbandonKind::Deadline, blame)?;
+                self.abandon(kind, blame)?;
                 return Ok(Next::Again);
             }
             Outcome::Ready | Outcome::Converged if self.state.rollout.is_some() => {
@@ -154,6 +162,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 return Ok(Next::Again);
             }
             _ => {}
+        }
+        if self.reached(&report.milestones)? {
+            return Ok(Next::Again);
         }
         if !plan.steps.iter().all(|step| self.ends.do_already(step)) {
             return self.take(&plan).await;
@@ -164,7 +175,16 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             self.tell(ProgressEvent::Converged { generation: desired.number });
         }
         let sweep = self.engine.clock.now().after(self.engine.bounds.sweep);
-        Ok(Next::Wait(report.wake_at.map_or(sweep, |at| at.min(sweep))))
+        let check = self.ask(&desired, &observed);
+        Ok(Next::Wait([report.wake_at, check].into_iter().flatten().fold(sweep, Timestamp::min)))
+    }
+
+    /// Begins the checks of a rollout that are due; when the next one is.
+    fn ask(&mut self, desired: &Generation, observed: &Observed) -> Option<Timestamp> {
+        self.state.rollout.as_ref()?;
+        let engine = self.engine.clone();
+        let with = (&engine.target, &engine.clock);
+        self.watcher.ask(with, &self.stack, desired, &observed.trial, &observed.instances)
     }
 
     async fn observe(&self) -> Result<Observed, TargetError> {
@@ -188,11 +208,20 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     }
 
     /// Adds to what was measured what the journal knows.
-    fn complete(&self, mut observed: Observed) -> Observed {
+    fn complete(
+        &mut self,
+        desired: &Generation,
+        mut observed: Observed,
+    ) -> Result<Observed, Refusal> {
         observed.rollout.clone_from(&self.state.rollout);
+        observed.active_since = self.state.active_since;
         observed.pace = self.state.pace(observed.at);
         observed.wanted.clone_from(&self.state.scale);
-        observed
+        if let (Some(_), Some(active)) = (&self.state.rollout, self.state.active) {
+            let parent = self.generation(active)?;
+            observed.trial = self.watcher.trial(desired, &parent);
+        }
+        Ok(observed)
     }
 
     /// Takes the steps of a plan and writes down what became of them.
@@ -299,15 +328,21 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             }
             Request::Measure(reply) => {
                 if let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await) {
-                    let observed = self.complete(observed);
-                    let (_, report) = (self.engine.planner)(&desired, &observed);
-                    self.publish(&desired, &observed, &report);
+                    self.look(&desired, observed);
                 }
                 let latest = self.snapshot.borrow().clone();
                 if let Some(latest) = latest {
                     drop(reply.send(latest));
                 }
             }
+        }
+    }
+
+    /// Publishes what was seen, and does nothing.
+    fn look(&mut self, desired: &Arc<Generation>, observed: Observed) {
+        if let Ok(observed) = self.complete(desired, observed) {
+            let (_, report) = (self.engine.planner)(desired, &observed);
+            self.publish(desired, &observed, &report);
         }
     }
 

@@ -3,6 +3,7 @@
 mod execute;
 mod keeper;
 mod rollout;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln_model::generation::{Content, Generation, Origin};
 use kiln_model::name::InstanceId;
 use kiln_model::observed::{ObservedInstance, Phase};
-use kiln_model::plan::Report;
+use kiln_model::plan::{Milestone, Report};
 
 use crate::clock::Clock;
 use crate::journal::{AbandonKind, Abandonment, Blame, Entry, Event};
@@ -86,6 +86,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         }
         self.remember(generation);
         self.words.clear();
+        self.watcher.begin();
         self.tell(ProgressEvent::Committed { generation: number, deadline });
         Ok(number)
     }
@@ -112,6 +113,23 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         self.record(vec![Event::Active { generation }])?;
         self.tell(ProgressEvent::Active { generation });
         Ok(())
+    }
+
+    /// Writes down what the rollout has come to; whether that was anything.
+    pub(super) fn reached(&mut self, milestones: &[Milestone]) -> Result<bool, Refusal> {
+        let Some(rollout) = &self.state.rollout else { return Ok(false) };
+        let generation = rollout.generation;
+        let event = |milestone: &Milestone| match milestone.clone() {
+            Milestone::Step { component, step } => Event::Stepped { generation, component, step },
+            Milestone::Serving => Event::Serving { generation },
+        };
+        let events: Vec<Event> = milestones.iter().map(event).collect();
+        let any = !events.is_empty();
+        self.record(events)?;
+        for milestone in milestones {
+            self.tell(ProgressEvent::Reached { generation, milestone: milestone.clone() });
+        }
+        Ok(any)
     }
 
     /// Gives up the generation under way.
@@ -168,7 +186,11 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
 
     /// Writes down which instances were seen ready, or ended before they ever were, for the
     /// first time.
-    pub(super) async fn note(&mut self, instances: &[ObservedInstance]) -> Result<(), Refusal> {
+    pub(super) async fn note(
+        &mut self,
+        desired: &Generation,
+        instances: &[ObservedInstance],
+    ) -> Result<(), Refusal> {
         let mut events = Vec::new();
         for instance in instances {
             if instance.is_ready() {
@@ -182,8 +204,12 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 continue;
             }
             let Phase::Ended { cause } = &instance.phase else { continue };
+            if instance.draining_since.is_some() {
+                continue;
+            }
             // Its end is noted once: from then on it counts as seen.
-            if !self.proved.insert(instance.id.clone()) || instance.draining_since.is_some() {
+            if !self.proved.insert(instance.id.clone()) {
+                self.watcher.ended(desired, instance);
                 continue;
             }
             let words = self.engine.target.last_words(&instance.id, LAST_WORDS).await;

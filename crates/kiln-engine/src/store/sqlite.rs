@@ -268,6 +268,8 @@ fn decides(event: &Event) -> bool {
     match event {
         Event::Committed { .. }
         | Event::Active { .. }
+        | Event::Stepped { .. }
+        | Event::Serving { .. }
         | Event::Abandoned { .. }
         | Event::Pinned { .. }
         | Event::Resumed

@@ -112,7 +112,14 @@ async fn rest(shared: &Shared, handle: &Handle) {
         let Ok(snapshot) = handle.measure().await else { continue };
         let done = snapshot.report.outcome == kiln_model::plan::Outcome::Converged;
         if done && laws::state(&mut shared.lock()).rollout.is_none() {
-            return;
+            // What was replaced may be kept for a while, which leaves nothing to do.
+            let kept = snapshot.observed.instances.iter();
+            let names = &snapshot.desired.content.components;
+            let mut kept =
+                kept.filter(|i| names.get(&i.component).is_some_and(|c| c.digest != i.digest));
+            if kept.next().is_none() {
+                return;
+            }
         }
     }
 }

@@ -6,11 +6,14 @@ use kiln_model::fixture::{endpoint, generation, id, image, network, server};
 use kiln_model::generation::{Content, Origin};
 use kiln_model::observed::{Ending, Phase, Verdict};
 use kiln_model::quantity::Millis;
-use kiln_model::spec::server::Strategy;
+use kiln_model::spec::rollout::{CanaryStep, Rollout, Strategy};
 
 use crate::laws;
 use crate::rng::Rng;
 use crate::world::{InFlight, Shared};
+
+/// How long instances may be kept that were replaced.
+pub const KEEP: Millis = Millis(800);
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -69,12 +72,17 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
 /// A stack: an API server and web servers that use it, behind an endpoint.
 fn content(rng: &mut Rng, shared: &Shared, bad: bool) -> Content {
     let release = format!("v{}", rng.below(3));
-    let release = if bad { format!("bad {release}") } else { release };
+    // Of the bad ones some get healthy, and fail what they are asked.
+    let erring = bad && rng.one_in(3);
+    let release = match (bad, erring) {
+        (_, true) => format!("erring {release}"),
+        (true, false) => format!("bad {release}"),
+        (false, false) => release,
+    };
     let cidr = if rng.one_in(4) { "10.1.0.0/24" } else { "10.0.0.0/24" };
-    let surge = u32::try_from(rng.below(2)).unwrap() + 1;
-    let strategy = if rng.one_in(3) { Strategy::BlueGreen } else { Strategy::Rolling { surge } };
+    let rollout = rollout(rng);
     let replicas = u32::try_from(rng.below(3)).unwrap() + 1;
-    let web = server("web").replicas(replicas).strategy(strategy).deadline(Millis::seconds(3));
+    let web = server("web").replicas(replicas).rollout(rollout);
     let mut specs = vec![image("web", &release), network("front", cidr)];
     if rng.one_in(4) {
         specs.push(web.spec());
@@ -87,9 +95,26 @@ fn content(rng: &mut Rng, shared: &Shared, bad: bool) -> Content {
     let content = generation(1, specs).content;
     if bad {
         let image: Digest = content.images[&id("image.web")];
-        shared.lock().bad.push(image);
+        let mut world = shared.lock();
+        if erring { world.erring.push(image) } else { world.bad.push(image) }
     }
     content
+}
+
+/// A way of replacing.
+fn rollout(rng: &mut Rng) -> Rollout {
+    let step = |weight, hold| CanaryStep { weight, hold: Millis(hold) };
+    let strategy = match rng.below(4) {
+        0 => Strategy::BlueGreen,
+        1 => Strategy::Canary { steps: vec![step(20, rng.below(400)), step(50, rng.below(400))] },
+        surge => Strategy::Rolling { surge: u32::from(surge == 3) + 1, unavailable: 0 },
+    };
+    Rollout {
+        strategy,
+        keep: Millis(if rng.one_in(2) { KEEP.0 } else { 0 }),
+        watch: Millis(rng.below(500)),
+        ..Rollout::rolling(Millis::seconds(3))
+    }
 }
 
 /// Does one deed. A deed whose engine is killed meanwhile just ends.
@@ -193,6 +218,7 @@ pub async fn traffic(seed: u64, shared: Shared) {
         if !alive && !world.disturbed {
             world.violation(format!("a request goes to {instance}, which is gone"));
         }
+        world.answer(&instance);
         let until = world.now().after(Millis(rng.below(400)));
         world.in_flight.push(InFlight { instance, until });
     }

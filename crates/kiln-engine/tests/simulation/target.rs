@@ -142,6 +142,11 @@ impl Target for SimTarget {
         }
     }
 
+    async fn examine(&self, _: &kiln_engine::target::Examination) -> Result<(), String> {
+        self.0.tick().await;
+        Ok(())
+    }
+
     async fn last_words(&self, instance: &InstanceId, _: usize) -> Vec<String> {
         vec![format!("the last words of {instance}")]
     }
@@ -189,6 +194,7 @@ impl World {
             health: Verdict::Starting { last: Some("refused".to_owned()) },
             draining_since: None,
             in_flight: 0,
+            answers: kiln_model::analysis::Answers::default(),
             integrity: None,
             drift: Vec::new(),
         };
@@ -198,6 +204,7 @@ impl World {
             crash_at: crashes.then(|| now.after(Millis(crash))),
             broken_at: None,
             stop: Millis(stop),
+            erring: self.erring.contains(&instance.image),
         };
         self.bodies.insert(instance.id.clone(), body);
     }

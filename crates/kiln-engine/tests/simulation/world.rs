@@ -30,6 +30,8 @@ pub struct Body {
     pub broken_at: Option<Timestamp>,
     /// How long it takes to end.
     pub stop: Millis,
+    /// It fails what it is asked.
+    pub erring: bool,
 }
 
 /// A request that an instance is answering.
@@ -53,6 +55,8 @@ pub struct World {
     pub promised: Vec<Write>,
     /// Inputs of images whose instances never get ready.
     pub bad: Vec<kiln_model::digest::Digest>,
+    /// Inputs of images whose instances get ready, and fail what they are asked.
+    pub erring: Vec<kiln_model::digest::Digest>,
     pub delays: Rng,
     pub chaos: Rng,
     /// Steps until the engine is ended.
@@ -88,6 +92,7 @@ impl Shared {
             durable: Vec::new(),
             promised: Vec::new(),
             bad: Vec::new(),
+            erring: Vec::new(),
             delays: Rng::new(seed, "delays"),
             chaos: Rng::new(seed, "chaos"),
             crash_in: None,
@@ -152,6 +157,13 @@ impl World {
         let text = format!("at {}: {what}", self.now().0 - EPOCH.0);
         self.say(format!("VIOLATION {text}"));
         self.violations.push(text);
+    }
+
+    /// An instance answers: each request that is simulated stands for many.
+    pub fn answer(&mut self, instance: &InstanceId) {
+        if let Some(body) = self.bodies.get_mut(instance) {
+            body.seen.answers.responses[if body.erring { 4 } else { 1 }] += 20;
+        }
     }
 
     /// The ready instances of a component.

@@ -8,6 +8,7 @@
 //! system shares by weight as well.
 
 pub(crate) mod hash;
+pub(crate) mod split;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
+use kiln_model::analysis::Answers;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
@@ -172,18 +173,7 @@ pub struct InstanceTraffic {
     /// What it has answered to HTTP requests since it was first named by a table; `requests`
     /// above is what is in flight.
     #[serde(default)]
-    pub answers: InstanceAnswers,
-}
-
-/// What one instance has answered. Each number only grows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceAnswers {
-    /// Responses by class, 1xx to 5xx.
-    pub responses: [u64; 5],
-    /// Requests that it took and did not answer.
-    pub errors: u64,
-    /// Times until the response's head, as in [`EndpointCounters::latency_us_log2`].
-    pub latency_us_log2: Vec<u64>,
+    pub answers: Answers,
 }
 
 /// Something happened. Events start with the subscription: read the status after subscribing

@@ -1,14 +1,15 @@
 //! From a route table to what requests read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use kiln_model::handling::{Balance, Handling};
 use kiln_model::name::ComponentId;
-use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable};
+use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable, Split};
 
-use crate::balance::{Choice, Choices};
+use crate::balance::Choice;
+use crate::balance::split::Backends;
 use crate::control::Refusal;
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
@@ -21,7 +22,8 @@ use crate::tls::{self, Kept};
 /// Turns a table into a view, taking from the registry what exists already. Opens namespaces;
 /// changes nothing that serves.
 pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<StackView, Refusal> {
-    let mut compiler = Compiler { registry, peers: Vec::new() };
+    let splits = table.splits.iter().map(|s| (s.component.clone(), s.clone())).collect();
+    let mut compiler = Compiler { registry, peers: Vec::new(), splits };
     let mut endpoints = Vec::with_capacity(table.endpoints.len());
     let mut taken = BTreeSet::new();
     for route in &table.endpoints {
@@ -47,6 +49,7 @@ type Secured = (Option<Arc<rustls::ServerConfig>>, Vec<Arc<Kept>>);
 struct Compiler<'a> {
     registry: &'a mut Registry,
     peers: Vec<Arc<Peer>>,
+    splits: BTreeMap<ComponentId, Split>,
 }
 
 impl Compiler<'_> {
@@ -101,7 +104,7 @@ impl Compiler<'_> {
         Ok(Branch {
             key: key.cloned().map(Arc::new),
             to: to.clone(),
-            backends: Choices::new(choices, balance.clone(), limits.concurrency),
+            backends: Backends::new(choices, self.splits.get(to), balance, limits.concurrency),
             gate,
             counters,
         })
@@ -132,7 +135,7 @@ impl Compiler<'_> {
     fn network(&mut self, route: &NetworkRoute) -> Result<Network, Refusal> {
         let mut services = std::collections::HashMap::with_capacity(route.services.len());
         for service in &route.services {
-            let mut http = std::collections::BTreeMap::new();
+            let mut http = BTreeMap::new();
             for port in &service.http_ports {
                 http.insert(*port, self.service_backends(service, *port)?);
             }
@@ -157,14 +160,15 @@ impl Compiler<'_> {
         &mut self,
         service: &kiln_model::route::Service,
         port: u16,
-    ) -> Result<Choices, Refusal> {
+    ) -> Result<Backends, Refusal> {
         let mut choices = Vec::with_capacity(service.backends.len());
         for backend in &service.backends {
             let address = SocketAddrV4::new(backend.address, port);
             let peer = self.registry.peer(&backend.instance, &backend.network, address)?;
             choices.push(self.choice(peer, 1));
         }
-        Ok(Choices::new(choices, Balance::default(), None))
+        let split = self.splits.get(&service.component);
+        Ok(Backends::new(choices, split, &Balance::default(), None))
     }
 
     fn choice(&mut self, peer: Arc<Peer>, weight: u16) -> Choice {

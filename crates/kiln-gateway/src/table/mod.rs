@@ -18,7 +18,7 @@ use kiln_model::route::{Client, EndpointRoute, Protocol, RouteTable};
 
 use serde::{Deserialize, Serialize};
 
-use crate::balance::Choices;
+use crate::balance::split::Backends;
 use crate::gate::Gate;
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
@@ -109,7 +109,7 @@ pub(crate) struct Branch {
     /// `None` for the endpoint's own.
     pub(crate) key: Option<Arc<RouteKey>>,
     pub(crate) to: ComponentId,
-    pub(crate) backends: Choices,
+    pub(crate) backends: Backends,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -132,7 +132,7 @@ impl Branch {
         Self {
             key: Some(Arc::new(key.clone())),
             to: "server.web".parse().unwrap(),
-            backends: Choices::default(),
+            backends: Backends::default(),
             gate: Arc::default(),
             counters: Arc::default(),
         }
@@ -172,9 +172,9 @@ pub(crate) struct Network {
 pub(crate) struct Service {
     pub(crate) clients: BTreeSet<Ipv4Addr>,
     /// By port, for the ports that speak HTTP.
-    pub(crate) http: BTreeMap<u16, Choices>,
+    pub(crate) http: BTreeMap<u16, Backends>,
     /// For all other ports: peers without a port of their own.
-    pub(crate) bytes: Choices,
+    pub(crate) bytes: Backends,
 }
 
 impl Snapshot {

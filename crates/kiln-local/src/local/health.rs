@@ -42,6 +42,7 @@ pub(super) struct Prober {
 struct Watched {
     stack: StackName,
     state: Arc<Mutex<State>>,
+    subject: Arc<Subject>,
     task: AbortHandle,
 }
 
@@ -109,24 +110,33 @@ impl Prober {
         let verdict =
             if proved { Verdict::Ready { since: now() } } else { Verdict::Starting { last: None } };
         let state = Arc::new(Mutex::new(State { health, verdict }));
-        let subject = Subject {
+        let subject = Arc::new(Subject {
             namespace: self.root.join("run/net").join(instance.network.as_str()),
             address: instance.address,
             created_at: instance.created_at,
             found: (instance.created_at < self.started_at).then(Instant::now),
-        };
+        });
         let (alarm, shared) = (self.changes.of(stack), state.clone());
+        let asked = subject.clone();
         let task = self.runtime.spawn(async move {
             let mut failures = 0;
             loop {
-                let (turned, pause) = turn(&subject, &shared, &mut failures).await;
+                let (turned, pause) = turn(&asked, &shared, &mut failures).await;
                 if turned {
                     alarm.notify_one();
                 }
                 tokio::time::sleep(pause).await;
             }
         });
-        Watched { stack: stack.clone(), state, task: task.abort_handle() }
+        Watched { stack: stack.clone(), state, subject, task: task.abort_handle() }
+    }
+
+    /// Asks an instance that is being probed something else.
+    pub(super) async fn ask(&self, instance: &InstanceId, probe: &Probe) -> Result<(), String> {
+        let subject = self.lock().get(instance).map(|watched| watched.subject.clone());
+        // One that has gone meanwhile says nothing about the change.
+        let Some(subject) = subject else { return Ok(()) };
+        ask(&subject, probe).await.map_err(|reason| format!("{instance}: {reason}"))
     }
 
     /// Stops probing an instance.

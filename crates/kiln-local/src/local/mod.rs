@@ -3,6 +3,7 @@
 pub(crate) mod create;
 mod destroy;
 mod events;
+mod examine;
 mod health;
 mod labels;
 mod observe;
@@ -17,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use kiln_engine::target::{Measured, Probes};
+use kiln_engine::target::{Examination, Measured, Probes};
 use kiln_engine::{Target, TargetError};
 use kiln_gateway::Gateway;
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::plan::{Creation, Doomed};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
+use kiln_model::spec::rollout::Ask;
 
 use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
 use crate::network::Networks;
@@ -166,6 +168,18 @@ impl Target for Local {
 
     async fn changed(&self, stack: &StackName) {
         self.machine.changes.of(stack).notified().await;
+    }
+
+    async fn examine(&self, examination: &Examination) -> Result<(), String> {
+        match &examination.check.ask {
+            Ask::Command(command) => examine::command(command, examination).await,
+            Ask::Instance(probe) => {
+                for instance in &examination.instances {
+                    self.machine.prober.ask(instance, probe).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {

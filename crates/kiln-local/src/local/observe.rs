@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
-use kiln_gateway::control::Status;
+use kiln_gateway::control::{InstanceTraffic, Status};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{Drift, Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
@@ -49,7 +49,7 @@ impl Machine {
             Err(GatewayError::NotRunning { .. }) => None,
             Err(error) => return Err(TargetError::passing(&what, chain(&error))),
         };
-        let traffic = status.as_ref().map(in_flight).unwrap_or_default();
+        let traffic = status.as_ref().map(traffic).unwrap_or_default();
         let mut measured = Measured {
             at,
             networks: networks_of(stack, &labelled, &networks),
@@ -68,7 +68,7 @@ impl Machine {
         &self,
         stack: &StackName,
         seen: &Observed,
-        traffic: &BTreeMap<InstanceId, u32>,
+        traffic: &BTreeMap<InstanceId, &InstanceTraffic>,
     ) -> Option<ObservedInstance> {
         let record = seen.record.as_ref()?;
         let labels = InstanceLabels::from_labels(&record.labels)?;
@@ -88,7 +88,8 @@ impl Machine {
             Phase::Ended { .. } => Vec::new(),
         };
         Some(ObservedInstance {
-            in_flight: traffic.get(&id).copied().unwrap_or(0),
+            in_flight: traffic.get(&id).map_or(0, |t| t.requests + t.connections),
+            answers: traffic.get(&id).map(|t| t.answers.clone()).unwrap_or_default(),
             component: labels.component,
             digest: labels.digest,
             generation: labels.generation,
@@ -196,9 +197,8 @@ fn drift(difference: &Difference) -> Drift {
     }
 }
 
-fn in_flight(status: &Status) -> BTreeMap<InstanceId, u32> {
-    let count = |i: &kiln_gateway::control::InstanceTraffic| i.requests + i.connections;
-    status.instances.iter().map(|i| (i.instance.clone(), count(i))).collect()
+fn traffic(status: &Status) -> BTreeMap<InstanceId, &InstanceTraffic> {
+    status.instances.iter().map(|i| (i.instance.clone(), i)).collect()
 }
 
 fn ending(exit: Option<&Exit>) -> Ending {

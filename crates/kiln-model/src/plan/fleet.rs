@@ -11,9 +11,11 @@ use crate::generation::{Component, Generation};
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Observed, ObservedInstance, Phase, Verdict};
 use crate::quantity::{Millis, Timestamp};
-use crate::spec::server::{Server, Strategy};
+use crate::spec::server::Server;
 
 use super::networks::Networks;
+use super::report::{Milestone, Waiting};
+use super::stage::{Situation, Stage};
 use super::table::Serving;
 use super::{DRAIN_BOUND, InstanceCreation, Reason, fresh_id};
 
@@ -31,8 +33,21 @@ pub(super) struct Fleet {
     pub(super) starting: u32,
     /// Instances that are wanted and can't be made at present, and why.
     pub(super) held: Option<(Reason, Option<Timestamp>)>,
-    /// Instances of the wanted digest take no traffic yet (blue/green before the switch).
-    pub(super) hidden: bool,
+    /// The share of instances of the wanted digest, of a thousand, where it is a fixed one.
+    pub(super) split: Option<u16>,
+    /// Why it is not through although all that was asked for is ready.
+    pub(super) pending: Option<Reason>,
+    /// When it goes on although nothing is seen to change.
+    pub(super) wake_at: Option<Timestamp>,
+    /// How many instances as wanted may exist by now, and how many besides.
+    bounds: (u32, u32),
+}
+
+impl Fleet {
+    /// Whether all instances are ready, and have what is theirs of the traffic.
+    pub(super) fn is_through(&self) -> bool {
+        self.ready >= self.wanted && self.pending.is_none()
+    }
 }
 
 /// What is decided about all instances.
@@ -44,6 +59,10 @@ pub(super) struct Fleets {
     retired: BTreeMap<InstanceId, Reason>,
     drain: BTreeMap<InstanceId, Reason>,
     destroy: BTreeMap<InstanceId, Reason>,
+    /// Instances that are ready and get no traffic.
+    hidden: BTreeSet<InstanceId>,
+    /// What has been reached and is not written down.
+    pub(super) milestones: Vec<Milestone>,
     /// When the next drain reaches its bound.
     pub(super) drain_until: Option<Timestamp>,
 }
@@ -60,22 +79,36 @@ impl Fleets {
         let mut fleets = Fleets::default();
         let mut taken = Networks::taken(observed);
         let by_component = group(observed);
-        let mut ready_now: BTreeSet<&ComponentId> = BTreeSet::new();
+        let mut serves_new: BTreeSet<&ComponentId> = BTreeSet::new();
         for (id, component, server) in desired.content.servers() {
             let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
             let sorted = sort(instances, component, server, observed, networks);
             let wanted = observed.wanted.get(id).copied().unwrap_or(server.policy.replicas);
-            if sorted.current.iter().any(|i| i.is_ready()) {
-                ready_now.insert(id);
+            let situation = Situation {
+                desired,
+                observed,
+                id,
+                digest: component.digest,
+                rollout: &server.policy.rollout,
+                wanted,
+                current: &sorted.current,
+                old: &sorted.old,
+            };
+            let stage = situation.decide();
+            let (hidden, split) = (&stage.hidden, stage.split);
+            if sorted.current.iter().any(|i| i.is_ready() && !hidden.contains(&i.id))
+                && split.is_none()
+            {
+                serves_new.insert(id);
             }
-            let fleet = fleets.retire_within(&sorted, wanted, server);
+            let fleet = fleets.retire_within(&sorted, wanted, stage);
             fleets.by_server.insert(id.clone(), fleet);
         }
         for (id, component, server) in desired.content.servers() {
             let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
             let sorted = sort(instances, component, server, observed, networks);
             let waits = observed.rollout.is_some()
-                && component.spec.talks_to().iter().any(|to| !ready_now.contains(*to));
+                && component.spec.talks_to().iter().any(|to| !serves_new.contains(*to));
             let order = Order { id, component, server, sorted: &sorted, waits };
             fleets.create(desired, observed, networks, &order, &mut taken);
         }
@@ -86,22 +119,16 @@ impl Fleets {
     }
 
     /// Retires what is broken, what is replaced and what is too many.
-    fn retire_within(&mut self, sorted: &Sorted<'_>, wanted: u32, server: &Server) -> Fleet {
+    fn retire_within(&mut self, sorted: &Sorted<'_>, wanted: u32, stage: Stage) -> Fleet {
         let ready = count(sorted.current.iter().filter(|i| i.is_ready()));
         for (instance, reason) in &sorted.broken {
             self.retire(instance, reason.clone());
         }
-        let blue_green = server.policy.rollout.strategy == Strategy::BlueGreen;
-        let keep_old = match (blue_green, ready >= wanted) {
-            (_, true) => 0,
-            (true, false) => count(sorted.old.iter()),
-            (false, false) => wanted - ready,
-        };
         // An old one that never was ready is of no use; of the others the newest stay longest.
         let (mut old, unproved): (Vec<&ObservedInstance>, Vec<&ObservedInstance>) =
             sorted.old.iter().partition(|i| i.is_ready());
         old.sort_by_key(|i| Reverse((i.created_at, i.id.clone())));
-        for instance in old.iter().skip(keep_old as usize).chain(&unproved) {
+        for instance in old.iter().skip(stage.keep_old as usize).chain(&unproved) {
             self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
         }
         let mut current = sorted.current.clone();
@@ -109,12 +136,17 @@ impl Fleets {
         for instance in current.iter().skip(wanted as usize) {
             self.retire(instance, Reason::TooMany);
         }
+        self.hidden.extend(stage.hidden);
+        self.milestones.extend(stage.milestone);
         Fleet {
             wanted,
             ready: ready.min(wanted),
             starting: count(current.iter().take(wanted as usize).filter(|i| !i.is_ready())),
             held: None,
-            hidden: blue_green && ready < wanted && sorted.old.iter().any(|i| i.is_ready()),
+            split: stage.split,
+            pending: stage.pending,
+            wake_at: stage.wake_at,
+            bounds: (stage.target, stage.surplus),
         }
     }
 
@@ -128,7 +160,7 @@ impl Fleets {
         taken: &mut BTreeMap<InstanceId, BTreeSet<Ipv4Addr>>,
     ) {
         let Some(fleet) = self.by_server.get_mut(order.id) else { return };
-        let missing = order.missing(fleet.wanted);
+        let missing = order.missing(fleet.wanted, fleet.bounds);
         if missing == 0 {
             return;
         }
@@ -245,9 +277,26 @@ impl Fleets {
         !self.retired.is_empty()
     }
 
-    /// Whether every server has all the instances that it wants, ready.
-    pub(super) fn all_ready(&self) -> bool {
-        self.by_server.values().all(|f| f.ready >= f.wanted)
+    /// Whether every server has all the instances that it wants, ready and serving.
+    pub(super) fn all_through(&self) -> bool {
+        self.by_server.values().all(Fleet::is_through)
+    }
+
+    /// Whether an instance gets traffic once it is ready.
+    pub(super) fn is_shown(&self, id: &InstanceId) -> bool {
+        !self.is_retired(id) && !self.hidden.contains(id)
+    }
+
+    /// A server that is not through, and why.
+    pub(super) fn waiting(&self, server: &ComponentId, why: Option<Reason>) -> Option<Waiting> {
+        let fleet = self.by_server.get(server)?;
+        Some(Waiting {
+            component: server.clone(),
+            wanted: fleet.wanted,
+            ready: fleet.ready,
+            starting: fleet.starting,
+            why,
+        })
     }
 }
 
@@ -262,17 +311,16 @@ struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// How many instances may be made now.
-    fn missing(&self, wanted: u32) -> u32 {
+    /// How many instances may be made now, of which so many may exist by now and so many besides
+    /// those that are wanted.
+    fn missing(&self, wanted: u32, (target, surplus): (u32, u32)) -> u32 {
         let current = count(self.sorted.current.iter());
         let old = count(self.sorted.old.iter());
-        let missing = wanted.saturating_sub(current);
-        match self.server.policy.rollout.strategy {
-            Strategy::Rolling { surge } if old > 0 => {
-                missing.min((wanted + surge.max(1)).saturating_sub(current + old))
-            }
-            Strategy::Rolling { .. } | Strategy::BlueGreen => missing,
+        let missing = target.saturating_sub(current);
+        if old == 0 {
+            return missing;
         }
+        missing.min(wanted.saturating_add(surplus).saturating_sub(current + old))
     }
 
     /// Why nothing may be made now, and until when.

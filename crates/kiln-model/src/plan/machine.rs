@@ -59,6 +59,7 @@ impl Machine {
                     health,
                     draining_since: None,
                     in_flight: 0,
+                    answers: crate::analysis::Answers::default(),
                     integrity: None,
                     drift: Vec::new(),
                 });

@@ -16,10 +16,14 @@ pub mod check;
 mod fleet;
 mod networks;
 mod report;
+mod stage;
 mod table;
+mod trial;
 
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod rollout_tests;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +43,7 @@ use crate::spec::server::Server;
 use crate::trust::Demands;
 use std::net::Ipv4Addr;
 
-pub use report::{Outcome, Reason, Report, Waiting};
+pub use report::{Milestone, Outcome, Reason, Report, Waiting};
 
 use fleet::Fleets;
 use networks::Networks;
@@ -147,13 +151,15 @@ pub struct InstanceCreation {
 pub fn plan(desired: &Generation, observed: &Observed) -> (Plan, Report) {
     let networks = Networks::decide(desired, observed);
     let mut fleets = Fleets::decide(desired, observed, &networks);
-    let proved = observed.rollout.is_none() || fleets.all_ready();
+    let watch = trial::watch(desired, observed);
+    let proved =
+        observed.rollout.is_none() || (fleets.all_through() && watch == trial::Watch::Over);
     let serving = table::Serving::decide(desired, observed, &fleets, proved);
     fleets.retire_removed(observed, &serving, proved);
     let doomed_networks = networks.doomed(observed, proved);
     let table = table::build(desired, observed, &fleets, &networks, &doomed_networks, &serving);
     let steps = Steps::assemble(observed, &networks, &fleets, doomed_networks, table);
-    let report = report::report(desired, observed, &networks, &fleets, &steps);
+    let report = report::report(desired, observed, &networks, &fleets, &watch, &steps);
     (Plan { steps }, report)
 }
 

@@ -11,8 +11,9 @@ use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Drift, Ending, Observed, Verdict};
 use crate::quantity::Timestamp;
 
-use super::fleet::Fleets;
+use super::fleet::{Fleet, Fleets};
 use super::networks::Networks;
+use super::trial::{self, Watch};
 use super::{Action, Step, earliest};
 
 /// Why a step is taken, or why one can't be taken yet.
@@ -75,6 +76,20 @@ pub enum Reason {
     NoAddress,
     /// The generation has no content for the image.
     ImageNotBuilt,
+    /// New instances have a share of the traffic, and are judged by how they do.
+    Canary {
+        /// Which step, from 1.
+        step: u32,
+        /// How many there are.
+        of: u32,
+        /// The share in percent.
+        weight: u8,
+    },
+    /// New instances do worse than those before.
+    Worse {
+        /// In what.
+        what: String,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -101,6 +116,10 @@ impl fmt::Display for Reason {
             Reason::Storm => f.write_str("too many replacements within a minute; slowing down"),
             Reason::NoAddress => f.write_str("its network has no free address"),
             Reason::ImageNotBuilt => f.write_str("its image has not been built"),
+            Reason::Canary { step, of, weight } => {
+                write!(f, "step {step} of {of}: {weight} % of the traffic goes to new instances")
+            }
+            Reason::Worse { what } => f.write_str(what),
         }
     }
 }
@@ -132,6 +151,24 @@ pub enum Outcome {
     Converged,
     /// The rollout's deadline has passed and not everything is ready.
     Expired,
+    /// The rollout's new instances do worse than those before; who and why is in
+    /// [`Report::waiting`].
+    Worse,
+}
+
+/// Something that a rollout has come to, from which time is counted: it is to be written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Milestone {
+    /// A canary's share of the traffic is in force.
+    Step {
+        /// The server.
+        component: ComponentId,
+        /// Which step, from 0.
+        step: u32,
+    },
+    /// All that the generation wants serves.
+    Serving,
 }
 
 /// What a plan rests on.
@@ -144,6 +181,9 @@ pub struct Report {
     pub waiting: Vec<Waiting>,
     /// When to plan again although nothing is seen to change.
     pub wake_at: Option<Timestamp>,
+    /// What has been reached and is not written down yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub milestones: Vec<Milestone>,
 }
 
 pub(super) fn report(
@@ -151,34 +191,37 @@ pub(super) fn report(
     observed: &Observed,
     networks: &Networks,
     fleets: &Fleets,
+    watch: &Watch,
     steps: &[Step],
 ) -> Report {
     let ailments = ailments(observed);
-    let waiting: Vec<Waiting> = fleets
-        .servers()
-        .filter(|(_, fleet)| fleet.ready < fleet.wanted)
-        .map(|(id, fleet)| Waiting {
-            component: id.clone(),
-            wanted: fleet.wanted,
-            ready: fleet.ready,
-            starting: fleet.starting,
-            why: hindrance(observed, &ailments, id)
-                .or_else(|| fleet.held.as_ref().map(|h| h.0.clone())),
-        })
-        .collect();
+    let why = |id: &ComponentId, fleet: &Fleet| {
+        let held = || fleet.held.as_ref().map(|h| h.0.clone());
+        hindrance(observed, &ailments, id).or_else(held).or_else(|| fleet.pending.clone())
+    };
+    let waiting = fleets.servers().filter(|(_, fleet)| !fleet.is_through());
+    let waiting: Vec<Waiting> =
+        waiting.filter_map(|(id, fleet)| fleets.waiting(id, why(id, fleet))).collect();
+    let worse = trial::worse(desired, observed, fleets);
     let whole = waiting.is_empty() && networks.creations().next().is_none();
     let routed = !steps.iter().any(|s| matches!(s.action, Action::Route(_)));
     let expired = observed.rollout.as_ref().is_some_and(|r| observed.at >= r.deadline);
-    let outcome = if whole && steps.is_empty() && !fleets.any_retired() {
+    let watched = *watch == Watch::Over;
+    let outcome = if !worse.is_empty() {
+        Outcome::Worse
+    } else if whole && watched && steps.is_empty() && !fleets.any_retired() {
         Outcome::Converged
-    } else if whole && routed {
+    } else if whole && watched && routed {
         Outcome::Ready
     } else if expired && !whole {
         Outcome::Expired
     } else {
         Outcome::Progressing
     };
-    Report { outcome, waiting, wake_at: wake_at(desired, observed, fleets) }
+    let mut milestones = fleets.milestones.clone();
+    milestones.extend(trial::milestone(watch, whole && routed));
+    let waiting = if worse.is_empty() { waiting } else { worse };
+    Report { outcome, waiting, wake_at: wake_at(desired, observed, fleets, watch), milestones }
 }
 
 /// What is known of why `server` does not get ready.
@@ -210,7 +253,12 @@ fn ailments(observed: &Observed) -> BTreeMap<&ComponentId, Reason> {
     ailments
 }
 
-fn wake_at(desired: &Generation, observed: &Observed, fleets: &Fleets) -> Option<Timestamp> {
+fn wake_at(
+    desired: &Generation,
+    observed: &Observed,
+    fleets: &Fleets,
+    watch: &Watch,
+) -> Option<Timestamp> {
     let rollout = observed.rollout.iter().map(|r| r.deadline);
     let held = fleets.servers().filter_map(|(_, f)| f.held.as_ref().and_then(|h| h.1));
     let starting = observed
@@ -221,5 +269,11 @@ fn wake_at(desired: &Generation, observed: &Observed, fleets: &Fleets) -> Option
             let server = desired.content.components.get(&i.component)?.spec.as_server()?;
             Some(i.created_at.after(server.policy.rollout.deadline))
         });
-    earliest(observed.at, rollout.chain(held).chain(starting).chain(fleets.drain_until))
+    let stages = fleets.servers().filter_map(|(_, f)| f.wake_at);
+    let watched = match watch {
+        Watch::Until(until) => Some(*until),
+        Watch::Over | Watch::Due => None,
+    };
+    let known = rollout.chain(held).chain(starting).chain(stages);
+    earliest(observed.at, known.chain(watched).chain(fleets.drain_until))
 }

@@ -8,13 +8,13 @@ use crate::name::{ComponentId, InstanceId, Kind};
 use crate::observed::{Observed, ObservedInstance};
 use crate::route::{
     Backend, Client, EndpointRoute, NetworkRoute, Protocol, RouteTable, Rule, Service,
-    ServiceBackend,
+    ServiceBackend, Split,
 };
 use crate::spec::endpoint::{Endpoint, Route};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::Connection;
 
-use super::fleet::Fleets;
+use super::fleet::{Fleet, Fleets};
 use super::networks::Networks;
 
 /// The share of one backend where nothing says otherwise.
@@ -60,7 +60,7 @@ impl Serving {
             .flat_map(|((id, _), route)| route.rules.iter().map(|r| (rule_key(id, r), &r.to)))
             .collect();
         let choose = |before: Option<&&ComponentId>, to: &ComponentId| {
-            let whole = fleets.of(to).is_some_and(|f| f.ready >= f.wanted && f.wanted > 0);
+            let whole = fleets.of(to).is_some_and(|f| f.is_through() && f.wanted > 0);
             let stays = before.filter(|b| **b != to && !whole && alive.contains(**b));
             stays.map_or(to, |before| *before).clone()
         };
@@ -140,7 +140,8 @@ pub(super) fn build(
         })
         .collect();
     let epoch = observed.table.as_ref().map_or(0, |t| t.epoch) + 1;
-    RouteTable { stack: desired.stack.clone(), epoch, endpoints, networks }
+    let splits = builder.splits(fleets);
+    RouteTable { stack: desired.stack.clone(), epoch, endpoints, networks, splits }
 }
 
 /// An address in a network and what its instance may connect to.
@@ -167,10 +168,7 @@ impl<'a> Builder<'a> {
     fn new(desired: &'a Generation, observed: &'a Observed, fleets: &Fleets) -> Self {
         let mut rotation: BTreeMap<&ComponentId, Vec<&ObservedInstance>> = BTreeMap::new();
         for instance in &observed.instances {
-            let hidden = fleets.of(&instance.component).is_some_and(|f| f.hidden)
-                && desired.content.components.get(&instance.component).map(|c| c.digest)
-                    == Some(instance.digest);
-            if instance.is_ready() && !fleets.is_retired(&instance.id) && !hidden {
+            if instance.is_ready() && fleets.is_shown(&instance.id) {
                 rotation.entry(&instance.component).or_default().push(instance);
             }
         }
@@ -214,6 +212,20 @@ impl<'a> Builder<'a> {
 
     fn rotation(&self, component: &ComponentId) -> &[&'a ObservedInstance] {
         self.rotation.get(component).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Servers whose new instances get a share and no more.
+    fn splits(&self, fleets: &Fleets) -> Vec<Split> {
+        let split = |(id, fleet): (&ComponentId, &Fleet)| {
+            let wanted = self.desired.content.components.get(id)?.digest;
+            let all = self.rotation(id);
+            let new = all.iter().filter(|i| i.digest == wanted);
+            let instances: Vec<InstanceId> = new.map(|i| i.id.clone()).collect();
+            let shared = !instances.is_empty() && instances.len() < all.len();
+            let permille = fleet.split.filter(|_| shared)?;
+            Some(Split { component: id.clone(), instances, permille })
+        };
+        fleets.servers().filter_map(split).collect()
     }
 
     fn endpoint(&self, id: &ComponentId, endpoint: &Endpoint, serving: &Serving) -> EndpointRoute {

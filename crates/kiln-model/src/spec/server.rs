@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::spec::rollout::Rollout;
 use crate::text::Text;
 
 /// A server.
@@ -143,28 +144,6 @@ impl Probe {
             Probe::Tcp { .. } | Probe::Running { .. } => None,
         }
     }
-}
-
-/// How instances are replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rollout {
-    /// In which way.
-    pub strategy: Strategy,
-    /// How long until all new instances must be ready; else the change is aborted.
-    pub deadline: Millis,
-}
-
-/// In which way instances are replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// A few at a time.
-    Rolling {
-        /// How many more than wanted may exist while replacing; at least 1.
-        surge: u32,
-    },
-    /// All new ones beside all old ones, then one switch.
-    BlueGreen,
 }
 
 impl Server {

@@ -120,6 +120,7 @@ fn abandoned(kind: AbandonKind) -> &'static str {
     match kind {
         AbandonKind::Deadline => "deadline",
         AbandonKind::Refused => "refused",
+        AbandonKind::Worse => "worse",
         AbandonKind::Cancelled => "cancelled",
         AbandonKind::Superseded => "superseded",
     }

@@ -7,7 +7,7 @@ use kiln_daemon::api::{Decision, End, Line};
 use kiln_daemon::client::{Client, Lines};
 use kiln_engine::progress::{Progress, ProgressEvent};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::plan::{Reason, Waiting};
+use kiln_model::plan::{Milestone, Reason, Waiting};
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -158,6 +158,9 @@ impl<'a> View<'a> {
                 }
             }
             ProgressEvent::Waiting { waiting } => self.wait_for(waiting),
+            ProgressEvent::Reached { generation, milestone } => {
+                self.board.line(&reached(*generation, milestone));
+            }
             ProgressEvent::Active { generation } => {
                 self.waiting.clear();
                 self.board.line(&format!("generation {generation} serves"));
@@ -222,5 +225,15 @@ fn describe(waiting: &Waiting) -> String {
     match why {
         Some(why) => format!("{component}: {ready}/{wanted} ready ({})", hindrance(why)),
         None => format!("{component}: {ready}/{wanted} ready"),
+    }
+}
+
+/// What a rollout has come to, in words.
+fn reached(generation: u64, milestone: &Milestone) -> String {
+    match milestone {
+        Milestone::Step { component, step } => {
+            format!("{component}: step {} is in force", step + 1)
+        }
+        Milestone::Serving => format!("generation {generation} serves, and is watched"),
     }
 }

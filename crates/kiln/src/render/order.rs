@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use kiln_model::change::{Action, Change};
 use kiln_model::name::{ComponentId, Kind};
+use kiln_model::quantity::Millis;
 use kiln_model::spec::Server;
-use kiln_model::spec::server::Strategy;
+use kiln_model::spec::rollout::Strategy;
 
 use super::changes::Sides;
 use super::spec::counted;
@@ -103,20 +104,51 @@ fn server_sentence(sides: &Sides<'_>, change: &Change, server: &Server) -> Strin
                 _ => format!("{id}: its instances stay, and are handled as it says now"),
             }
         }
-        Action::Replace | Action::Destroy => match server.policy.rollout.strategy {
-            Strategy::BlueGreen => format!(
-                "{id}: {new} {verb} beside the old; when all are healthy, traffic moves in one \
-                 step and the old drain and go"
-            ),
-            Strategy::Rolling { .. } if one => format!(
-                "{id}: {new} starts; traffic moves to it when it is healthy, then the old drains \
-                 and goes"
-            ),
-            Strategy::Rolling { surge } => format!(
-                "{id}: {new} {verb}, {surge} at a time; traffic moves to each when it is healthy, \
-                 then an old one drains and goes"
-            ),
-        },
+        Action::Replace | Action::Destroy => replacement(&id, &new, verb, server),
+    }
+}
+
+/// How the instances of a server are replaced.
+fn replacement(id: &ComponentId, new: &str, verb: &str, server: &Server) -> String {
+    let rollout = &server.policy.rollout;
+    let replicas = server.policy.replicas;
+    match &rollout.strategy {
+        Strategy::Canary { steps } => {
+            let shares: Vec<String> =
+                steps.iter().map(|s| format!("{} % for {}", s.weight, s.hold)).collect();
+            format!(
+                "{id}: new instances get {} of the traffic, judged at each step; then {new} {} \
+                 over and the old drain and go",
+                shares.join(", "),
+                if replicas == 1 { "takes" } else { "take" },
+            )
+        }
+        Strategy::BlueGreen => {
+            let switch = if rollout.overlap {
+                "traffic moves in one step"
+            } else {
+                "traffic waits until the old have answered, and moves in one step"
+            };
+            let old = match rollout.keep {
+                Millis(0) => "drain and go".to_owned(),
+                keep => format!("are kept for {keep}"),
+            };
+            format!(
+                "{id}: {new} {verb} beside the old; when all are healthy, {switch} and the old {old}"
+            )
+        }
+        Strategy::Rolling { .. } if replicas == 1 => format!(
+            "{id}: {new} {verb}; traffic moves to it when it is healthy, then the old drains \
+             and goes"
+        ),
+        Strategy::Rolling { surge, unavailable: 0 } => format!(
+            "{id}: {new} {verb}, {surge} at a time; traffic moves to each when it is healthy, \
+             then an old one drains and goes"
+        ),
+        Strategy::Rolling { surge, unavailable } => format!(
+            "{id}: {new} {verb}, {} at a time, while up to {unavailable} may be missing",
+            surge + unavailable
+        ),
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::name::Kind;
 use kiln_model::quantity::{Bytes, Millis};
 use kiln_model::spec::server::{
-    Connection, Health, Probe, Rollout, Server, ServerIdentity, ServerPolicy, Stop, Strategy,
+    Connection, Health, Probe, Server, ServerIdentity, ServerPolicy, Stop,
 };
 use kiln_model::text::Text;
 
 use super::Reader;
 use super::paths::{absolute_path, writable};
 use super::probe::{http_path, http_status, missing};
+use super::rollout;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::stack::decode::{Field, Settings};
 
@@ -22,10 +23,10 @@ const DEFAULT_PIDS: u32 = 512;
 const MIN_MEMORY: Bytes = Bytes::mib(1);
 const MAX_MEMORY: Bytes = Bytes(1 << 50);
 const MAX_PIDS: u32 = 1 << 22;
-const MAX_REPLICAS: u32 = 10_000;
+pub(super) const MAX_REPLICAS: u32 = 10_000;
 const MAX_ARGS: usize = 10_000;
 /// Longer deadlines would not be noticed as deadlines.
-const LONGEST: Millis = Millis::seconds(7 * 86_400);
+pub(super) const LONGEST: Millis = Millis::seconds(7 * 86_400);
 
 const SHORTEST: Millis = Millis(1);
 
@@ -83,7 +84,7 @@ fn policy(reader: &Reader<'_>) -> Option<ServerPolicy> {
     let address = reader.own_address();
     let replicas = reader.read_or("replicas", 1, |field| field.integer(0..=MAX_REPLICAS));
     let health = reader.read_or("health", default_health(), health);
-    let rollout = reader.read_or("rollout", default_rollout(), rollout);
+    let rollout = reader.read_or("rollout", rollout::default(), rollout::rollout);
     Some(ServerPolicy {
         address: address?,
         replicas: replicas?,
@@ -196,7 +197,7 @@ fn probe(field: &Field<'_>, settings: &Settings<'_>) -> Option<Probe> {
     Some(default_health().probe)
 }
 
-fn http_probe(field: &Field<'_>) -> Option<Probe> {
+pub(super) fn http_probe(field: &Field<'_>) -> Option<Probe> {
     let settings = field.settings(&["port", "path", "status"])?;
     let port = match settings.get("port") {
         Some(port) => port.port(),
@@ -205,50 +206,4 @@ fn http_probe(field: &Field<'_>) -> Option<Probe> {
     let path = settings.read_or("path", "/".to_owned(), http_path);
     let status = settings.read_or("status", None, http_status);
     Some(Probe::Http { port: port?, path: path?, status: status? })
-}
-
-fn default_rollout() -> Rollout {
-    Rollout { strategy: Strategy::Rolling { surge: 1 }, deadline: Millis::seconds(120) }
-}
-
-fn rollout(field: &Field<'_>) -> Option<Rollout> {
-    let settings = field.settings(&["strategy", "deadline", "surge", "keep", "steps"])?;
-    let default = default_rollout();
-    let strategy = strategy(field, &settings);
-    let shortest = Millis::seconds(1);
-    let deadline = settings.read_or("deadline", default.deadline, |f| f.millis(shortest..=LONGEST));
-    Some(Rollout { strategy: strategy?, deadline: deadline? })
-}
-
-fn strategy(field: &Field<'_>, settings: &Settings<'_>) -> Option<Strategy> {
-    let name = settings.read_or("strategy", "rolling".to_owned(), |f| f.string())?;
-    for later in settings.set_of(&["keep", "steps"]) {
-        later.report(not_yet(later, "without it the old instances go as soon as they are drained"));
-    }
-    let surge = settings.get("surge");
-    match (name.as_str(), surge) {
-        ("rolling", None) => Some(Strategy::Rolling { surge: 1 }),
-        ("rolling", Some(surge)) => {
-            surge.integer(1..=MAX_REPLICAS).map(|surge| Strategy::Rolling { surge })
-        }
-        ("blue_green", None) => Some(Strategy::BlueGreen),
-        ("blue_green", Some(surge)) => {
-            let diagnostic = Diagnostic::error(surge.span(), "`surge` belongs to `rolling`")
-                .with_label("blue_green makes all new instances beside the old ones");
-            surge.report(diagnostic);
-            None
-        }
-        ("canary", _) => {
-            let place = settings.get("strategy").unwrap_or(field);
-            place.report(not_yet(place, "use \"rolling\" or \"blue_green\""));
-            None
-        }
-        _ => settings.get("strategy").unwrap_or(field).refuse("\"rolling\" or \"blue_green\""),
-    }
-}
-
-fn not_yet(field: &Field<'_>, instead: &str) -> Diagnostic {
-    Diagnostic::error(field.span(), "not supported yet by this version of kiln")
-        .with_label(format!("`{}`", field.path()))
-        .with_help(instead)
 }

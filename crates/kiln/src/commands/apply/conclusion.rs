@@ -133,6 +133,7 @@ fn abandoned(
 ) -> String {
     let why = match reason.kind {
         AbandonKind::Deadline => "it was not healthy at its deadline",
+        AbandonKind::Worse => "its instances did worse than those before",
         AbandonKind::Refused => "a step of it is not possible here",
         AbandonKind::Cancelled => "it was cancelled",
         AbandonKind::Superseded => "another one took its place",

@@ -7,7 +7,7 @@ use kiln_model::fixture::{endpoint, generation, image, network, server};
 use kiln_model::generation::Content;
 use kiln_model::seal::seal;
 use kiln_model::spec::image::{Inputs, Step};
-use kiln_model::spec::server::Strategy;
+use kiln_model::spec::rollout::Strategy;
 use kiln_model::spec::{Body, Spec};
 
 use super::*;
