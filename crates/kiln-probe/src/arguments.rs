@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub(crate) const USAGE: &str = "\
 usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [--unhealthy]
+                        [--fails PERCENT] [--leaks KIB] [--dies-after MS]
        kiln-probe ask PATH      answer PATH, as `serve` would, on stdout
        kiln-probe exit CODE";
 
@@ -29,6 +30,12 @@ pub(crate) struct Serve {
     pub(crate) slow: Duration,
     /// Whether `/healthz` answers 503.
     pub(crate) unhealthy: bool,
+    /// How many of a hundred requests for `/` are answered 500.
+    pub(crate) fails: u64,
+    /// What each answer to `/` leaves behind in memory, KiB.
+    pub(crate) leaks: u64,
+    /// How long it runs before it ends with status 3, where it does.
+    pub(crate) dies_after: Option<Duration>,
 }
 
 /// Reads the arguments behind the program's name.
@@ -56,6 +63,11 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<Serve, String> {
             "--body" => options.body = Some(value(&name, arguments.next())?),
             "--delay-start" => options.delay_start = milliseconds(&name, arguments.next())?,
             "--slow" => options.slow = milliseconds(&name, arguments.next())?,
+            "--fails" => options.fails = value(&name, arguments.next())?,
+            "--leaks" => options.leaks = value(&name, arguments.next())?,
+            "--dies-after" => {
+                options.dies_after = Some(milliseconds(&name, arguments.next())?);
+            }
             "--unhealthy" => options.unhealthy = true,
             _ => return Err(format!("unknown option {name}")),
         }

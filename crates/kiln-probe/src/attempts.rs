@@ -64,6 +64,14 @@ pub(crate) fn fork(count: u64) -> String {
     refused.map_or(forked.clone(), |name| format!("{forked}: {name}"))
 }
 
+/// Takes memory and never gives it back.
+pub(crate) fn leak(kibibytes: u64) {
+    let length = usize::try_from(kibibytes << 10).unwrap_or(0);
+    if let Ok(mut eaten) = EATEN.lock() {
+        eaten.push(vec![0xA5; length]);
+    }
+}
+
 /// Takes `megabytes` of memory into use, and keeps them.
 pub(crate) fn eat(megabytes: u64) -> String {
     let Some(length) = megabytes.checked_mul(1 << 20).and_then(|bytes| usize::try_from(bytes).ok())

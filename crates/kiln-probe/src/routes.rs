@@ -18,6 +18,7 @@
 //! | `/exit?code=N` | nothing: the process exits |
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::arguments::Serve;
 use crate::http::{Answer, Request};
@@ -26,7 +27,7 @@ use crate::{attempts, client, dns, syscalls};
 /// Answers a request.
 pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
     match request.path.as_str() {
-        "/" => Answer::ok(options.body.clone().unwrap_or_else(attempts::host_name)),
+        "/" => home(options),
         "/healthz" if options.unhealthy => Answer::failed(503, "unhealthy"),
         "/healthz" => Answer::ok("ok"),
         "/env" => Answer::ok(environment()),
@@ -56,6 +57,20 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
         }
         _ => Answer::failed(404, "no such path"),
     }
+}
+
+/// The page: as often as it was told to, a failure.
+fn home(options: &Serve) -> Answer {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+    if options.leaks > 0 {
+        attempts::leak(options.leaks);
+    }
+    // Spread evenly: of any hundred in a row, so many.
+    if (asked * options.fails) % 100 + options.fails >= 100 {
+        return Answer::failed(500, "failed, as it was told to");
+    }
+    Answer::ok(options.body.clone().unwrap_or_else(attempts::host_name))
 }
 
 fn with(request: &Request, parameter: &str, answer: impl FnOnce(&str) -> Answer) -> Answer {

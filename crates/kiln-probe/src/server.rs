@@ -48,6 +48,12 @@ fn serve(options: Serve) -> io::Result<()> {
     }
     let listener = TcpListener::bind(("0.0.0.0", options.port))?;
     let port = listener.local_addr()?.port();
+    if let Some(life) = options.dies_after {
+        thread::Builder::new().spawn(move || {
+            thread::sleep(life);
+            std::process::exit(3)
+        })?;
+    }
     let options = Arc::new(options);
     log(&format!("started on port {port} as {}", host_name()));
     let socket = listener.as_raw_fd();

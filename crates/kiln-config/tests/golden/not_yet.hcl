@@ -9,5 +9,4 @@ server "web" {
   image   = image.i
   network = network.n
   scale   = { min = 1, max = 2 }
-  rollout = { strategy = "canary", steps = [{ weight = 10 }] }
 }

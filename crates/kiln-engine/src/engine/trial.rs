@@ -59,8 +59,12 @@ impl Watcher {
         }
         if rollout {
             for i in instances {
-                let seen = (i.component.clone(), i.digest, i.answers.clone());
-                self.last.insert(i.id.clone(), seen);
+                let seen = || (i.component.clone(), i.digest, i.answers.clone());
+                let entry = self.last.entry(i.id.clone()).or_insert_with(seen);
+                // Of one that has left rotation the gateway soon knows nothing any more.
+                if i.answers.total() > entry.2.total() {
+                    entry.2.clone_from(&i.answers);
+                }
             }
         }
     }
@@ -174,4 +178,69 @@ fn judged(desired: &Generation, parent: &Generation) -> BTreeSet<ComponentId> {
     let servers = desired.content.servers();
     let changed = servers.filter(|(id, c, _)| before(id).is_some_and(|digest| digest != c.digest));
     changed.map(|(id, _, _)| id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_model::fixture::{endpoint, generation, id, image, network, server};
+    use kiln_model::observed::Verdict;
+    use kiln_model::plan::{Action, Creation, plan};
+
+    use super::*;
+
+    fn release(number: u64, input: &str) -> Generation {
+        let endpoint = endpoint("shop", "127.0.0.1:8080", "web");
+        let web = server("web").spec();
+        generation(
+            number,
+            vec![image("web", input), network("front", "10.0.0.0/24"), web, endpoint],
+        )
+    }
+
+    fn instance(name: &str, generation: &Generation, good: u64) -> ObservedInstance {
+        let (plan, _) = plan(generation, &kiln_model::observed::Observed::default());
+        let made = plan.steps.into_iter().find_map(|step| match step.action {
+            Action::Create(Creation::Instance(made)) => Some(made),
+            _ => None,
+        });
+        let made = made.unwrap();
+        ObservedInstance {
+            id: name.parse().unwrap(),
+            component: made.component.clone(),
+            digest: made.digest,
+            generation: generation.number,
+            network: made.network.clone(),
+            address: made.address,
+            connects: Vec::new(),
+            created_at: Timestamp(0),
+            pid: Some(1),
+            phase: Phase::Running,
+            health: Verdict::Ready { since: Timestamp(0) },
+            draining_since: None,
+            in_flight: 0,
+            answers: Answers { responses: [0, good, 0, 0, 0], ..Answers::default() },
+            integrity: None,
+            drift: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn both_sides_are_counted_from_shortly_before_the_beginning() {
+        let (first, second) = (release(1, "v1"), release(2, "v2"));
+        let mut watcher = Watcher::default();
+        watcher.see(Timestamp(1_000_000), &[instance("web-1", &first, 100)], false);
+        watcher.see(Timestamp(1_040_000), &[instance("web-1", &first, 150)], false);
+        watcher.begin();
+        let seen = [instance("web-1", &first, 170), instance("web-2", &second, 7)];
+        watcher.see(Timestamp(1_041_000), &seen, true);
+        // Neither one that nobody asks any more nor one that has gone is forgotten.
+        let hidden = instance("web-1", &first, 0);
+        watcher.see(Timestamp(1_042_000), &[hidden, seen[1].clone()], true);
+        watcher.see(Timestamp(1_043_000), &seen[1..], true);
+        let trial = watcher.trial(&second, &first);
+        let evidence = &trial.evidence[&id("server.web")];
+        assert_eq!((evidence.old.total(), evidence.new.total()), (70, 7));
+        assert_eq!(trial.judged.len(), 1);
+        assert_eq!(watcher.trial(&second, &second).evidence, BTreeMap::new());
+    }
 }

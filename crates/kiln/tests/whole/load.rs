@@ -40,14 +40,19 @@ impl Load {
         Self { stop, answered, failures, clients }
     }
 
-    /// Ends the clients; there must have been answers, and not one failure.
-    pub fn stop(self) {
+    /// Ends the clients: how many requests were answered well, and what became of the others.
+    pub fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().unwrap();
         }
-        let (answered, failures) =
-            (self.answered.load(Ordering::Relaxed), self.failures.lock().unwrap());
+        let failures = std::mem::take(&mut *self.failures.lock().unwrap());
+        (self.answered.load(Ordering::Relaxed), failures)
+    }
+
+    /// Ends the clients; there must have been answers, and not one failure.
+    pub fn stop(self) {
+        let (answered, failures) = self.end();
         // A machine that is busy answers fewer; that there was load is what matters.
         assert!(answered > 20, "only {answered} requests were answered");
         let shown: Vec<&String> = failures.iter().take(5).collect();

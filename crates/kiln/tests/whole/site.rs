@@ -22,7 +22,7 @@ pub struct Site {
 
 /// Skips the test it stands in, and says so, unless whole-program tests can run here.
 macro_rules! site_or_skip {
-    ($name:literal) => {
+    ($name:expr) => {
         match crate::site::Site::new() {
             Ok(site) => site,
             Err(reason) => {
