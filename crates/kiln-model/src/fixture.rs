@@ -92,6 +92,10 @@ pub fn server(name: &str) -> ServerBuilder {
             every: Millis::seconds(1),
             timeout: Millis(500),
             failures: 3,
+            successes: 1,
+            startup: None,
+            liveness: None,
+            replace_after: None,
         },
         rollout: Rollout {
             strategy: Strategy::Rolling { surge: 1 },
@@ -120,6 +124,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.server.policy.rollout.strategy = strategy;
+        self
+    }
+
+    /// Out of rotation while it is unready, and replaced after so long.
+    #[must_use]
+    pub fn replace_after(mut self, bound: Millis) -> Self {
+        self.server.policy.health.replace_after = Some(bound);
         self
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub(crate) const USAGE: &str = "\
 usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [--unhealthy]
+                        [--grpc PORT] [--say TEXT] [--say-after MS] [--die-after MS]
        kiln-probe ask PATH      answer PATH, as `serve` would, on stdout
        kiln-probe exit CODE";
 
@@ -29,6 +30,14 @@ pub(crate) struct Serve {
     pub(crate) slow: Duration,
     /// Whether `/healthz` answers 503.
     pub(crate) unhealthy: bool,
+    /// The port at which the gRPC health check is answered.
+    pub(crate) grpc: Option<u16>,
+    /// A line that is written late.
+    pub(crate) say: Option<String>,
+    /// How late.
+    pub(crate) say_after: Duration,
+    /// When it ends by itself, with status 3.
+    pub(crate) die_after: Option<Duration>,
 }
 
 /// Reads the arguments behind the program's name.
@@ -57,6 +66,10 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<Serve, String> {
             "--delay-start" => options.delay_start = milliseconds(&name, arguments.next())?,
             "--slow" => options.slow = milliseconds(&name, arguments.next())?,
             "--unhealthy" => options.unhealthy = true,
+            "--grpc" => options.grpc = Some(value(&name, arguments.next())?),
+            "--say" => options.say = Some(value(&name, arguments.next())?),
+            "--say-after" => options.say_after = milliseconds(&name, arguments.next())?,
+            "--die-after" => options.die_after = Some(milliseconds(&name, arguments.next())?),
             _ => return Err(format!("unknown option {name}")),
         }
     }

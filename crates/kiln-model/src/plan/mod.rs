@@ -19,6 +19,8 @@ mod report;
 mod table;
 
 #[cfg(test)]
+mod ailing;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod tests;
