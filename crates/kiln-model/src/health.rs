@@ -38,9 +38,9 @@ pub enum Check {
 pub struct Course {
     verdict: Verdict,
     started: bool,
-    /// It was there before the one who asks: it may have been ready long ago, so that its first
-    /// failures do not count.
-    found: bool,
+    /// When it was found, if it was there before the one who asks. It may have been ready long ago,
+    /// so it gets the patience of what is ready before its failures count.
+    found: Option<Timestamp>,
     readiness: Row,
     liveness: Row,
 }
@@ -67,7 +67,7 @@ impl Course {
         Self {
             verdict: Verdict::Starting { last: None },
             started: false,
-            found: false,
+            found: None,
             readiness: Row::default(),
             liveness: Row::default(),
         }
@@ -81,7 +81,7 @@ impl Course {
         } else {
             Verdict::Starting { last: None }
         };
-        Self { verdict, started: started || in_rotation, found: true, ..Self::new() }
+        Self { verdict, started: started || in_rotation, found: Some(now), ..Self::new() }
     }
 
     /// What is to be said of the instance.
@@ -166,6 +166,7 @@ impl Course {
             return true;
         };
         let enough = self.readiness.failures >= health.failures.max(1);
+        let patience = Millis(health.every.0.saturating_mul(health.failures.max(1).into()));
         match &mut self.verdict {
             Verdict::Ready { .. } if enough => {
                 self.verdict = match health.replace_after {
@@ -174,13 +175,14 @@ impl Course {
                 };
                 return true;
             }
-            Verdict::Starting { .. } if self.found && enough && health.replace_after.is_some() => {
+            Verdict::Starting { .. } if self.found.is_some_and(|at| now.since(at) < patience) => {}
+            Verdict::Starting { .. } if self.found.is_some() && health.replace_after.is_some() => {
                 self.verdict = Verdict::Unready { since: now, reason };
                 return true;
             }
-            Verdict::Starting { last } if enough || !self.found => *last = Some(reason),
+            Verdict::Starting { last } => *last = Some(reason),
             Verdict::Unready { reason: last, .. } => *last = reason,
-            Verdict::Starting { .. } | Verdict::Ready { .. } | Verdict::Dead { .. } => {}
+            Verdict::Ready { .. } | Verdict::Dead { .. } => {}
         }
         false
     }

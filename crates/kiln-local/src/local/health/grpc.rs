@@ -41,7 +41,7 @@ pub(super) async fn check(place: &Place<'_>, port: u16, service: &str) -> Result
 async fn ask(place: &Place<'_>, port: u16, service: &str) -> Result<(), String> {
     let stream = connect(place, port).await.map_err(|e| e.to_string())?;
     let (mut sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(told)?;
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|e| told(&e))?;
     let _driver = Driver(tokio::spawn(connection).abort_handle());
     let request =
         Request::post(format!("http://{}:{port}/grpc.health.v1.Health/Check", place.address))
@@ -50,7 +50,7 @@ async fn ask(place: &Place<'_>, port: u16, service: &str) -> Result<(), String> 
             .header("user-agent", "kiln-health")
             .body(Full::new(message(service)))
             .map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(told)?;
+    let response = sender.send_request(request).await.map_err(|e| told(&e))?;
     let (body, trailers) = read(response).await?;
     grpc_status(&trailers)?;
     match serving_status(&body) {
@@ -96,7 +96,7 @@ async fn read(response: Response<Incoming>) -> Result<(Vec<u8>, HeaderMap), Stri
     let (head, mut incoming) = response.into_parts();
     let (mut body, mut trailers) = (Vec::new(), head.headers);
     while let Some(frame) = incoming.frame().await {
-        match frame.map_err(told)?.into_data() {
+        match frame.map_err(|e| told(&e))?.into_data() {
             Ok(data) if body.len() + data.len() > LONGEST => {
                 return Err(format!("the answer is longer than {LONGEST} bytes"));
             }
@@ -154,8 +154,8 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
 }
 
 /// An error of hyper with its cause, which says what was wrong.
-fn told(error: hyper::Error) -> String {
-    crate::local::create::chain(&error)
+fn told(error: &hyper::Error) -> String {
+    crate::local::create::chain(error)
 }
 
 #[cfg(test)]
