@@ -10,7 +10,7 @@ use kiln_model::spec::Body;
 use kiln_model::spec::image::{Base, Image, Step};
 use kiln_model::spec::rollout::Strategy;
 use kiln_model::spec::secret::{SecretSource, SecretVersion};
-use kiln_model::spec::server::{Probe, Server};
+use kiln_model::spec::server::{LogLine, Probe, Server};
 use kiln_model::text::{Part, Text};
 use serde_json::json;
 use support::{Files, errors, ids, spec, stack};
@@ -182,6 +182,45 @@ fn a_server_has_sensible_defaults() {
     assert_eq!((api.policy.replicas, api.identity.pids), (1, 512));
     assert!(matches!(api.policy.health.probe, Probe::Running { .. }));
     assert_eq!(api.policy.rollout.strategy, Strategy::Rolling { surge: 1, unavailable: 0 });
+}
+
+#[test]
+fn health_is_one_check_or_three() {
+    let long = r#"{
+          http      = { port = 80, path = "/readyz" }
+          every     = "2s"
+          failures  = 2
+          successes = 4
+          startup   = { log = { matches = "^ready$" }, deadline = "30s" }
+          liveness  = { grpc = { port = 81, service = "shop.Orders" }, timeout = "4s", failures = 9 }
+        }"#;
+    let short = r#"{ http = { port = 8080, path = "/healthz" }, every = "1s", timeout = "500ms" }"#;
+    let rest = |health: &str, name: &str| {
+        format!(
+            "server {name:?} {{\n image = image.i\n network = network.n\n health = {health}\n}}\n"
+        )
+    };
+    let again = r#"{ tcp = { port = 80 }, every = "3s", liveness = {}, replace_after = "5s" }"#;
+    let text = [rest(long, "long"), rest(short, "short"), rest(again, "again")].concat();
+    let stack = stack(&with_base(&text));
+    let health = |name: &str| server(&stack, name).policy.health.clone();
+    let found = health("server.long");
+    let startup = found.startup.unwrap();
+    let line = LogLine::Matches("^ready$".into());
+    assert_eq!((startup.probe, startup.timeout), (Probe::Log { line }, Millis(500)));
+    assert_eq!(startup.deadline, Some(Millis::seconds(30)));
+    let liveness = found.liveness.unwrap();
+    assert_eq!(liveness.probe, Probe::Grpc { port: 81, service: "shop.Orders".into() });
+    assert_eq!((liveness.every, liveness.failures), (Millis::seconds(2), 9));
+    assert_eq!(liveness.timeout, Millis::seconds(4));
+    assert_eq!((found.failures, found.successes), (2, 4));
+    assert_eq!(found.replace_after, Some(Millis::seconds(60)));
+    let found = health("server.short");
+    assert_eq!((found.startup, found.liveness, found.replace_after), (None, None, None));
+    let found = health("server.again");
+    let liveness = found.liveness.unwrap();
+    assert_eq!((liveness.probe, liveness.every), (found.probe, Millis::seconds(3)));
+    assert_eq!(found.replace_after, Some(Millis::seconds(5)));
 }
 
 const BASE: &str = r#"

@@ -12,6 +12,8 @@ use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::observed::{Pace, RolloutRecord, StepRecord};
 use kiln_model::quantity::{Millis, Timestamp};
 
+use crate::failure::Failure;
+
 /// One entry of a stack's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -103,6 +105,23 @@ pub enum Event {
         instance: InstanceId,
         /// How.
         cause: String,
+        /// The last lines that it wrote.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        last_words: Vec<String>,
+    },
+    /// An instance that had been ready ended by itself, or was found dead.
+    Crashed {
+        /// Of which component.
+        component: ComponentId,
+        /// Its id.
+        instance: InstanceId,
+        /// When it was made.
+        made_at: Timestamp,
+        /// How.
+        cause: String,
+        /// The last lines that it wrote.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        last_words: Vec<String>,
     },
 }
 
@@ -160,7 +179,10 @@ pub struct State {
     /// Counts pinned by hand.
     pub scale: BTreeMap<ComponentId, u32>,
     made: BTreeMap<ComponentId, Vec<Timestamp>>,
-    failures: BTreeMap<ComponentId, (u32, Timestamp, String)>,
+    /// Ends of instances that never were ready, by component.
+    failures: BTreeMap<ComponentId, Failure>,
+    /// Ends of instances that had been.
+    crashes: BTreeMap<ComponentId, Failure>,
 }
 
 /// An entry that can't follow those before it: the store was altered, or there is a defect.
@@ -189,6 +211,7 @@ impl State {
                 self.newest = *generation;
                 self.failures.clear();
                 self.rollout = Some(RolloutRecord::new(*generation, entry.at, *deadline));
+                self.crashes.clear();
             }
             Event::Active { generation } => {
                 self.under_way(*generation, entry)?;
@@ -232,10 +255,19 @@ impl State {
             Event::Proved { component } => {
                 self.failures.remove(component);
             }
-            Event::Failed { component, cause, .. } => {
-                let so_far = self.failures.get(component).map_or(0, |f| f.0);
-                let failure = (so_far.saturating_add(1), entry.at, cause.clone());
+            Event::Failed { component, instance, cause, last_words } => {
+                let before = self.failures.get(component);
+                let failure = Failure::after(before, entry.at, instance, cause, last_words);
                 self.failures.insert(component.clone(), failure);
+            }
+            Event::Crashed { component, instance, made_at, cause, last_words } => {
+                let before = self.crashes.get(component).filter(|c| c.is_recent(entry.at));
+                let mut crash = Failure::after(before, entry.at, instance, cause, last_words);
+                // Several that were there at once and crash are no row: one made since then is.
+                if let Some(before) = before.filter(|before| *made_at < before.at) {
+                    crash.in_a_row = before.in_a_row;
+                }
+                self.crashes.insert(component.clone(), crash);
             }
             Event::Retired { .. } => {}
         }
@@ -251,12 +283,24 @@ impl State {
             entry.in_last_minute = u32::try_from(recent).unwrap_or(u32::MAX);
             entry.last_made = made.last().copied().unwrap_or_default();
         }
-        for (component, (count, at, cause)) in &self.failures {
+        for (component, failure) in &self.failures {
             let entry = pace.entry(component.clone()).or_default();
-            entry.never_ready = *count;
-            entry.last_failure = Some((*at, cause.clone()));
+            entry.never_ready = failure.in_a_row;
+            entry.last_failure = Some((failure.at, failure.cause.clone()));
+        }
+        for (component, crash) in self.crashes.iter().filter(|(_, c)| c.is_recent(now)) {
+            let entry = pace.entry(component.clone()).or_default();
+            entry.crashes = crash.in_a_row;
+            entry.last_crash = Some((crash.at, crash.cause.clone()));
         }
         pace
+    }
+
+    /// The instances of a component that failed in a row, with the last of them; those that
+    /// never were ready come before those that had been.
+    pub fn failure(&self, component: &ComponentId, now: Timestamp) -> Option<&Failure> {
+        let crash = || self.crashes.get(component).filter(|crash| crash.is_recent(now));
+        self.failures.get(component).or_else(crash)
     }
 
     /// The generation to aim at: the one being rolled out, else the newest active one.
@@ -318,12 +362,37 @@ mod tests {
     }
 
     #[test]
+    fn crashes_in_a_row_are_of_instances_made_one_after_the_other() {
+        let component: ComponentId = "server.web".parse().unwrap();
+        let crashed = |made_at| Event::Crashed {
+            component: component.clone(),
+            instance: "web-1".parse().unwrap(),
+            made_at: Timestamp(made_at),
+            cause: "exited with status 3".to_owned(),
+            last_words: vec!["oh".to_owned()],
+        };
+        let mut state = State::default();
+        let mut crash = |when, made_at| {
+            state.apply(&at(when, crashed(made_at))).unwrap();
+            let pace = state.pace(Timestamp(when));
+            let failure = state.failure(&component, Timestamp(when)).unwrap();
+            assert_eq!(failure.last_words, ["oh"]);
+            pace[&component].crashes
+        };
+        assert_eq!([crash(10, 1), crash(11, 2), crash(20, 12)], [1, 1, 2]);
+        let late = 20 + crate::failure::RECENT.0;
+        assert_eq!(crash(late, 30), 1, "a crash long ago is forgotten");
+        assert!(state.failure(&component, Timestamp(2 * late)).is_none());
+    }
+
+    #[test]
     fn failures_in_a_row_end_with_a_proof() {
         let component: ComponentId = "server.web".parse().unwrap();
         let failed = Event::Failed {
             component: component.clone(),
             instance: "web-1".parse().unwrap(),
             cause: "exited with status 1".to_owned(),
+            last_words: Vec::new(),
         };
         let mut state = State::derive(&[at(1, failed.clone()), at(2, failed)]).unwrap();
         assert_eq!(state.pace(Timestamp(3))[&component].never_ready, 2);

@@ -8,6 +8,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod engine;
+pub mod failure;
 pub mod journal;
 pub mod key;
 pub mod progress;

@@ -91,6 +91,10 @@ pub fn server(name: &str) -> ServerBuilder {
             every: Millis::seconds(1),
             timeout: Millis(500),
             failures: 3,
+            successes: 1,
+            startup: None,
+            liveness: None,
+            replace_after: None,
         },
         rollout: Rollout::rolling(Millis::seconds(60)),
     };
@@ -123,6 +127,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn rollout(mut self, rollout: Rollout) -> Self {
         self.server.policy.rollout = rollout;
+        self
+    }
+
+    /// Out of rotation while it is unready, and replaced after so long.
+    #[must_use]
+    pub fn replace_after(mut self, bound: Millis) -> Self {
+        self.server.policy.health.replace_after = Some(bound);
         self
     }
 

@@ -15,6 +15,7 @@ pub mod digest;
 pub mod fixture;
 pub mod generation;
 pub mod handling;
+pub mod health;
 pub mod name;
 pub mod observed;
 pub mod plan;

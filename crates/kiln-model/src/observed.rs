@@ -125,11 +125,39 @@ impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Ending::Exited(status) => write!(f, "exited with status {status}"),
-            Ending::Killed(signal) => write!(f, "killed by signal {signal}"),
-            Ending::OutOfMemory => f.write_str("ended for want of memory"),
+            Ending::Killed(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "killed by signal {signal} ({name})"),
+                None => write!(f, "killed by signal {signal}"),
+            },
+            Ending::OutOfMemory => f.write_str("ended for want of memory (OOM)"),
             Ending::Incomplete => f.write_str("not whole"),
         }
     }
+}
+
+/// What Linux calls a signal, of those that end programs (`signal(7)`, on x86 and ARM).
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
 }
 
 /// What a health check says of an instance.
@@ -146,13 +174,31 @@ pub enum Verdict {
         /// Since when.
         since: Timestamp,
     },
-    /// It could serve, and failed so many probes in a row that it can't.
+    /// It could serve, failed so many probes in a row that it can't, and may yet again.
     Unready {
         /// Since when.
         since: Timestamp,
         /// The last probe's failure.
         reason: String,
     },
+    /// It is of no use any more, whatever it answers: another has to take its place.
+    Dead {
+        /// Since when.
+        since: Timestamp,
+        /// The last probe's failure.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    /// The last probe's failure, where one tells why the instance can't serve.
+    pub fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::Starting { last } => last.as_deref(),
+            Self::Ready { .. } => None,
+            Self::Unready { reason, .. } | Self::Dead { reason, .. } => Some(reason),
+        }
+    }
 }
 
 /// One difference between what something is and what its digest says.
@@ -230,29 +276,66 @@ pub struct Pace {
     pub in_last_minute: u32,
     /// When the last one was made.
     pub last_made: Timestamp,
-    /// How many in a row ended without ever having been ready.
+    /// How many in a row ended, or were given up, without ever having been ready.
     pub never_ready: u32,
     /// When and how the last of those ended.
     pub last_failure: Option<(Timestamp, String)>,
+    /// How many in a row ended by themselves, each within ten minutes of the one before, after
+    /// they had been ready.
+    pub crashes: u32,
+    /// When and how the last of those ended.
+    pub last_crash: Option<(Timestamp, String)>,
 }
 
+/// Crashes in a row from which on they are a loop.
+pub const CRASH_LOOP: u32 = 3;
+
 impl Pace {
-    /// When the next instance may be made after failures in a row: 100 ms after the first,
-    /// twice as long after each further, at most 10 s.
+    /// How many instances in a row have failed and how the last did, where that is a loop.
+    pub fn crash_loop(&self) -> Option<(u32, &str)> {
+        let failed = self.last_failure.as_ref().map(|(_, cause)| (self.never_ready, &**cause));
+        let crashed = self.last_crash.as_ref().map(|(_, cause)| (self.crashes, &**cause));
+        [failed, crashed].into_iter().flatten().find(|(in_a_row, _)| *in_a_row >= CRASH_LOOP)
+    }
+
+    /// When the next instance may be made. After failures in a row of instances that never were
+    /// ready: 100 ms after the first, twice as long after each further, at most 10 s. After
+    /// crashes of instances that were: at once, and in a loop the same pauses up to 1 s, for each
+    /// instance serves while it lives.
     pub fn not_before(&self) -> Timestamp {
-        match (&self.last_failure, self.never_ready) {
-            (Some((at, _)), failures @ 1..) => {
-                at.after(Millis(100_u64.saturating_mul(1 << (failures - 1).min(7)).min(10_000)))
-            }
-            _ => Timestamp(0),
-        }
+        let failed = resume(self.last_failure.as_ref(), self.never_ready, Millis::seconds(10));
+        let looped = (self.crashes + 1).saturating_sub(CRASH_LOOP);
+        failed.max(resume(self.last_crash.as_ref(), looped, Millis::seconds(1)))
     }
 }
+
+/// The end of the pause after so many ends in a row, of which `last` was the last.
+fn resume(last: Option<&(Timestamp, String)>, in_a_row: u32, longest: Millis) -> Timestamp {
+    match (last, in_a_row) {
+        (Some((at, _)), 1..) => at.after(Millis((100 << (in_a_row - 1).min(7)).min(longest.0))),
+        _ => Timestamp(0),
+    }
+}
+
+/// Signals that a program brings on itself: ILL, TRAP, ABRT, BUS, FPE, SEGV and SYS.
+const FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
 
 impl ObservedInstance {
     /// Whether its program runs.
     pub fn is_running(&self) -> bool {
         self.phase == Phase::Running
+    }
+
+    /// Whether it ended by itself: not at anybody's request, and not by a signal that nobody but
+    /// the kernel or another program sends.
+    pub fn has_crashed(&self) -> bool {
+        let Phase::Ended { cause } = &self.phase else { return false };
+        let own = match cause {
+            Ending::Exited(_) | Ending::OutOfMemory => true,
+            Ending::Killed(signal) => FAULTS.contains(signal),
+            Ending::Incomplete => false,
+        };
+        own && self.draining_since.is_none()
     }
 
     /// Whether it runs and its health check says that it can serve.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 pub(crate) const USAGE: &str = "\
 usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [--unhealthy]
-                        [--fails PERCENT] [--leaks KIB] [--dies-after MS]
+                        [--fails PERCENT] [--leaks KIB]
+                        [--grpc PORT] [--say TEXT] [--say-after MS] [--die-after MS]
        kiln-probe ask PATH      answer PATH, as `serve` would, on stdout
        kiln-probe exit CODE";
 
@@ -34,8 +35,14 @@ pub(crate) struct Serve {
     pub(crate) fails: u64,
     /// What each answer to `/` leaves behind in memory, KiB.
     pub(crate) leaks: u64,
-    /// How long it runs before it ends with status 3, where it does.
-    pub(crate) dies_after: Option<Duration>,
+    /// The port at which the gRPC health check is answered.
+    pub(crate) grpc: Option<u16>,
+    /// A line that is written late.
+    pub(crate) say: Option<String>,
+    /// How late.
+    pub(crate) say_after: Duration,
+    /// When it ends by itself, with status 3.
+    pub(crate) die_after: Option<Duration>,
 }
 
 /// Reads the arguments behind the program's name.
@@ -65,10 +72,11 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<Serve, String> {
             "--slow" => options.slow = milliseconds(&name, arguments.next())?,
             "--fails" => options.fails = value(&name, arguments.next())?,
             "--leaks" => options.leaks = value(&name, arguments.next())?,
-            "--dies-after" => {
-                options.dies_after = Some(milliseconds(&name, arguments.next())?);
-            }
             "--unhealthy" => options.unhealthy = true,
+            "--grpc" => options.grpc = Some(value(&name, arguments.next())?),
+            "--say" => options.say = Some(value(&name, arguments.next())?),
+            "--say-after" => options.say_after = milliseconds(&name, arguments.next())?,
+            "--die-after" => options.die_after = Some(milliseconds(&name, arguments.next())?),
             _ => return Err(format!("unknown option {name}")),
         }
     }

@@ -89,6 +89,25 @@ pub(crate) fn eat(megabytes: u64) -> String {
     "ok".to_owned()
 }
 
+/// Takes `megabytes` more into use every `milliseconds`, in the background, until it is ended.
+pub(crate) fn leak(megabytes: u64, milliseconds: u64) {
+    thread::spawn(move || {
+        loop {
+            eat(megabytes);
+            thread::sleep(Duration::from_millis(milliseconds));
+        }
+    });
+}
+
+/// Ends by a fault, which spares not even process 1 of a namespace.
+pub(crate) fn crash() -> ! {
+    let nowhere = std::ptr::without_provenance::<u8>(8);
+    loop {
+        // SAFETY: there is none: the first page is never mapped, and the kernel ends the process.
+        unsafe { nowhere.read_volatile() };
+    }
+}
+
 /// Keeps one processor busy for `milliseconds`, in the background.
 pub(crate) fn spin(milliseconds: u64) -> String {
     let until = Instant::now() + Duration::from_millis(milliseconds.min(3_600_000));

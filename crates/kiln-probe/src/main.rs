@@ -20,6 +20,8 @@ mod client;
 mod connections;
 mod dns;
 mod errno;
+mod grpc;
+mod health;
 mod http;
 mod routes;
 mod server;

@@ -3,7 +3,9 @@
 //! | path | answer |
 //! |-|-|
 //! | `/` | the body given, else the host name |
-//! | `/healthz` | `ok`, or 503 when started with `--unhealthy` |
+//! | `/healthz` | `ok`, or 503 when started with `--unhealthy` or turned off |
+//! | `/livez` | `ok`, or 503 when turned off |
+//! | `/turn?what=ready\|live&to=on\|off` | the host name; from then on `/healthz` (and gRPC) or `/livez` answers so |
 //! | `/env`, `/mounts`, `/status` | environment, `/proc/self/mounts`, `/proc/self/status` |
 //! | `/id` | the host name |
 //! | `/read?path=P` | the file's content, or 502 and the error |
@@ -15,12 +17,15 @@
 //! | `/fork?n=N` | how many processes could be there at once, and what refused more |
 //! | `/eat?mb=N` | `ok`, once so much more memory is in use; it stays so |
 //! | `/spin?ms=N` | `ok` at once; one thread then works for so long |
+//! | `/leak?mb=N&every=MS` | the host name; from then on so much more memory is in use every MS |
 //! | `/exit?code=N` | nothing: the process exits |
+//! | `/crash` | nothing: the process reads where nothing is |
 
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::arguments::Serve;
+use crate::health::{LIVE, READY};
 use crate::http::{Answer, Request};
 use crate::{attempts, client, dns, syscalls};
 
@@ -29,7 +34,13 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
     match request.path.as_str() {
         "/" => home(options),
         "/healthz" if options.unhealthy => Answer::failed(503, "unhealthy"),
-        "/healthz" => Answer::ok("ok"),
+        "/healthz" => health(&READY),
+        "/livez" => health(&LIVE),
+        "/turn" => with(request, "what", |what| {
+            let to = request.parameter("to") == Some("on");
+            if what == "live" { &LIVE } else { &READY }.store(to, Ordering::Relaxed);
+            Answer::ok(attempts::host_name())
+        }),
         "/env" => Answer::ok(environment()),
         "/id" => Answer::ok(attempts::host_name()),
         "/mounts" => file("/proc/self/mounts"),
@@ -51,6 +62,12 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
         "/fork" => Answer::ok(attempts::fork(number(request, "n").unwrap_or(1))),
         "/eat" => Answer::ok(attempts::eat(number(request, "mb").unwrap_or(1))),
         "/spin" => Answer::ok(attempts::spin(number(request, "ms").unwrap_or(10_000))),
+        "/leak" => {
+            let every = number(request, "every").unwrap_or(20);
+            attempts::leak(number(request, "mb").unwrap_or(1), every);
+            Answer::ok(attempts::host_name())
+        }
+        "/crash" => attempts::crash(),
         "/exit" => {
             let code = number(request, "code").and_then(|code| i32::try_from(code).ok());
             std::process::exit(code.unwrap_or(0))
@@ -71,6 +88,10 @@ fn home(options: &Serve) -> Answer {
         return Answer::failed(500, "failed, as it was told to");
     }
     Answer::ok(options.body.clone().unwrap_or_else(attempts::host_name))
+}
+
+fn health(flag: &AtomicBool) -> Answer {
+    if flag.load(Ordering::Relaxed) { Answer::ok("ok") } else { Answer::failed(503, "turned off") }
 }
 
 fn with(request: &Request, parameter: &str, answer: impl FnOnce(&str) -> Answer) -> Answer {

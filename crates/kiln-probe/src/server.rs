@@ -15,7 +15,7 @@ use crate::arguments::Serve;
 use crate::attempts::host_name;
 use crate::connections::Connections;
 use crate::http::{Answer, Request};
-use crate::{routes, signal};
+use crate::{health, routes, signal};
 
 /// How long an idle connection stays open after the stop.
 const GRACE: Duration = Duration::from_millis(250);
@@ -46,14 +46,9 @@ fn serve(options: Serve) -> io::Result<()> {
     if stopped.recv_timeout(options.delay_start).is_ok() {
         return Ok(());
     }
+    health::begin(&options)?;
     let listener = TcpListener::bind(("0.0.0.0", options.port))?;
     let port = listener.local_addr()?.port();
-    if let Some(life) = options.dies_after {
-        thread::Builder::new().spawn(move || {
-            thread::sleep(life);
-            std::process::exit(3)
-        })?;
-    }
     let options = Arc::new(options);
     log(&format!("started on port {port} as {}", host_name()));
     let socket = listener.as_raw_fd();
@@ -74,7 +69,7 @@ fn serve(options: Serve) -> io::Result<()> {
 }
 
 /// Says something on stdout; that nobody may be there to read it is no reason to end.
-fn log(line: &str) {
+pub(crate) fn log(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 

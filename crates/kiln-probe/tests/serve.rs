@@ -193,3 +193,20 @@ fn it_exits_as_told() {
     stream.write_all(b"GET /exit?code=7 HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(probe.end(), (String::new(), Some(7)));
 }
+
+#[test]
+fn health_can_be_turned_and_lines_come_late() {
+    let mut probe = Probe::start(&["--say", "warm", "--say-after", "50", "--die-after", "3000"]);
+    let mut line = String::new();
+    probe.output.read_line(&mut line).unwrap();
+    assert_eq!(line, "warm\n");
+    for (what, path) in [("ready", "/healthz"), ("live", "/livez")] {
+        assert_eq!(probe.body(path), "ok");
+        probe.body(&format!("/turn?what={what}&to=off"));
+        assert_eq!(probe.body(path), "turned off");
+        probe.body(&format!("/turn?what={what}&to=on"));
+        assert_eq!(probe.body(path), "ok");
+    }
+    let (rest, status) = probe.end();
+    assert_eq!((rest.as_str(), status), ("cannot go on\n", Some(3)));
+}

@@ -58,8 +58,31 @@ pub struct Component {
     /// What is not as it should be about it, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Instances of a server that failed one after the other lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<Failures>,
     /// Its instances, of servers and networks.
     pub instances: Vec<Instance>,
+}
+
+/// Instances of a server that ended, or were given up, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failures {
+    /// How many in a row.
+    pub in_a_row: u32,
+    /// Whether they are so many that it is a crash loop, which is made more slowly.
+    pub looping: bool,
+    /// The last of them.
+    pub instance: String,
+    /// When that ended, RFC 3339 in UTC.
+    pub at: String,
+    /// How: a status, a signal, want of memory (OOM), or what its health check said.
+    pub cause: String,
+    /// When the next is made at the earliest, where that is still to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<String>,
+    /// The last lines that it wrote, oldest first.
+    pub last_words: Vec<String>,
 }
 
 /// How many instances a server has.
@@ -100,6 +123,9 @@ pub struct Instance {
     /// What is known of why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Since when it has been `ready` or `unready`, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// In which way a server's root filesystem is kept from being altered: `fs-verity`,
     /// `dm-verity` or `watched`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

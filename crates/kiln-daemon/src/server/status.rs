@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use kiln_engine::engine::Snapshot;
 use kiln_model::generation::Generation;
 use kiln_model::name::ComponentId;
-use kiln_model::observed::{Drift, ObservedInstance, ObservedNetwork, Verdict};
+use kiln_model::observed::{CRASH_LOOP, Drift, ObservedInstance, ObservedNetwork, Pace, Verdict};
 use kiln_model::plan::Outcome;
+use kiln_model::quantity::Timestamp;
 use kiln_model::spec::{Body, Spec};
 
 use crate::api::document;
@@ -103,9 +104,27 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
         address: declared.and_then(|c| address(&c.spec)),
         to: declared.and_then(|c| Some(c.spec.as_endpoint()?.policy.to.to_string())),
         replicas,
+        failures: failures(id, snapshot),
         problem: waiting.and_then(|w| w.why.as_ref()).map(ToString::to_string),
         instances,
     }
+}
+
+/// The instances of a server that failed lately.
+fn failures(id: &ComponentId, snapshot: &Snapshot) -> Option<document::Failures> {
+    let now = snapshot.observed.at;
+    let failure = snapshot.state.failure(id, now)?;
+    let pace = snapshot.observed.pace.get(id);
+    let next = pace.map(Pace::not_before).filter(|next| *next > now);
+    Some(document::Failures {
+        in_a_row: failure.in_a_row,
+        looping: failure.in_a_row >= CRASH_LOOP,
+        instance: failure.instance.to_string(),
+        at: failure.at.to_string(),
+        cause: failure.cause.clone(),
+        next_at: next.map(|next| next.to_string()),
+        last_words: failure.last_words.clone(),
+    })
 }
 
 fn is_server(id: &ComponentId) -> bool {
@@ -132,6 +151,7 @@ fn network_instance(network: &ObservedNetwork) -> document::Instance {
         started_at: None,
         in_flight: None,
         reason: None,
+        since: None,
         integrity: None,
         drift: differences(&network.drift),
     }
@@ -149,6 +169,7 @@ fn server_instance(instance: &ObservedInstance) -> document::Instance {
         started_at: Some(instance.created_at.to_string()),
         in_flight: Some(instance.in_flight),
         reason,
+        since: since(instance).map(|since| since.to_string()),
         integrity: instance.integrity.map(|integrity| integrity.to_string()),
         drift: differences(&instance.drift),
     }
@@ -163,7 +184,20 @@ fn state(instance: &ObservedInstance) -> (&'static str, Option<String>) {
         (Phase::Ended { cause }, _) => ("unready", Some(cause.to_string())),
         (Phase::Running, Verdict::Ready { .. }) => ("ready", None),
         (Phase::Running, Verdict::Starting { last }) => ("starting", last.clone()),
-        (Phase::Running, Verdict::Unready { reason, .. }) => ("unready", Some(reason.clone())),
+        (Phase::Running, Verdict::Unready { reason, .. } | Verdict::Dead { reason, .. }) => {
+            ("unready", Some(reason.clone()))
+        }
+    }
+}
+
+/// Since when an instance's health has been what it is.
+fn since(instance: &ObservedInstance) -> Option<Timestamp> {
+    match &instance.health {
+        _ if !instance.is_running() => None,
+        Verdict::Starting { .. } => None,
+        Verdict::Ready { since } | Verdict::Unready { since, .. } | Verdict::Dead { since, .. } => {
+            Some(*since)
+        }
     }
 }
 
@@ -184,7 +218,6 @@ mod tests {
     use kiln_model::fixture::{endpoint, generation, image, network, server};
     use kiln_model::observed::{Observed, Phase};
     use kiln_model::plan::plan;
-    use kiln_model::quantity::Timestamp;
 
     use super::*;
 

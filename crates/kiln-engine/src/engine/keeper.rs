@@ -14,6 +14,7 @@ use kiln_model::quantity::{Millis, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::failure;
 use crate::journal::{AbandonKind, Blame, Event, State};
 use crate::progress::{Progress, ProgressEvent};
 use crate::store::Store;
@@ -24,7 +25,7 @@ use super::trial::Watcher;
 use super::{Committed, Engine, Handle, Proposal, Refusal, Request, Snapshot, probes};
 
 /// Events of the journal that are read back at the start, for the pace.
-const RECENT: Millis = Millis::seconds(120);
+const RECENT: Millis = failure::RECENT;
 
 /// The pause after a failed look or step; it doubles with each further one up to a bound.
 const PAUSE: Millis = Millis(100);
@@ -34,8 +35,10 @@ pub struct Keeper<T, C, S> {
     pub(super) engine: Arc<Engine<T, C, S>>,
     pub(super) stack: StackName,
     pub(super) state: State,
-    /// Instances that were seen ready, or whose early end was written down.
+    /// Instances that were seen ready.
     pub(super) proved: BTreeSet<InstanceId>,
+    /// Instances whose end was written down.
+    pub(super) ended: BTreeSet<InstanceId>,
     /// Components whose last instance failed.
     pub(super) failing: BTreeSet<ComponentId>,
     /// What the last failed instance of a component wrote at its end.
@@ -78,6 +81,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             stack,
             state,
             proved: BTreeSet::new(),
+            ended: BTreeSet::new(),
             failing: BTreeSet::new(),
             words: BTreeMap::new(),
             generations: BTreeMap::new(),
@@ -144,7 +148,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             Ok(observed) => observed,
             Err(error) => return Ok(self.stumble(error.to_string())),
         };
-        self.note(&desired, &observed.instances).await?;
+        self.note(&desired, &observed).await?;
         self.watcher.see(observed.at, &observed.instances, self.state.rollout.is_some());
         let observed = self.complete(&desired, observed)?;
         let (plan, report) = (self.engine.planner)(&desired, &observed);
@@ -241,6 +245,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                             component: instance.component.clone(),
                             instance: instance.id.clone(),
                             cause: error.to_string(),
+                            last_words: Vec::new(),
                         });
                     }
                     self.tell(ProgressEvent::Failed { error: error.to_string() });

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kiln_model::generation::{Content, Generation, Origin};
-use kiln_model::name::InstanceId;
-use kiln_model::observed::{ObservedInstance, Phase};
+use kiln_model::name::{ComponentId, InstanceId};
+use kiln_model::observed::{Observed, ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{Milestone, Report};
+use kiln_model::route::RouteTable;
 
 use crate::clock::Clock;
+use crate::failure;
 use crate::journal::{AbandonKind, Abandonment, Blame, Entry, Event};
 use crate::progress::ProgressEvent;
 use crate::store::{Store, Write};
@@ -184,45 +186,72 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         vec![Blame { component: None, cause: error.to_string(), last_words: Vec::new() }]
     }
 
-    /// Writes down which instances were seen ready, or ended before they ever were, for the
-    /// first time.
+    /// Writes down which instances were seen ready, ended or were given up for the first time.
     pub(super) async fn note(
         &mut self,
         desired: &Generation,
-        instances: &[ObservedInstance],
+        observed: &Observed,
     ) -> Result<(), Refusal> {
+        let rotation: BTreeSet<&InstanceId> =
+            observed.table.iter().flat_map(RouteTable::in_rotation).collect();
         let mut events = Vec::new();
-        for instance in instances {
-            if instance.is_ready() {
-                if self.proved.insert(instance.id.clone()) {
-                    let component = instance.component.clone();
-                    let failing = self.words.remove(&component).is_some();
-                    if failing || self.failing.remove(&component) {
-                        events.push(Event::Proved { component });
-                    }
+        for instance in &observed.instances {
+            // What is in rotation was proved, perhaps to an earlier daemon.
+            if instance.is_ready() || rotation.contains(&instance.id) {
+                let first = self.proved.insert(instance.id.clone());
+                events.extend(first.then(|| self.proof(&instance.component)).flatten());
+            }
+            if let Some(cause) = end(instance)
+                && self.ended.insert(instance.id.clone())
+            {
+                let event = self.end(instance, cause).await;
+                if let Some(Event::Crashed { cause, .. }) = &event {
+                    self.watcher.crashed(desired, instance, cause);
                 }
-                continue;
+                events.extend(event);
             }
-            let Phase::Ended { cause } = &instance.phase else { continue };
-            if instance.draining_since.is_some() {
-                continue;
-            }
-            // Its end is noted once: from then on it counts as seen.
-            if !self.proved.insert(instance.id.clone()) {
-                self.watcher.ended(desired, instance);
-                continue;
-            }
-            let words = self.engine.target.last_words(&instance.id, LAST_WORDS).await;
-            self.words.insert(instance.component.clone(), words);
-            self.failing.insert(instance.component.clone());
-            events.push(Event::Failed {
-                component: instance.component.clone(),
-                instance: instance.id.clone(),
-                cause: cause.to_string(),
-            });
         }
-        let present: BTreeSet<&InstanceId> = instances.iter().map(|i| &i.id).collect();
+        let present: BTreeSet<&InstanceId> = observed.instances.iter().map(|i| &i.id).collect();
         self.proved.retain(|id| present.contains(id));
+        self.ended.retain(|id| present.contains(id));
         self.record(events)
+    }
+
+    /// The event of an instance's first success, where failures of its component are known.
+    fn proof(&mut self, component: &ComponentId) -> Option<Event> {
+        let failing = self.failing.remove(component);
+        let told = self.words.remove(component).is_some();
+        (failing || told).then(|| Event::Proved { component: component.clone() })
+    }
+
+    /// The event of an instance's end: a failure, where it was never ready, or a crash, where it
+    /// ended by itself or is dead. Whatever else ends one is told by its being retired.
+    async fn end(&mut self, instance: &ObservedInstance, cause: String) -> Option<Event> {
+        let proved = self.proved.contains(&instance.id);
+        if proved && !instance.is_running() && !instance.has_crashed() {
+            return None;
+        }
+        let words = self.engine.target.last_words(&instance.id, LAST_WORDS).await;
+        let (component, id) = (instance.component.clone(), instance.id.clone());
+        let last_words = failure::excerpt(&words);
+        self.words.insert(component.clone(), words);
+        if proved {
+            let made_at = instance.created_at;
+            return Some(Event::Crashed { component, instance: id, made_at, cause, last_words });
+        }
+        self.failing.insert(component.clone());
+        Some(Event::Failed { component, instance: id, cause, last_words })
+    }
+}
+
+/// How an instance ended that nobody wanted to end, or why it is given up.
+fn end(instance: &ObservedInstance) -> Option<String> {
+    if instance.draining_since.is_some() {
+        return None;
+    }
+    match (&instance.phase, &instance.health) {
+        (Phase::Ended { cause }, _) => Some(cause.to_string()),
+        (Phase::Running, Verdict::Dead { reason, .. }) => Some(reason.clone()),
+        (Phase::Running, _) => None,
     }
 }

@@ -9,7 +9,7 @@ use kiln_model::analysis::{Answers, Evidence};
 use kiln_model::digest::Digest;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::observed::{CheckRecord, Ending, ObservedInstance, Phase, Trial};
+use kiln_model::observed::{CheckRecord, ObservedInstance, Trial};
 use kiln_model::quantity::{Millis, Timestamp};
 use kiln_model::spec::rollout::Check;
 use tokio::task::JoinSet;
@@ -69,13 +69,16 @@ impl Watcher {
         }
     }
 
-    /// An instance that was ready has ended. That somebody killed it says nothing of it.
-    pub(super) fn ended(&mut self, desired: &Generation, instance: &ObservedInstance) {
-        let Phase::Ended { cause } = &instance.phase else { return };
-        let by_itself = !matches!(cause, Ending::Killed(9 | 15) | Ending::Incomplete);
+    /// An instance that was ready has ended by itself, or is dead.
+    pub(super) fn crashed(
+        &mut self,
+        desired: &Generation,
+        instance: &ObservedInstance,
+        cause: &str,
+    ) {
         let wanted = desired.content.components.get(&instance.component);
-        if by_itself && wanted.is_some_and(|c| c.digest == instance.digest) {
-            self.fallen.entry(instance.component.clone()).or_insert_with(|| cause.to_string());
+        if wanted.is_some_and(|c| c.digest == instance.digest) {
+            self.fallen.entry(instance.component.clone()).or_insert_with(|| cause.to_owned());
         }
     }
 
@@ -183,7 +186,7 @@ fn judged(desired: &Generation, parent: &Generation) -> BTreeSet<ComponentId> {
 #[cfg(test)]
 mod tests {
     use kiln_model::fixture::{endpoint, generation, id, image, network, server};
-    use kiln_model::observed::Verdict;
+    use kiln_model::observed::{Phase, Verdict};
     use kiln_model::plan::{Action, Creation, plan};
 
     use super::*;

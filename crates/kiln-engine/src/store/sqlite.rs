@@ -277,7 +277,8 @@ fn decides(event: &Event) -> bool {
         Event::Made { .. }
         | Event::Retired { .. }
         | Event::Proved { .. }
-        | Event::Failed { .. } => false,
+        | Event::Failed { .. }
+        | Event::Crashed { .. } => false,
     }
 }
 

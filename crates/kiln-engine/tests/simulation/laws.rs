@@ -4,11 +4,12 @@ use kiln_engine::journal::{Entry, Event, State};
 use kiln_engine::store::Write;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, InstanceId, Kind};
+use kiln_model::observed::Verdict;
 use kiln_model::plan::Creation;
 use kiln_model::quantity::{Millis, Timestamp};
 use kiln_model::route::RouteTable;
 
-use crate::world::World;
+use crate::world::{Body, World};
 
 /// How long a broken instance may go without a new one being made, where nothing holds it up.
 const HEAL_BOUND: Millis = Millis(1_500);
@@ -67,11 +68,14 @@ pub fn route(world: &mut World, table: &RouteTable) {
     if world.table.as_ref().is_some_and(|t| t.epoch >= table.epoch) {
         world.violation(format!("epoch {} is not a newer one", table.epoch));
     }
-    let rotation: Vec<InstanceId> = table.in_rotation().cloned().collect();
+    let (rotation, now): (Vec<InstanceId>, _) =
+        (table.in_rotation().cloned().collect(), world.now());
     for id in rotation {
         match world.bodies.get(&id) {
             None => world.violation(format!("{id} is in rotation and does not exist")),
-            Some(body) if !body.seen.is_ready() && body.broken_at.is_none() => {
+            Some(body)
+                if !body.seen.is_ready() && body.broken_at.is_none() && !falters(body, now) =>
+            {
                 world.violation(format!("{id} is in rotation and is not ready"));
             }
             Some(_) => {}
@@ -84,6 +88,37 @@ pub fn route(world: &mut World, table: &RouteTable) {
     let after = table.endpoints.iter().all(|e| !e.backends.is_empty());
     if before && !after && !world.disturbed && !table.endpoints.is_empty() {
         world.violation("traffic is taken from the last instance");
+    }
+}
+
+/// Whether an instance has turned unready so lately that nobody may have noticed.
+fn falters(body: &Body, now: Timestamp) -> bool {
+    matches!(body.seen.health, Verdict::Unready { since, .. } if now.since(since) < HEAL_BOUND)
+}
+
+/// One that may come back is let be within its bound, unless there are enough without it.
+pub fn patience(world: &mut World, id: &InstanceId) {
+    let Some(body) = world.bodies.get(id).cloned() else { return };
+    let Verdict::Unready { since, .. } = body.seen.health else { return };
+    let may_come_back = body.patience.is_some_and(|bound| world.now().since(since) < bound);
+    let state = state(world);
+    let aim = state.aim().and_then(|number| durable_generation(world, number));
+    let (id, digest) = (&body.seen.component, body.seen.digest);
+    let wanted = aim.as_ref().and_then(|g| g.content.components.get(id));
+    let Some(server) = wanted.filter(|c| c.digest == digest).and_then(|c| c.spec.as_server())
+    else {
+        return;
+    };
+    let wanted = state.scale.get(id).copied().unwrap_or(server.policy.replicas) as usize;
+    let there = world.bodies.values().filter(|b| {
+        b.seen.component == *id
+            && b.seen.digest == digest
+            && b.seen.is_running()
+            && b.seen.draining_since.is_none()
+    });
+    let moved = world.networks.values().filter(|n| n.component.kind == Kind::Network).count() > 1;
+    if may_come_back && !moved && there.count() <= wanted {
+        world.violation(format!("{} is given up before its bound", body.seen.id));
     }
 }
 
@@ -143,6 +178,22 @@ pub fn always(world: &mut World) {
     for id in late {
         if !world.crashed && state.rollout.is_none() {
             world.violation(format!("{id} is broken and nobody noticed"));
+        }
+    }
+    let unfit: Vec<InstanceId> = world
+        .table
+        .iter()
+        .flat_map(RouteTable::in_rotation)
+        .filter_map(|id| world.bodies.get(id))
+        .filter(|b| {
+            matches!(b.seen.health, Verdict::Unready { since, .. }
+            if now.since(since.max(decided)) > HEAL_BOUND)
+        })
+        .map(|b| b.seen.id.clone())
+        .collect();
+    for id in unfit {
+        if !world.crashed && state.rollout.is_none() {
+            world.violation(format!("{id} is unready and still in rotation"));
         }
     }
 }

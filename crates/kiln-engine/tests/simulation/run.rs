@@ -15,6 +15,9 @@ use crate::world::{Shared, SimClock};
 /// How long a stack may take to come to rest after the last deed.
 const REST_BOUND: Duration = Duration::from_secs(90);
 
+/// How long a deed may wait for its answer: every wait has a deadline.
+const DEED_BOUND: Duration = Duration::from_secs(60);
+
 /// What a run showed.
 pub struct RunOutcome {
     /// Laws that were broken.
@@ -92,7 +95,10 @@ fn start(shared: &Shared) -> Option<(SimKeeper, Handle)> {
 /// The deeds that are left, then rest; whether the end was reached.
 async fn go_on(deeds: &mut impl Iterator<Item = Deed>, shared: &Shared, handle: &Handle) -> bool {
     for deed in deeds {
-        scenario::perform(&deed, shared, handle).await;
+        let done = tokio::time::timeout(DEED_BOUND, scenario::perform(&deed, shared, handle)).await;
+        if done.is_err() {
+            shared.lock().violation(format!("{deed:?} gets no answer"));
+        }
     }
     shared.lock().crash_in = None;
     let rested = tokio::time::timeout(REST_BOUND, rest(shared, handle)).await;

@@ -24,8 +24,10 @@ pub enum Deed {
     Rollback,
     /// An instance is killed.
     Kill,
-    /// An instance stops answering its health check.
+    /// An instance fails its health check for good.
     Sicken,
+    /// An instance fails its health check for a while, or for long.
+    Falter(Option<u64>),
     /// A count is pinned, or given back.
     Scale(Option<u32>),
     /// The rollout under way is cancelled.
@@ -52,7 +54,7 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
         if rng.one_in(2) {
             deeds.push(Deed::Rest(rng.below(3_000)));
         }
-        deeds.push(match rng.below(12) {
+        deeds.push(match rng.below(14) {
             0..=5 => {
                 let bad = rng.one_in(4);
                 Deed::Apply(Box::new(content(&mut rng, shared, bad)))
@@ -60,6 +62,10 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
             6 => Deed::Rollback,
             7 if disturbed => Deed::Kill,
             8 if disturbed => Deed::Sicken,
+            12 | 13 if disturbed => {
+                let lasts = rng.below(4) > 0;
+                Deed::Falter(lasts.then(|| rng.below(4_000)))
+            }
             9 => Deed::Scale(Some(u32::try_from(rng.below(4)).unwrap() + 1)),
             10 => Deed::Cancel,
             11 if rng.one_in(3) => Deed::Destroy,
@@ -82,7 +88,10 @@ fn content(rng: &mut Rng, shared: &Shared, bad: bool) -> Content {
     let cidr = if rng.one_in(4) { "10.1.0.0/24" } else { "10.0.0.0/24" };
     let rollout = rollout(rng);
     let replicas = u32::try_from(rng.below(3)).unwrap() + 1;
-    let web = server("web").replicas(replicas).rollout(rollout);
+    let mut web = server("web").replicas(replicas).rollout(rollout);
+    if rng.one_in(2) {
+        web = web.replace_after(Millis::seconds(2));
+    }
     let mut specs = vec![image("web", &release), network("front", cidr)];
     if rng.one_in(4) {
         specs.push(web.spec());
@@ -137,14 +146,30 @@ pub async fn perform(deed: &Deed, shared: &Shared, handle: &Handle) {
             propose(shared, handle, stored.content.clone(), origin).await;
         }
         Deed::Destroy => propose(shared, handle, Content::default(), Origin::Destroy).await,
-        Deed::Kill => disturb(shared, |body, now| {
-            body.seen.phase = Phase::Ended { cause: Ending::Killed(9) };
-            body.broken_at = Some(now);
-        }),
-        Deed::Sicken => disturb(shared, |body, now| {
-            body.seen.health = Verdict::Unready { since: now, reason: "503".to_owned() };
-            body.broken_at = Some(now);
-        }),
+        Deed::Kill => disturb(
+            shared,
+            |_| true,
+            |body, now| {
+                body.seen.phase = Phase::Ended { cause: Ending::Killed(9) };
+                body.broken_at = Some(now);
+            },
+        ),
+        Deed::Sicken => disturb(
+            shared,
+            |_| true,
+            |body, now| {
+                body.seen.health = Verdict::Dead { since: now, reason: "503".to_owned() };
+                body.broken_at = Some(now);
+            },
+        ),
+        Deed::Falter(span) => disturb(
+            shared,
+            |body| body.patience.is_some(),
+            |body, now| {
+                body.seen.health = Verdict::Unready { since: now, reason: "503".to_owned() };
+                body.ready_at = span.map(|span| now.after(Millis(span)));
+            },
+        ),
         Deed::Scale(count) => drop(handle.scale(id("server.web"), *count).await),
         Deed::Cancel => drop(handle.cancel().await),
         Deed::Crash(steps) => shared.lock().crash_in = Some(*steps),
@@ -163,6 +188,7 @@ async fn propose(shared: &Shared, handle: &Handle, content: Content, origin: Ori
 
 fn disturb(
     shared: &Shared,
+    whom: impl Fn(&crate::world::Body) -> bool,
     how: impl FnOnce(&mut crate::world::Body, kiln_model::quantity::Timestamp),
 ) {
     let mut world = shared.lock();
@@ -171,7 +197,7 @@ fn disturb(
     let ready: Vec<_> = world
         .bodies
         .values()
-        .filter(|b| b.seen.is_ready() && b.seen.draining_since.is_none())
+        .filter(|b| b.seen.is_ready() && b.seen.draining_since.is_none() && whom(b))
         .map(|b| b.seen.id.clone())
         .collect();
     if ready.is_empty() {

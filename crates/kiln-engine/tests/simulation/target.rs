@@ -88,6 +88,7 @@ impl Target for SimTarget {
         self.0.tick().await;
         let mut world = self.0.lock();
         laws::ending(&mut world, instance, "drained");
+        laws::patience(&mut world, instance);
         let now = world.now();
         world.say(format!("drain {instance}"));
         if let Some(body) = world.bodies.get_mut(instance) {
@@ -203,6 +204,7 @@ impl World {
             ready_at: (!bad).then(|| now.after(Millis(start))),
             crash_at: crashes.then(|| now.after(Millis(crash))),
             broken_at: None,
+            patience: instance.server.policy.health.replace_after,
             stop: Millis(stop),
             erring: self.erring.contains(&instance.image),
         };
@@ -218,7 +220,7 @@ impl World {
                 let cause = kiln_model::observed::Ending::Exited(1);
                 body.seen.phase = Phase::Ended { cause };
             }
-            if matches!(body.seen.health, Verdict::Starting { .. })
+            if matches!(body.seen.health, Verdict::Starting { .. } | Verdict::Unready { .. })
                 && let Some(at) = body.ready_at.filter(|at| *at <= now)
             {
                 body.seen.health = Verdict::Ready { since: at };

@@ -28,6 +28,8 @@ pub struct Body {
     pub crash_at: Option<Timestamp>,
     /// When it was killed or made unready by the scenario.
     pub broken_at: Option<Timestamp>,
+    /// How long it may be unready; without it, being unready is being dead.
+    pub patience: Option<Millis>,
     /// How long it takes to end.
     pub stop: Millis,
     /// It fails what it is asked.

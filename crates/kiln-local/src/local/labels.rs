@@ -130,6 +130,20 @@ impl NetworkLabels {
     }
 }
 
+fn started_path(root: &Path, instance: &str) -> PathBuf {
+    record::directory(root, instance).join("started")
+}
+
+/// Writes down that an instance has started: what it showed for that may be gone later.
+pub(super) fn mark_started(root: &Path, instance: &str) -> io::Result<()> {
+    fs::write(started_path(root, instance), b"")
+}
+
+/// Whether it is written down that an instance has started.
+pub(super) fn has_started(root: &Path, instance: &str) -> bool {
+    started_path(root, instance).exists()
+}
+
 fn draining_path(root: &Path, instance: &str) -> PathBuf {
     record::directory(root, instance).join("draining")
 }

@@ -11,6 +11,10 @@ use super::{Stream, segments};
 /// How much is read at a time while following, in bytes.
 const CHUNK_BYTES: u64 = 64 << 10;
 
+/// How long a line gets, in bytes, give or take a record: one that never ends must not fill the
+/// memory.
+const LONGEST_LINE: usize = 1 << 20;
+
 /// A line that an instance has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -65,6 +69,13 @@ impl Follow {
             None => None,
         };
         Ok(Self { path, current, lines: Assembler::default() })
+    }
+
+    /// Follows the log in `directory` from the oldest line that is kept.
+    pub fn from_start(directory: &Path) -> Self {
+        let [older, path] = segments(directory);
+        let current = open(&older).ok().flatten();
+        Self { path, current, lines: Assembler::default() }
     }
 
     /// The complete lines that have come since the last call; none when there is nothing new.
@@ -140,7 +151,9 @@ impl Assembler {
             complete: false,
         });
         time.clone_into(&mut line.time);
-        line.text.push_str(text);
+        if line.text.len() < LONGEST_LINE {
+            line.text.push_str(text);
+        }
         line.complete = tag == "F";
         if line.complete {
             return Some(line);

@@ -71,6 +71,9 @@ pub(super) struct Fleets {
 struct Sorted<'a> {
     current: Vec<&'a ObservedInstance>,
     old: Vec<&'a ObservedInstance>,
+    /// Those of the wanted digest that have been unready for too long: another is to take the
+    /// place of each, and until that is ready they may come back.
+    ailing: Vec<&'a ObservedInstance>,
     broken: Vec<(&'a ObservedInstance, Reason)>,
 }
 
@@ -101,7 +104,7 @@ impl Fleets {
             {
                 serves_new.insert(id);
             }
-            let fleet = fleets.retire_within(&sorted, wanted, stage);
+            let fleet = fleets.retire_within(&sorted, wanted, stage, (server, observed.at));
             fleets.by_server.insert(id.clone(), fleet);
         }
         for (id, component, server) in desired.content.servers() {
@@ -119,17 +122,26 @@ impl Fleets {
     }
 
     /// Retires what is broken, what is replaced and what is too many.
-    fn retire_within(&mut self, sorted: &Sorted<'_>, wanted: u32, stage: Stage) -> Fleet {
+    fn retire_within(
+        &mut self,
+        sorted: &Sorted<'_>,
+        wanted: u32,
+        stage: Stage,
+        (server, now): (&Server, Timestamp),
+    ) -> Fleet {
         let ready = count(sorted.current.iter().filter(|i| i.is_ready()));
         for (instance, reason) in &sorted.broken {
             self.retire(instance, reason.clone());
         }
         // An old one that never was ready is of no use; of the others the newest stay longest.
         let (mut old, unproved): (Vec<&ObservedInstance>, Vec<&ObservedInstance>) =
-            sorted.old.iter().partition(|i| i.is_ready());
-        old.sort_by_key(|i| Reverse((i.created_at, i.id.clone())));
+            sorted.old.iter().partition(|i| i.is_ready() || may_come_back(i, server, now));
+        old.sort_by_key(|i| Reverse((i.is_ready(), i.created_at, i.id.clone())));
         for instance in old.iter().skip(stage.keep_old as usize).chain(&unproved) {
             self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
+        }
+        for instance in sorted.ailing.iter().skip(wanted.saturating_sub(ready) as usize) {
+            self.retire(instance, unready(instance));
         }
         let mut current = sorted.current.clone();
         current.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
@@ -315,7 +327,7 @@ impl Order<'_> {
     /// those that are wanted.
     fn missing(&self, wanted: u32, (target, surplus): (u32, u32)) -> u32 {
         let current = count(self.sorted.current.iter());
-        let old = count(self.sorted.old.iter());
+        let old = count(self.sorted.old.iter().chain(&self.sorted.ailing));
         let missing = target.saturating_sub(current);
         if old == 0 {
             return missing;
@@ -352,6 +364,10 @@ impl Order<'_> {
             let why = Box::new(reason.clone());
             return Reason::InPlaceOf { instance: instance.id.clone(), why };
         }
+        if let Some(ailing) = self.sorted.ailing.first() {
+            let (instance, why) = (ailing.id.clone(), Box::new(unready(ailing)));
+            return Reason::InPlaceOf { instance, why };
+        }
         let odd = self.sorted.old.iter().find_map(|i| Some((&i.id, drifted(i)?)));
         if let Some((instance, why)) = odd {
             return Reason::InPlaceOf { instance: instance.clone(), why: Box::new(why) };
@@ -380,25 +396,56 @@ fn sort<'a>(
     observed: &Observed,
     networks: &Networks,
 ) -> Sorted<'a> {
-    let mut sorted = Sorted { current: Vec::new(), old: Vec::new(), broken: Vec::new() };
+    let (current, old, ailing, broken) = Default::default();
+    let mut sorted = Sorted { current, old, ailing, broken };
     let network = networks.of(&server.identity.network.id).map(|n| &n.id);
     for instance in instances {
         let fresh = instance.digest == component.digest
             && Some(&instance.network) == network
             && instance.drift.is_empty();
-        if let Some(reason) = broken(instance, server, observed.at) {
+        if let Some(reason) = why_broken(instance, server, observed.at) {
             sorted.broken.push((instance, reason));
+        } else if fresh && overdue(instance, server, observed.at) {
+            sorted.ailing.push(instance);
         } else if fresh {
             sorted.current.push(instance);
         } else {
             sorted.old.push(instance);
         }
     }
+    // Those that have been unready for longest go first.
+    sorted.ailing.sort_by_key(|i| (Reverse(unready_since(i)), i.id.clone()));
     sorted
 }
 
+fn unready_since(instance: &ObservedInstance) -> Option<Timestamp> {
+    match &instance.health {
+        Verdict::Unready { since, .. } => Some(*since),
+        _ => None,
+    }
+}
+
+/// Until when an unready instance may come back before another is made in its place.
+pub(super) fn patience(instance: &ObservedInstance, server: &Server) -> Option<Timestamp> {
+    let bound = server.policy.health.replace_after.unwrap_or_default();
+    Some(unready_since(instance)?.after(bound))
+}
+
+fn may_come_back(instance: &ObservedInstance, server: &Server, now: Timestamp) -> bool {
+    patience(instance, server).is_some_and(|until| now < until)
+}
+
+fn overdue(instance: &ObservedInstance, server: &Server, now: Timestamp) -> bool {
+    patience(instance, server).is_some_and(|until| now >= until)
+}
+
+fn unready(instance: &ObservedInstance) -> Reason {
+    let last = instance.health.complaint().unwrap_or_default().to_owned();
+    Reason::Unready { last }
+}
+
 /// Why an instance can't be kept whatever the generation says.
-fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
+fn why_broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
     // Whatever becomes of one that is being ended, it has been replaced.
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);
@@ -412,9 +459,9 @@ fn broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Optio
         return Some(reason);
     }
     match &instance.health {
-        Verdict::Unready { reason, .. } => Some(Reason::Unready { last: reason.clone() }),
+        Verdict::Dead { .. } => Some(unready(instance)),
         // Nothing is known yet of one that has not been asked, such as one found by a new daemon.
-        Verdict::Ready { .. } | Verdict::Starting { last: None } => None,
+        Verdict::Ready { .. } | Verdict::Unready { .. } | Verdict::Starting { last: None } => None,
         Verdict::Starting { last } => {
             let late = now.since(instance.created_at) >= server.policy.rollout.deadline;
             late.then(|| Reason::NeverReady { last: last.clone() })

@@ -21,6 +21,8 @@ mod table;
 mod trial;
 
 #[cfg(test)]
+mod ailing;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod rollout_tests;

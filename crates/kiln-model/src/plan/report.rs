@@ -11,7 +11,7 @@ use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Drift, Ending, Observed, Verdict};
 use crate::quantity::Timestamp;
 
-use super::fleet::{Fleet, Fleets};
+use super::fleet::{Fleet, Fleets, patience};
 use super::networks::Networks;
 use super::trial::{self, Watch};
 use super::{Action, Step, earliest};
@@ -70,6 +70,13 @@ pub enum Reason {
     WaitsForOthers,
     /// The instances before it failed; there is a pause before the next.
     BackingOff,
+    /// One after the other ends soon.
+    CrashLoop {
+        /// How many in a row.
+        times: u32,
+        /// How the last ended.
+        last: String,
+    },
     /// Too many have been made within a minute.
     Storm,
     /// The network has no free address.
@@ -113,6 +120,9 @@ impl fmt::Display for Reason {
             Reason::Routing => f.write_str("who serves has changed"),
             Reason::WaitsForOthers => f.write_str("what it connects to is not ready yet"),
             Reason::BackingOff => f.write_str("the ones before it failed; pausing"),
+            Reason::CrashLoop { times, last } => {
+                write!(f, "crash loop: {times} in a row, the last one {last}")
+            }
             Reason::Storm => f.write_str("too many replacements within a minute; slowing down"),
             Reason::NoAddress => f.write_str("its network has no free address"),
             Reason::ImageNotBuilt => f.write_str("its image has not been built"),
@@ -231,6 +241,9 @@ fn hindrance(
     server: &ComponentId,
 ) -> Option<Reason> {
     let pace = observed.pace.get(server);
+    if let Some((times, last)) = pace.and_then(|pace| pace.crash_loop()) {
+        return Some(Reason::CrashLoop { times, last: last.to_owned() });
+    }
     match pace.and_then(|p| p.last_failure.as_ref()) {
         Some((_, failure)) => Some(Reason::NeverReady { last: Some(failure.clone()) }),
         None => ailments.get(server).cloned(),
@@ -245,7 +258,9 @@ fn ailments(observed: &Observed) -> BTreeMap<&ComponentId, Reason> {
             Verdict::Starting { last: Some(last) } => {
                 Reason::NeverReady { last: Some(last.clone()) }
             }
-            Verdict::Unready { reason, .. } => Reason::Unready { last: reason.clone() },
+            Verdict::Unready { reason, .. } | Verdict::Dead { reason, .. } => {
+                Reason::Unready { last: reason.clone() }
+            }
             Verdict::Starting { last: None } | Verdict::Ready { .. } => continue,
         };
         ailments.entry(&instance.component).or_insert(reason);
@@ -261,19 +276,18 @@ fn wake_at(
 ) -> Option<Timestamp> {
     let rollout = observed.rollout.iter().map(|r| r.deadline);
     let held = fleets.servers().filter_map(|(_, f)| f.held.as_ref().and_then(|h| h.1));
-    let starting = observed
-        .instances
-        .iter()
-        .filter(|i| i.is_running() && matches!(i.health, Verdict::Starting { .. }))
-        .filter_map(|i| {
-            let server = desired.content.components.get(&i.component)?.spec.as_server()?;
-            Some(i.created_at.after(server.policy.rollout.deadline))
-        });
+    let unproved = observed.instances.iter().filter(|i| i.is_running()).filter_map(|i| {
+        let server = desired.content.components.get(&i.component)?.spec.as_server()?;
+        match &i.health {
+            Verdict::Starting { .. } => Some(i.created_at.after(server.policy.rollout.deadline)),
+            _ => patience(i, server),
+        }
+    });
     let stages = fleets.servers().filter_map(|(_, f)| f.wake_at);
     let watched = match watch {
         Watch::Until(until) => Some(*until),
         Watch::Over | Watch::Due => None,
     };
-    let known = rollout.chain(held).chain(starting).chain(stages);
+    let known = rollout.chain(held).chain(unproved).chain(stages);
     earliest(observed.at, known.chain(watched).chain(fleets.drain_until))
 }

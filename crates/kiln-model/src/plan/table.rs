@@ -197,7 +197,7 @@ impl<'a> Builder<'a> {
             }
         }
         for (id, _, server) in desired.content.servers() {
-            http.entry(id).or_default().extend(server.policy.health.probe.http_port());
+            http.entry(id).or_default().extend(server.policy.health.http_ports());
         }
         for (_, component) in desired.content.of_kind(Kind::Endpoint) {
             let Some(endpoint) = component.spec.as_endpoint() else { continue };

@@ -173,7 +173,7 @@ fn a_release_that_never_gets_ready_expires_and_the_old_one_serves() {
 }
 
 #[test]
-fn an_unready_instance_that_was_ready_is_replaced() {
+fn an_unready_instance_is_replaced_where_nothing_lets_it_come_back() {
     let mut machine = Machine::new();
     let desired = generation(1, shop("v1", 2));
     converge(&mut machine, &desired, 0);

@@ -5,6 +5,7 @@
 //! change of it replaces nobody.
 
 pub mod endpoint;
+pub mod health;
 pub mod image;
 pub mod network;
 pub mod rollout;

@@ -11,6 +11,8 @@ use crate::quantity::{Bytes, MilliCpu, Millis};
 use crate::spec::rollout::Rollout;
 use crate::text::Text;
 
+pub use super::health::{Health, Liveness, LogLine, Probe, Startup};
+
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -94,56 +96,6 @@ pub struct ServerPolicy {
     pub health: Health,
     /// How instances are replaced.
     pub rollout: Rollout,
-}
-
-/// A health check and its rhythm. Until an instance is ready, probes follow each other by
-/// 20 ms; `every` applies after that.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// What is asked.
-    pub probe: Probe,
-    /// From one probe to the next.
-    pub every: Millis,
-    /// How long an answer may take.
-    pub timeout: Millis,
-    /// Failures in a row that make a ready instance unready; at least 1.
-    pub failures: u32,
-}
-
-/// What a health check asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Probe {
-    /// `GET path`; healthy when the status is the given one, or any of 200 to 399.
-    Http {
-        /// The port.
-        port: u16,
-        /// The path, with its `/`.
-        path: String,
-        /// The wanted status.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        status: Option<u16>,
-    },
-    /// A TCP connection; healthy when it is accepted.
-    Tcp {
-        /// The port.
-        port: u16,
-    },
-    /// Healthy when the program has run for so long.
-    Running {
-        /// How long.
-        after: Millis,
-    },
-}
-
-impl Probe {
-    /// The port that is known to speak HTTP because of this probe.
-    pub fn http_port(&self) -> Option<u16> {
-        match self {
-            Probe::Http { port, .. } => Some(*port),
-            Probe::Tcp { .. } | Probe::Running { .. } => None,
-        }
-    }
 }
 
 impl Server {

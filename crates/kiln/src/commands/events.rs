@@ -89,8 +89,11 @@ fn text(events: &[EventDocument]) -> String {
                 let reason = event.fields.get("reason")?;
                 reason.get("kind")?.as_str().map(str::to_owned)
             });
+        let said = event.fields.get("last_words").and_then(Value::as_array);
+        let said = said.and_then(|words| words.last()?.as_str()).map(|last| format!(": {last}"));
+        let why = why.unwrap_or_default() + &said.unwrap_or_default();
         let at = event.at.replace('T', " ");
-        table.row([&at, &event.kind, &what.unwrap_or_default(), &why.unwrap_or_default()]);
+        table.row([&at, &event.kind, &what.unwrap_or_default(), &why]);
     }
     table.render(0)
 }
@@ -110,12 +113,19 @@ mod tests {
             instance: "web-1".parse().unwrap(),
             because: "it is missing".to_owned(),
         };
-        let events = [Entry { at, event: Event::Resumed }, Entry { at, event: made }];
+        let failed = Event::Failed {
+            component: "server.web".parse().unwrap(),
+            instance: "web-1".parse().unwrap(),
+            cause: "exited with status 2".to_owned(),
+            last_words: vec!["usage: web".to_owned(), "no such option".to_owned()],
+        };
+        let events = [Event::Resumed, made, failed].map(|event| Entry { at, event });
         let events: Vec<EventDocument> = events.iter().map(event).collect();
         assert_eq!(events[0].kind, "resumed");
         let expected = "\
 1970-01-01 00:00:00.000Z  resumed
 1970-01-01 00:00:00.000Z  made     web-1  it is missing
+1970-01-01 00:00:00.000Z  failed   web-1  exited with status 2: no such option
 ";
         assert_eq!(text(&events), expected);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kiln_daemon::api::document::{Component, Instance, Status};
+use kiln_daemon::api::document::{Component, Failures, Instance, Status};
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
@@ -34,6 +34,9 @@ pub(crate) fn text(status: &Status, palette: Palette) -> String {
         let padded = format!("{:width$}", name(component));
         let line = format!("  {}  {}", palette.bold(&padded), facts(component, palette));
         let _ = writeln!(text, "{}", line.trim_end());
+        if let Some(failures) = &component.failures {
+            failure_lines(failures, &status.measured_at, palette, &mut text);
+        }
         if component.kind == "server" {
             for instance in &component.instances {
                 instance_lines(instance, &status.measured_at, palette, &mut text);
@@ -87,6 +90,22 @@ fn facts(component: &Component, palette: Palette) -> String {
     }
     facts.extend(component.problem.as_ref().map(|problem| palette.red(problem)));
     facts.join("  ")
+}
+
+/// Who failed last, how, and with which last words.
+fn failure_lines(failures: &Failures, now: &str, palette: Palette, text: &mut String) {
+    let Failures { in_a_row, instance, cause, .. } = failures;
+    let what = if failures.looping { "crash loop" } else { "failed" };
+    let ago = since(&failures.at, now).map(|ago| format!(" {ago} ago")).unwrap_or_default();
+    let line = format!("{what}: {in_a_row} in a row, last {instance}{ago}: {cause}");
+    let shown = if failures.looping { palette.red(&line) } else { palette.yellow(&line) };
+    let _ = writeln!(text, "    {shown}");
+    if let Some(next) = &failures.next_at {
+        let _ = writeln!(text, "    the next one is made at {next}");
+    }
+    for line in &failures.last_words {
+        let _ = writeln!(text, "      {} {line}", palette.dim("|"));
+    }
 }
 
 fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut String) {

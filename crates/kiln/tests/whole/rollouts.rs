@@ -81,7 +81,7 @@ fn one_that_is_slow() {
 #[test]
 fn one_that_starts_and_then_ends() {
     let why = "it was ready, and then exited with status 3";
-    is_called_off("one_that_starts_and_then_ends", r#"["--dies-after", "900"]"#, why);
+    is_called_off("one_that_starts_and_then_ends", r#"["--die-after", "900"]"#, why);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub(super) mod demands;
 pub(super) mod endpoint;
 mod handling;
+mod health;
 mod image;
 mod nested;
 pub(super) mod network;

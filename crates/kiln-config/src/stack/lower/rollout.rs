@@ -6,8 +6,9 @@ use kiln_model::spec::rollout::{
 };
 use kiln_model::spec::server::Probe;
 
+use super::health;
 use super::probe::missing;
-use super::server::{LONGEST, MAX_REPLICAS, http_probe};
+use super::server::{LONGEST, MAX_REPLICAS};
 use crate::diagnostic::Diagnostic;
 use crate::stack::decode::{Field, Settings};
 
@@ -200,7 +201,7 @@ fn check(field: &Field<'_>) -> Option<Check> {
 
 fn ask(field: &Field<'_>) -> Option<Ask> {
     match field.name() {
-        "http" => http_probe(field).map(Ask::Instance),
+        "http" => health::http(field).map(Ask::Instance),
         "tcp" => {
             let settings = field.settings(&["port"])?;
             let Some(port) = settings.get("port") else { return missing(field, "port") };

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::name::Kind;
 use kiln_model::quantity::{Bytes, Millis};
-use kiln_model::spec::server::{
-    Connection, Health, Probe, Server, ServerIdentity, ServerPolicy, Stop,
-};
+use kiln_model::spec::server::{Connection, Server, ServerIdentity, ServerPolicy, Stop};
 use kiln_model::text::Text;
 
 use super::Reader;
+use super::health::health;
 use super::paths::{absolute_path, writable};
-use super::probe::{http_path, http_status, missing};
 use super::rollout;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::stack::decode::{Field, Settings};
@@ -27,8 +25,6 @@ pub(super) const MAX_REPLICAS: u32 = 10_000;
 const MAX_ARGS: usize = 10_000;
 /// Longer deadlines would not be noticed as deadlines.
 pub(super) const LONGEST: Millis = Millis::seconds(7 * 86_400);
-
-const SHORTEST: Millis = Millis(1);
 
 /// The signals that a program may be asked to end with, by name.
 const SIGNALS: &[(&str, i32)] = &[
@@ -83,7 +79,7 @@ fn identity(reader: &Reader<'_>) -> Option<ServerIdentity> {
 fn policy(reader: &Reader<'_>) -> Option<ServerPolicy> {
     let address = reader.own_address();
     let replicas = reader.read_or("replicas", 1, |field| field.integer(0..=MAX_REPLICAS));
-    let health = reader.read_or("health", default_health(), health);
+    let health = reader.read_or("health", super::health::default(), health);
     let rollout = reader.read_or("rollout", rollout::default(), rollout::rollout);
     Some(ServerPolicy {
         address: address?,
@@ -151,59 +147,4 @@ fn signal(field: &Field<'_>) -> Option<i32> {
         None => refusal,
     });
     None
-}
-
-fn default_health() -> Health {
-    Health {
-        probe: Probe::Running { after: Millis(250) },
-        every: Millis::seconds(1),
-        timeout: Millis(500),
-        failures: 3,
-    }
-}
-
-fn health(field: &Field<'_>) -> Option<Health> {
-    let settings = field.settings(&["http", "tcp", "running", "every", "timeout", "failures"])?;
-    let default = default_health();
-    let probe = probe(field, &settings);
-    let every = settings.read_or("every", default.every, |f| f.millis(Millis(10)..=LONGEST));
-    let timeout = settings.read_or("timeout", default.timeout, |f| f.millis(SHORTEST..=LONGEST));
-    let failures = settings.read_or("failures", default.failures, |f| f.integer(1..=1000));
-    Some(Health { probe: probe?, every: every?, timeout: timeout?, failures: failures? })
-}
-
-fn probe(field: &Field<'_>, settings: &Settings<'_>) -> Option<Probe> {
-    let found = settings.set_of(&["http", "tcp", "running"]);
-    if found.len() > 1 {
-        let diagnostic = Diagnostic::error(found[1].span(), "a health check asks in one way")
-            .with_label("a second way")
-            .with_related(found[0].span(), "the first way");
-        field.report(diagnostic);
-        return None;
-    }
-    if let Some(http) = settings.get("http") {
-        return http_probe(http);
-    }
-    if let Some(tcp) = settings.get("tcp") {
-        let settings = tcp.settings(&["port"])?;
-        let Some(port) = settings.get("port") else { return missing(tcp, "port") };
-        return port.port().map(|port| Probe::Tcp { port });
-    }
-    if let Some(running) = settings.get("running") {
-        let settings = running.settings(&["after"])?;
-        let Some(after) = settings.get("after") else { return missing(running, "after") };
-        return after.millis(SHORTEST..=LONGEST).map(|after| Probe::Running { after });
-    }
-    Some(default_health().probe)
-}
-
-pub(super) fn http_probe(field: &Field<'_>) -> Option<Probe> {
-    let settings = field.settings(&["port", "path", "status"])?;
-    let port = match settings.get("port") {
-        Some(port) => port.port(),
-        None => missing(field, "port"),
-    };
-    let path = settings.read_or("path", "/".to_owned(), http_path);
-    let status = settings.read_or("status", None, http_status);
-    Some(Probe::Http { port: port?, path: path?, status: status? })
 }

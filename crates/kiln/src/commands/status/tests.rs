@@ -15,6 +15,7 @@ fn instance(id: &str, state: &str) -> Instance {
         started_at: Some("2026-01-31T12:00:00.000Z".to_owned()),
         in_flight: Some(0),
         reason: None,
+        since: None,
         integrity: Some("watched".to_owned()),
         drift: Vec::new(),
     }
@@ -37,6 +38,7 @@ fn what_a_person_reads() {
         to: None,
         replicas: None,
         problem: None,
+        failures: None,
         instances: Vec::new(),
     };
     let status = Status {
@@ -54,6 +56,15 @@ fn what_a_person_reads() {
                 address: Some("10.60.0.2".to_owned()),
                 replicas: Some(Replicas { wanted: 2, ready: 1, pinned: false }),
                 instances: vec![instance("web-1", "ready"), odd],
+                failures: Some(Failures {
+                    in_a_row: 4,
+                    looping: true,
+                    instance: "web-0".to_owned(),
+                    at: "2026-01-31T12:03:15.000Z".to_owned(),
+                    cause: "exited with status 3".to_owned(),
+                    next_at: Some("2026-01-31T12:03:21.000Z".to_owned()),
+                    last_words: vec!["no such table: orders".to_owned()],
+                }),
                 ..component("server", "web")
             },
             Component {
@@ -69,6 +80,9 @@ Stack shop, generation 7 at commit 0123456789ab: not healthy
 
   image.web      sha256:000000000000
   server.web     1/2 ready  10.60.0.2
+    crash loop: 4 in a row, last web-0 5s ago: exited with status 3
+    the next one is made at 2026-01-31T12:03:21.000Z
+      | no such table: orders
     web-1  ready     10.60.0.129      pid 4711     up 3m 20s  watched
     web-2  unready   10.60.0.129      pid 4711     up 3m 20s  watched  connection refused
       drift: cgroup.memory is 1GiB, not 64MiB
