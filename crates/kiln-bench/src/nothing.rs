@@ -46,6 +46,7 @@ impl Target for Nothing {
             networks: made.networks.values().cloned().collect(),
             instances: made.instances.values().cloned().collect(),
             table: made.table.clone(),
+            ..Measured::default()
         })
     }
 

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod engine;
 pub mod journal;
 pub mod key;
+pub mod metrics;
 pub mod progress;
 pub mod secret;
 pub mod store;

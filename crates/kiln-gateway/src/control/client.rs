@@ -10,7 +10,8 @@ use kiln_model::route::RouteTable;
 use serde::de::DeserializeOwned;
 
 use crate::control::{
-    Applied, Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, socket_path,
+    Applied, Envelope, Event, Keys, MESSAGE_LIMIT, PROTOCOL, Proof, Refusal, Reply, Request,
+    Status, socket_path,
 };
 
 /// How long a request may take. The gateway answers within milliseconds unless the machine is
@@ -72,8 +73,22 @@ impl Gateway {
     /// A network has to be listed for as long as an instance on it lives. When it no longer
     /// is, connections inside it end at once.
     pub fn set_table(&self, table: RouteTable) -> Result<Applied, GatewayError> {
-        match self.call(Request::SetTable { table })? {
+        self.set_table_with(table, Keys::default())
+    }
+
+    /// The same with the private keys of certificates whose keys are secrets.
+    pub fn set_table_with(&self, table: RouteTable, keys: Keys) -> Result<Applied, GatewayError> {
+        match self.call(Request::SetTable { table, keys })? {
             Reply::Applied(applied) => Ok(applied),
+            reply => Err(self.unexpected(&reply)),
+        }
+    }
+
+    /// Shows certificate authorities these proofs and no others, at endpoints that have
+    /// certificates by ACME.
+    pub fn set_proofs(&self, proofs: Vec<Proof>) -> Result<(), GatewayError> {
+        match self.call(Request::SetProofs { proofs })? {
+            Reply::Proving => Ok(()),
             reply => Err(self.unexpected(&reply)),
         }
     }

@@ -12,12 +12,15 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod certificates;
 mod crash;
 mod failure;
 mod images;
 mod isolation;
 mod leftovers;
 mod load;
+mod openssl;
+mod overload;
 mod replace;
 mod sealing;
 mod secrets;
@@ -25,3 +28,4 @@ mod site;
 mod target;
 mod trial;
 mod trust;
+mod upgrade;
