@@ -50,6 +50,11 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
         "/fork" => Answer::ok(attempts::fork(number(request, "n").unwrap_or(1))),
         "/eat" => Answer::ok(attempts::eat(number(request, "mb").unwrap_or(1))),
         "/spin" => Answer::ok(attempts::spin(number(request, "ms").unwrap_or(10_000))),
+        "/slow" => {
+            let pause = number(request, "ms").unwrap_or(1000).min(60_000);
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            Answer::ok("at last")
+        }
         "/exit" => {
             let code = number(request, "code").and_then(|code| i32::try_from(code).ok());
             std::process::exit(code.unwrap_or(0))

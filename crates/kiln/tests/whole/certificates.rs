@@ -240,6 +240,10 @@ fn a_key_that_is_a_secret_stands_nowhere() {
     openssl::certificate(outside.path(), "shop", "DNS:shop.example").unwrap();
     let refused = site.run(&["apply", "--yes"]);
     assert_eq!(refused.status.code(), Some(1), "{}", told(&refused));
-    assert!(told(&refused).contains("the key is not that of the certificate"), "{}", told(&refused));
+    assert!(
+        told(&refused).contains("the key is not that of the certificate"),
+        "{}",
+        told(&refused)
+    );
     assert!(serves(&second));
 }

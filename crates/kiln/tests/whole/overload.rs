@@ -18,7 +18,7 @@ fn overload_replaces_nobody() {
         let clients: Vec<_> = (0..12)
             .map(|_| {
                 let address = site.address();
-                std::thread::spawn(move || get(address, "/spin?ms=200").unwrap().0)
+                std::thread::spawn(move || get(address, "/slow?ms=100").unwrap().0)
             })
             .collect();
         for client in clients {

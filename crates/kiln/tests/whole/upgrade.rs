@@ -31,9 +31,9 @@ fn twenty_upgrades_of_daemon_and_gateway_fail_no_request() {
     for upgrade in 0..UPGRADES {
         let mut slow = TcpStream::connect(site.address()).unwrap();
         slow.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let path = format!("/spin?ms={}", SLOW.as_millis());
-        write!(slow, "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n").unwrap();
         let begun = Instant::now();
+        let path = format!("/slow?ms={}", SLOW.as_millis());
+        write!(slow, "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n").unwrap();
         let program = site.stack().join(format!("kiln-{upgrade}"));
         fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
         // What stands behind the last section of an ELF file is not loaded.

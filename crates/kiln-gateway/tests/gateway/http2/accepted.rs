@@ -48,11 +48,23 @@ fn answered() -> Vec<(&'static str, Vec<u8>)> {
         ("4.1 unknown flag", [frame(PING, 0x16, 0, b"12345678"), get(1)].concat()),
         ("4.1 reserved bit", [frame(PING, 0, 1 << 31, b"12345678"), get(1)].concat()),
         ("4.2 2^14 bytes of data", [post(1, &[]), frame(DATA, END_STREAM, 1, &large)].concat()),
-        ("5.1 priority of an idle stream", [frame(PRIORITY, 0, 5, &[0, 0, 0, 0, 9]), get(1)].concat()),
-        ("5.1 window of a half closed stream", [get(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 9])].concat()),
+        (
+            "5.1 priority of an idle stream",
+            [frame(PRIORITY, 0, 5, &[0, 0, 0, 0, 9]), get(1)].concat(),
+        ),
+        (
+            "5.1 window of a half closed stream",
+            [get(1), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 9])].concat(),
+        ),
         ("5.5 extension", [frame(0xfa, 0, 1, b"x"), get(1)].concat()),
-        ("6.1 data", [post(1, &[]), frame(DATA, 0, 1, b"ab"), frame(DATA, END_STREAM, 1, b"c")].concat()),
-        ("6.1 padded data", [post(1, &[]), frame(DATA, END_STREAM | PADDED, 1, b"\x03abc\0\0\0")].concat()),
+        (
+            "6.1 data",
+            [post(1, &[]), frame(DATA, 0, 1, b"ab"), frame(DATA, END_STREAM, 1, b"c")].concat(),
+        ),
+        (
+            "6.1 padded data",
+            [post(1, &[]), frame(DATA, END_STREAM | PADDED, 1, b"\x03abc\0\0\0")].concat(),
+        ),
         ("6.2 padded headers", whole(PADDED, &padded)),
         ("6.2 headers with priority", whole(PRIORITISED, &weighed)),
         ("6.3 priority", [frame(PRIORITY, 0, 3, &[0x80, 0, 0, 1, 255]), get(1)].concat()),
@@ -61,13 +73,23 @@ fn answered() -> Vec<(&'static str, Vec<u8>)> {
         ("6.9 window", [frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 9]), get(1)].concat()),
         ("6.10 continuation", cut(2)),
         ("6.10 continuations", cut(7)),
-        ("7 unknown error of a stream", [get(3), frame(RST_STREAM, 0, 3, &[0, 0, 0, 0xff]), get(5)].concat()),
-        ("8.1 trailers", [
-            post(1, &[("te", "trailers")]),
-            frame(DATA, 0, 1, b"abc"),
-            frame(HEADERS, END_STREAM | END_HEADERS, 1, &field("x-checked", "1")),
-        ].concat()),
-        ("8.1.1 length", [post(1, &[("content-length", "3")]), frame(DATA, END_STREAM, 1, b"abc")].concat()),
+        (
+            "7 unknown error of a stream",
+            [get(3), frame(RST_STREAM, 0, 3, &[0, 0, 0, 0xff]), get(5)].concat(),
+        ),
+        (
+            "8.1 trailers",
+            [
+                post(1, &[("te", "trailers")]),
+                frame(DATA, 0, 1, b"abc"),
+                frame(HEADERS, END_STREAM | END_HEADERS, 1, &field("x-checked", "1")),
+            ]
+            .concat(),
+        ),
+        (
+            "8.1.1 length",
+            [post(1, &[("content-length", "3")]), frame(DATA, END_STREAM, 1, b"abc")].concat(),
+        ),
         ("8.2.3 cookies", whole(0, &fields("GET", &[("cookie", "a=1"), ("cookie", "b=2")]))),
         ("HPACK 6 representations", whole(0, &indexed)),
         ("HPACK 6.3 sizes", whole(0, &resized)),

@@ -86,7 +86,8 @@ fn heads_without_an_end_are_cut_off() {
 fn a_head_that_is_too_large_is_answered_so() {
     let Some((_world, _network, _backend, address)) = served("a_head_too_large") else { return };
     let start = frame(HEADERS, END_STREAM, 1, &fields("GET", &[]));
-    let piece: Vec<u8> = (0..120).flat_map(|n| field(&format!("x-{n}"), &"y".repeat(120))).collect();
+    let piece: Vec<u8> =
+        (0..120).flat_map(|n| field(&format!("x-{n}"), &"y".repeat(120))).collect();
     let (more, last) = (frame(CONTINUATION, 0, 1, &piece), frame(CONTINUATION, 4, 1, &piece));
     let seen = talk(address, &begun(&[&start, &more.repeat(4), &last]));
     assert!(seen.answers.iter().all(|(_, status)| *status != 200), "{seen:?}");
