@@ -26,6 +26,7 @@ const ASKS: u32 = 100;
 #[derive(Debug, Clone)]
 pub struct Gateway {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why a call to the gateway failed.
@@ -64,7 +65,12 @@ pub enum GatewayError {
 impl Gateway {
     /// The gateway of `root`, running or not.
     pub fn of(root: &Path) -> Self {
-        Self { socket: socket_path(root) }
+        Self { socket: socket_path(root), patience: PATIENCE }
+    }
+
+    /// The same, whose calls take at most so long each.
+    pub(crate) fn patient_for(&self, patience: Duration) -> Self {
+        Self { socket: self.socket.clone(), patience }
     }
 
     /// Replaces the table of one stack. When this returns, requests are served by the new
@@ -145,8 +151,8 @@ impl Gateway {
         let mut line = serde_json::to_vec(&envelope).map_err(|e| self.malformed(e))?;
         line.push(b'\n');
         stream
-            .set_read_timeout(Some(PATIENCE))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .set_read_timeout(Some(self.patience))
+            .and_then(|()| stream.set_write_timeout(Some(self.patience)))
             .and_then(|()| stream.write_all(&line))
             .map_err(|source| self.broken(source))?;
         Ok(stream)

@@ -20,6 +20,7 @@ const SIZE: &[u32] = &[FRAME_SIZE_ERROR, PROTOCOL_ERROR];
 /// A block that cannot be decoded ends the connection; the library below says so by the more
 /// general code.
 const CODING: &[u32] = &[COMPRESSION_ERROR, PROTOCOL_ERROR];
+const FLOW: &[u32] = &[FLOW_CONTROL_ERROR, PROTOCOL_ERROR];
 const CLOSED: &[u32] = &[STREAM_CLOSED, PROTOCOL_ERROR];
 
 /// What ends the connection.
@@ -84,7 +85,7 @@ fn of_the_connection() -> Vec<Case> {
         ("6.5 settings of a stream", frame(SETTINGS, 0, 1, &setting(4, 9)), PROTOCOL),
         ("6.5 settings of 5 bytes", frame(SETTINGS, 0, 0, &[0; 5]), SIZE),
         ("6.5.2 push neither on nor off", set(2, 2), PROTOCOL),
-        ("6.5.2 window too large", set(4, 1 << 31), &[FLOW_CONTROL_ERROR]),
+        ("6.5.2 window too large", set(4, 1 << 31), FLOW),
         ("6.5.2 frames too small", set(5, (1 << 14) - 1), PROTOCOL),
         ("6.5.2 frames too large", set(5, 1 << 24), PROTOCOL),
         (
@@ -233,11 +234,15 @@ fn errors_of_the_connection_end_it_with_their_code() {
     let Some((_world, _network, _backend, address)) = served("errors_of_the_connection") else {
         return;
     };
+    let mut wrong = Vec::new();
     for (name, frames, codes) in of_the_connection() {
         let seen = talk(address, &begun(&[&frames]));
         let told = seen.goaway.is_some_and(|code| codes.contains(&code));
-        assert!(told && seen.closed, "{name}: {seen:?}");
+        if !told || !seen.closed {
+            wrong.push(format!("{name}: {seen:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     let seen = talk(address, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n0123456789");
     assert!(seen.closed && seen.answers.is_empty(), "3.4 another preface: {seen:?}");
 }

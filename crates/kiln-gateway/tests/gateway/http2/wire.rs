@@ -1,6 +1,6 @@
 //! HTTP/2 by hand: frames as bytes (RFC 9113, section 4), and what comes back.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,8 @@ pub(crate) fn talk(address: SocketAddr, bytes: &[u8]) -> Seen {
         match stream.read(&mut buffer) {
             Ok(0) => seen.closed = true,
             Ok(length) => held.extend(&buffer[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => seen.closed = true,
         }
         while let Some(frame) = take(&mut held) {
