@@ -29,12 +29,11 @@ pub(crate) struct Http {
 impl Http {
     /// One that trusts what the file at `roots` holds, else what the system trusts. Reads files.
     pub(crate) fn new(roots: Option<&str>) -> Result<Self, String> {
-        let trusted = match roots {
-            Some(path) => of_file(path).map_err(|error| format!("{path}: {error}"))?,
-            None => {
-                let found = rustls_native_certs::load_native_certs().certs;
-                found.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
-            }
+        let trusted = if let Some(path) = roots {
+            of_file(path).map_err(|error| format!("{path}: {error}"))?
+        } else {
+            let found = rustls_native_certs::load_native_certs().certs;
+            found.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
         };
         let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&trusted)).build();
         let config = Agent::config_builder()

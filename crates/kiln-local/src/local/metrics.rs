@@ -31,51 +31,50 @@ impl Machine {
         let mut families =
             vec![gauge("kiln_gateway_up", "Whether a gateway runs.").of(status.is_some())];
         let traffic = status.as_ref().map(|status| &status.instances[..]).unwrap_or_default();
-        families.extend(self.instances(&instances, traffic));
+        families.extend(instances_of(&instances, traffic));
         if let Some(status) = &status {
             families.extend(gateway(status));
             families.extend(endpoints(&status.endpoints));
         }
         Ok(families)
     }
+}
 
-    fn instances(&self, seen: &[Observed], traffic: &[InstanceTraffic]) -> Vec<Family> {
-        let mut cpu = counter("kiln_instance_cpu_seconds_total", "Processor time used.");
-        let mut memory = gauge("kiln_instance_memory_bytes", "Resident memory.");
-        let mut tasks = gauge("kiln_instance_tasks", "Threads.");
-        let mut started = gauge("kiln_instance_started_timestamp_seconds", "When it was started.");
-        let mut requests = gauge("kiln_instance_requests_in_flight", "HTTP requests in flight.");
-        let mut connections =
-            gauge("kiln_instance_connections", "TCP and upgraded connections that are open.");
-        let mut responses = counter("kiln_instance_responses_total", "Responses, by class.");
-        let mut errors =
-            counter("kiln_instance_errors_total", "Requests that it took and did not answer.");
-        let mut times =
-            histogram("kiln_instance_response_seconds", "Times until the response's head.");
-        let traffic: BTreeMap<&InstanceId, &InstanceTraffic> =
-            traffic.iter().map(|one| (&one.instance, one)).collect();
-        for seen in seen {
-            let Some(record) = &seen.record else { continue };
-            let Some(labels) = InstanceLabels::from_labels(&record.labels) else { continue };
-            let (stack, server) = (labels.stack.to_string(), labels.component.name);
-            let own = [("stack", &*stack), ("server", &*server), ("instance", &*seen.instance)];
-            started.add(&own, milliseconds(record.started_at_ms));
-            if let Some(used) = Usage::of_all(seen.processes.iter().copied()) {
-                cpu.add(&own, milliseconds(used.cpu_ms));
-                memory.add(&own, used.memory);
-                tasks.add(&own, used.tasks);
-            }
-            let id: Option<InstanceId> = seen.instance.parse().ok();
-            let Some(traffic) = id.and_then(|id| traffic.get(&id).copied()) else { continue };
-            requests.add(&own, traffic.requests);
-            connections.add(&own, traffic.connections);
-            classes(&mut responses, &own, &traffic.answers.responses);
-            errors.add(&own, traffic.answers.errors);
-            let answers = &traffic.answers;
-            times.push(&own, distribution(&answers.latency_us_log2, answers.latency_us));
+fn instances_of(seen: &[Observed], traffic: &[InstanceTraffic]) -> Vec<Family> {
+    let mut cpu = counter("kiln_instance_cpu_seconds_total", "Processor time used.");
+    let mut memory = gauge("kiln_instance_memory_bytes", "Resident memory.");
+    let mut tasks = gauge("kiln_instance_tasks", "Threads.");
+    let mut started = gauge("kiln_instance_started_timestamp_seconds", "When it was started.");
+    let mut requests = gauge("kiln_instance_requests_in_flight", "HTTP requests in flight.");
+    let mut connections =
+        gauge("kiln_instance_connections", "TCP and upgraded connections that are open.");
+    let mut responses = counter("kiln_instance_responses_total", "Responses, by class.");
+    let mut errors =
+        counter("kiln_instance_errors_total", "Requests that it took and did not answer.");
+    let mut times = histogram("kiln_instance_response_seconds", "Times until the response's head.");
+    let traffic: BTreeMap<&InstanceId, &InstanceTraffic> =
+        traffic.iter().map(|one| (&one.instance, one)).collect();
+    for seen in seen {
+        let Some(record) = &seen.record else { continue };
+        let Some(labels) = InstanceLabels::from_labels(&record.labels) else { continue };
+        let (stack, server) = (labels.stack.to_string(), labels.component.name);
+        let own = [("stack", &*stack), ("server", &*server), ("instance", &*seen.instance)];
+        started.add(&own, milliseconds(record.started_at_ms));
+        if let Some(used) = Usage::of_all(seen.processes.iter().copied()) {
+            cpu.add(&own, milliseconds(used.cpu_ms));
+            memory.add(&own, used.memory);
+            tasks.add(&own, used.tasks);
         }
-        vec![started, cpu, memory, tasks, requests, connections, responses, errors, times]
+        let id: Option<InstanceId> = seen.instance.parse().ok();
+        let Some(traffic) = id.and_then(|id| traffic.get(&id).copied()) else { continue };
+        requests.add(&own, traffic.requests);
+        connections.add(&own, traffic.connections);
+        classes(&mut responses, &own, &traffic.answers.responses);
+        errors.add(&own, traffic.answers.errors);
+        let answers = &traffic.answers;
+        times.push(&own, distribution(&answers.latency_us_log2, answers.latency_us));
     }
+    vec![started, cpu, memory, tasks, requests, connections, responses, errors, times]
 }
 
 fn gateway(status: &Status) -> Vec<Family> {

@@ -24,6 +24,7 @@ const FLOW: &[u32] = &[FLOW_CONTROL_ERROR, PROTOCOL_ERROR];
 const CLOSED: &[u32] = &[STREAM_CLOSED, PROTOCOL_ERROR];
 
 /// What ends the connection.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn of_the_connection() -> Vec<Case> {
     let large = vec![b'x'; (1 << 14) + 1];
     let open = frame(HEADERS, END_STREAM, 1, &fields("GET", &[]));
