@@ -15,7 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kiln_gateway::{Gateway, ensure_running};
-use kiln_model::handling::{CertificateFiles, Handling};
+use kiln_model::certificate::{Certificate, CertificatePair, Key};
+use kiln_model::handling::Handling;
 use kiln_model::route::{Backend, EndpointRoute, Protocol, RouteTable, Rule};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -529,8 +530,9 @@ fn table(backend: SocketAddr, directory: &Path, epoch: u64) -> RouteTable {
         weight: 100,
     };
     let path = |name: &str| directory.join(name).display().to_string();
-    let files = CertificateFiles { certificate: path("cert.pem"), key: path("key.pem") };
-    let endpoint = |name: &str, protocol, tls: &[CertificateFiles]| EndpointRoute {
+    let pair = CertificatePair { certificate: path("cert.pem"), key: Key::File(path("key.pem")) };
+    let files = Certificate::from(pair);
+    let endpoint = |name: &str, protocol, tls: &[Certificate]| EndpointRoute {
         component: format!("endpoint.{name}").parse().expect("an id"),
         listen: ([127, 0, 0, 1], 0).into(),
         protocol,

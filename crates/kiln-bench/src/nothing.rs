@@ -47,6 +47,7 @@ impl Target for Nothing {
             networks: made.networks.values().cloned().collect(),
             instances: made.instances.values().cloned().collect(),
             table: made.table.clone(),
+            ..Measured::default()
         })
     }
 

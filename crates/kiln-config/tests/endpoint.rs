@@ -2,7 +2,8 @@
 
 mod support;
 
-use kiln_model::handling::{Balance, CertificateFiles, Handling, HashKey, Limits};
+use kiln_model::certificate::{CertificatePair, Key};
+use kiln_model::handling::{Balance, Handling, HashKey, Limits};
 use kiln_model::quantity::{Bytes, Millis};
 use kiln_model::route::Protocol;
 use serde_json::json;
@@ -83,7 +84,13 @@ fn all_that_an_endpoint_says_is_in_its_spec() {
     ];
     assert_eq!(routes, expected);
     let expected = Handling {
-        tls: vec![CertificateFiles { certificate: "/etc/a.pem".into(), key: "/etc/a.key".into() }],
+        tls: vec![
+            CertificatePair {
+                certificate: "/etc/a.pem".into(),
+                key: Key::File("/etc/a.key".into()),
+            }
+            .into(),
+        ],
         balance: Balance::Hash(HashKey::Cookie("sid".into())),
         limits: Limits {
             concurrency: Some(5),

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod failure;
 pub mod journal;
 pub mod key;
+pub mod metrics;
 pub mod progress;
 pub mod secret;
 pub mod store;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::metrics::Family;
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Observed, ObservedInstance, ObservedNetwork};
@@ -61,6 +62,11 @@ pub trait Target: Send + Sync + 'static {
         instance: &InstanceId,
         lines: usize,
     ) -> impl Future<Output = Vec<String>> + Send;
+
+    /// What is measured of everything that it holds, for monitoring.
+    fn metrics(&self) -> impl Future<Output = Result<Vec<Family>, TargetError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 }
 
 /// A check of a rollout that is to be asked.
@@ -89,13 +95,15 @@ pub struct Measured {
     pub instances: Vec<ObservedInstance>,
     /// What the gateway routes for the stack; `None` where no gateway runs.
     pub table: Option<RouteTable>,
+    /// What is wrong with endpoints that serve all the same, in words.
+    pub troubles: BTreeMap<ComponentId, String>,
 }
 
 impl Measured {
     /// As the planner wants it, with nothing of the journal yet.
     pub fn into_observed(self) -> Observed {
-        let Self { at, networks, instances, table } = self;
-        Observed { at, networks, instances, table, ..Observed::default() }
+        let Self { at, networks, instances, table, troubles } = self;
+        Observed { at, networks, instances, table, troubles, ..Observed::default() }
     }
 }
 

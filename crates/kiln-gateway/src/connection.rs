@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kiln_model::name::InstanceId;
 use kiln_model::route::Protocol;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     pub(crate) crowd: Arc<crowd::Crowd>,
     pub(crate) log: AccessLog,
+    /// What certificate authorities are shown.
+    pub(crate) proofs: tls::Proofs,
 }
 
 /// Where a listener stands.
@@ -62,7 +65,7 @@ struct Plan {
     route: Route,
     protocol: Protocol,
     bounds: Bounds,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Side>,
 }
 
 /// Takes a connection from a listener to a worker.
@@ -137,7 +140,7 @@ async fn serve(
     connection: Connection,
     stream: std::net::TcpStream,
     protocol: Protocol,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Side>,
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
@@ -162,7 +165,7 @@ async fn begin(
     connection: &Connection,
     stream: TcpStream,
     protocol: Protocol,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Side>,
 ) -> io::Result<(Stream, Sniffed)> {
     let patience = connection.shared.crowd.patience(connection.bounds.head);
     let Some(tls) = tls else {
@@ -172,9 +175,15 @@ async fn begin(
         };
         return Ok((Stream::Plain(stream), sniffed));
     };
-    let (stream, agreed) = timeout(patience, tls::accept(tls, stream)).await??;
+    let proofs = &connection.shared.proofs;
+    let (mut stream, agreed) = timeout(patience, tls::accept(tls, proofs, stream)).await??;
+    if agreed == Agreed::Proof {
+        timeout(patience, stream.shutdown()).await??;
+        return Ok((Stream::Tls(Box::new(Secured::new(stream))), Sniffed::Nothing));
+    }
     let mut secured = Secured::new(stream);
     let sniffed = match agreed {
+        Agreed::Proof => Sniffed::Nothing,
         _ if protocol == Protocol::Tcp => Sniffed::Bytes,
         Agreed::Http2 => Sniffed::Http2,
         Agreed::Http1 => Sniffed::Http1,

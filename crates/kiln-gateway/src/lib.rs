@@ -13,7 +13,7 @@
 //! | `handover` | from one process to the next, with traffic running |
 //! | `table` | the snapshot that requests read |
 //! | `listener`, `crowd`, `connection`, `sniff`, `worker` | from a listening socket to a proxy |
-//! | `tls`, `client` | a client's stream, in the clear or through TLS |
+//! | `tls`, `certificate`, `client` | a client's stream, in the clear or through TLS |
 //! | `http`, `tcp`, `udp` | the proxies |
 //! | `route`, `gate` | the way of a request, and whether there is room on it |
 //! | `balance`, `peer`, `pool`, `load` | choosing an instance, reaching it, draining it |
@@ -22,6 +22,7 @@
 
 mod access_log;
 mod balance;
+pub mod certificate;
 mod client;
 mod clock;
 mod connection;

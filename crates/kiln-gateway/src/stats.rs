@@ -19,6 +19,7 @@ pub(crate) struct Counters {
     errors: AtomicU64,
     in_flight: AtomicU64,
     latency: [AtomicU64; BUCKETS],
+    latency_us: AtomicU64,
 }
 
 impl Default for Counters {
@@ -30,6 +31,7 @@ impl Default for Counters {
             errors: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             latency: array::from_fn(|_| AtomicU64::new(0)),
+            latency_us: AtomicU64::new(0),
         }
     }
 }
@@ -48,6 +50,8 @@ impl Counters {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.classes[class].fetch_add(1, Relaxed);
         self.latency[bucket(latency)].fetch_add(1, Relaxed);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latency_us.fetch_add(micros, Relaxed);
     }
 
     /// A request or connection that no instance answered.
@@ -70,6 +74,7 @@ impl Counters {
             in_flight: self.in_flight.load(Relaxed),
             waiting: 0,
             latency_us_log2: self.latency.iter().map(|n| n.load(Relaxed)).collect(),
+            latency_us: self.latency_us.load(Relaxed),
         }
     }
 }
@@ -77,8 +82,8 @@ impl Counters {
 impl Counters {
     /// What an instance has answered.
     pub(crate) fn answers(&self) -> Answers {
-        let EndpointCounters { responses, errors, latency_us_log2, .. } = self.read();
-        Answers { responses, errors, latency_us_log2 }
+        let EndpointCounters { responses, errors, latency_us_log2, latency_us, .. } = self.read();
+        Answers { responses, errors, latency_us_log2, latency_us }
     }
 }
 

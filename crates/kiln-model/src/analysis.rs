@@ -19,6 +19,9 @@ pub struct Answers {
     /// Times until the response's head, in [`BUCKETS`] buckets; empty for none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latency_us_log2: Vec<u64>,
+    /// The sum of these times, microseconds.
+    #[serde(default)]
+    pub latency_us: u64,
 }
 
 impl Answers {
@@ -46,6 +49,7 @@ impl Answers {
             latency_us_log2: (self.latency_us_log2.iter().enumerate())
                 .map(|(n, now)| less(*now, before.latency_us_log2.get(n)))
                 .collect(),
+            latency_us: less(self.latency_us, Some(&before.latency_us)),
         }
     }
 
@@ -55,6 +59,7 @@ impl Answers {
             *sum = sum.saturating_add(n);
         }
         self.errors = self.errors.saturating_add(other.errors);
+        self.latency_us = self.latency_us.saturating_add(other.latency_us);
         if self.latency_us_log2.len() < other.latency_us_log2.len() {
             self.latency_us_log2.resize(other.latency_us_log2.len(), 0);
         }
@@ -168,7 +173,7 @@ mod tests {
     fn answers(good: u64, failed: u64, micros: u64) -> Answers {
         let mut latency_us_log2 = vec![0; BUCKETS];
         latency_us_log2[(u64::BITS - micros.leading_zeros()) as usize] = good + failed;
-        Answers { responses: [0, good, 0, 0, failed], errors: 0, latency_us_log2 }
+        Answers { responses: [0, good, 0, 0, failed], latency_us_log2, ..Answers::default() }
     }
 
     fn judged(new: Answers, old: Answers) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certificate;
 use crate::quantity::{Bytes, Millis};
 
 /// Everything about an endpoint's traffic but where it goes. What is not said is as the gateway
@@ -11,7 +12,7 @@ pub struct Handling {
     /// Certificates; with any, the endpoint speaks TLS and nothing else. The first one is for
     /// clients that name no host or one that none is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tls: Vec<CertificateFiles>,
+    pub tls: Vec<Certificate>,
     /// How an instance is chosen.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balance: Balance,
@@ -25,15 +26,6 @@ pub struct Handling {
     /// Whether each request is noted in a log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: bool,
-}
-
-/// A certificate and its key, as files in PEM that the gateway reads.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct CertificateFiles {
-    /// The certificate, followed by those that vouch for it; an absolute path.
-    pub certificate: String,
-    /// Its private key; an absolute path.
-    pub key: String,
 }
 
 /// How an instance is chosen for a request or connection.

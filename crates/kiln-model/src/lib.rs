@@ -9,6 +9,7 @@ pub mod address;
 pub mod analysis;
 pub mod calendar;
 pub mod canonical;
+pub mod certificate;
 pub mod change;
 pub mod digest;
 #[cfg(any(test, feature = "fixture"))]

@@ -26,6 +26,10 @@ pub struct Observed {
     pub instances: Vec<ObservedInstance>,
     /// What the gateway routes for this stack; `None` where no gateway runs.
     pub table: Option<RouteTable>,
+    /// What is wrong with endpoints that serve all the same, such as a certificate that cannot be
+    /// renewed; for people, as nothing is decided by it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<ComponentId, String>,
     /// The rollout under way.
     pub rollout: Option<RolloutRecord>,
     /// How its new instances have done so far.

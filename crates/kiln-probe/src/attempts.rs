@@ -65,7 +65,7 @@ pub(crate) fn fork(count: u64) -> String {
 }
 
 /// Takes memory and never gives it back.
-pub(crate) fn leak(kibibytes: u64) {
+pub(crate) fn hoard(kibibytes: u64) {
     let length = usize::try_from(kibibytes << 10).unwrap_or(0);
     if let Ok(mut eaten) = EATEN.lock() {
         eaten.push(vec![0xA5; length]);

@@ -68,6 +68,11 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
             Answer::ok(attempts::host_name())
         }
         "/crash" => attempts::crash(),
+        "/slow" => {
+            let pause = number(request, "ms").unwrap_or(1000).min(60_000);
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            Answer::ok("at last")
+        }
         "/exit" => {
             let code = number(request, "code").and_then(|code| i32::try_from(code).ok());
             std::process::exit(code.unwrap_or(0))
@@ -81,7 +86,7 @@ fn home(options: &Serve) -> Answer {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed);
     if options.leaks > 0 {
-        attempts::leak(options.leaks);
+        attempts::hoard(options.leaks);
     }
     // Spread evenly: of any hundred in a row, so many.
     if (asked * options.fails) % 100 + options.fails >= 100 {

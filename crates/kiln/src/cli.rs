@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Events(commands::events::Args),
     /// Show what instances use
     Top(commands::top::Args),
+    /// Print what is measured of all stacks, for monitoring
+    Metrics(commands::metrics::Args),
     /// Build, lock, list, show and verify images
     Image(commands::image::Args),
     /// Retire the stack

@@ -28,7 +28,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kiln-image", &["kiln-model"]),
     ("kiln-engine", &["kiln-model"]),
     ("kiln-gateway", &["kiln-model", "kiln-netns"]),
-    ("kiln-local", &["kiln-model", "kiln-image", "kiln-engine", "kiln-gateway", "kiln-netns"]),
+    ("kiln-acme", &["kiln-model", "kiln-gateway"]),
+    (
+        "kiln-local",
+        &["kiln-model", "kiln-image", "kiln-engine", "kiln-gateway", "kiln-netns", "kiln-acme"],
+    ),
     (
         "kiln-daemon",
         &["kiln-model", "kiln-config", "kiln-image", "kiln-engine", "kiln-local", "kiln-gateway"],
@@ -133,7 +137,8 @@ fn an_update_of_an_instance_cannot_be_said() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("fn ")?.split('(').next())
         .collect();
-    let wanted = ["observe", "create", "route", "drain", "destroy", "changed", "last_words"];
+    let wanted =
+        ["observe", "create", "route", "drain", "destroy", "changed", "last_words", "metrics"];
     assert_eq!(methods, wanted, "the target's methods");
     let plan = &sources["crates/kiln-model/src/plan/mod.rs"];
     let action = plan.split("pub enum Action").nth(1).unwrap().split("\n}").next().unwrap();

@@ -140,7 +140,10 @@ impl<'a> Field<'a> {
             self.report(
                 Diagnostic::error(self.span, summary)
                     .with_label(format!("holds secret.{}", secret.secret))
-                    .with_help("secrets may stand in a server's `env`, `command` and `args`"),
+                    .with_help(
+                        "secrets may stand in a server's `env`, `command` and `args`, and as the \
+                         `key` of an endpoint's `tls`",
+                    ),
             );
             return false;
         }

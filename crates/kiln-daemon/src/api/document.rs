@@ -1,5 +1,6 @@
 //! Documents that the daemon gives and the command line prints with `--json`.
 
+use kiln_engine::metrics::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,14 @@ pub struct Status {
     pub trouble: Option<String>,
     /// The components, in the order of kind and name.
     pub components: Vec<Component>,
+}
+
+/// What is measured of all stacks, for monitoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "metrics")]
+pub struct Metrics {
+    /// The families, in a fixed order.
+    pub families: Vec<Family>,
 }
 
 /// A rollout under way.

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-use crate::api::document::{Drift, Status};
+use crate::api::document::{Drift, Metrics, Status};
 use crate::api::{self, Fault, Line};
 use crate::root::{Root, RootError};
 
@@ -160,6 +160,11 @@ impl Client {
     /// The stacks that have a keeper.
     pub async fn stacks(&mut self) -> Result<Vec<StackName>, ClientError> {
         self.get("/v1/stacks").await
+    }
+
+    /// What is measured of all stacks.
+    pub async fn metrics(&mut self) -> Result<Metrics, ClientError> {
+        self.get("/v1/metrics").await
     }
 
     /// The state of a stack, measured now.

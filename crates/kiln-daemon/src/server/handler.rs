@@ -10,16 +10,16 @@ use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, header};
 use kiln_engine::engine::{Committed, Handle, Refusal};
-use kiln_engine::{Clock, Store, Target};
+use kiln_engine::{Clock, Store, Target, metrics};
 use kiln_model::name::StackName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::api::document::Metrics;
 use crate::api::{self, Decision, Fault, FaultKind, MAX_BODY_BYTES};
 
-use super::Daemon;
 use super::follow::{Goal, follow};
-use super::status;
+use super::{Daemon, metrics as of, status};
 
 /// What is answered: one document, or lines.
 pub(super) type Body = Either<Full<Bytes>, Channel<Bytes>>;
@@ -51,6 +51,11 @@ async fn route<T: Target, C: Clock, S: Store>(
     match segments.as_slice() {
         ["v1", "version"] if get => {
             document(&api::Version { version: api::VERSION.to_owned(), pid: std::process::id() })
+        }
+        ["v1", "metrics"] if get => document(&measured(daemon).await?),
+        ["metrics"] if get => {
+            let families = measured(daemon).await?.families;
+            Ok(text(metrics::text(&families), "text/plain; version=0.0.4"))
         }
         ["v1", "stacks"] if get => document(&daemon.stacks()),
         ["v1", "stacks", stack, verb] if get || post => {
@@ -127,6 +132,20 @@ async fn show_status<T: Target, C: Clock, S: Store>(
     document(&status::status(&snapshot, active.as_deref()))
 }
 
+/// What is measured of everything, at once.
+async fn measured<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+) -> Result<Metrics, Fault> {
+    let handles: Vec<Handle> = daemon.keepers().values().cloned().collect();
+    let snapshots: Vec<_> = handles.iter().filter_map(Handle::snapshot).collect();
+    let mut families = of::daemon(daemon.begun);
+    families.extend(of::stacks(&snapshots));
+    let target = tokio::time::timeout(LOOK_BOUND, daemon.engine.target.metrics()).await;
+    let target = target.map_err(|error| fault(FaultKind::Internal, &error))?;
+    families.extend(target.map_err(|error| fault(FaultKind::Internal, &error))?);
+    Ok(Metrics { families })
+}
+
 /// A stream that goes on as long as its client does.
 fn stream(
     handle: Handle,
@@ -170,10 +189,15 @@ fn refuse(fault: &Fault) -> Response<Body> {
     json(status, serde_json::to_vec(fault).unwrap_or_default())
 }
 
-fn json(status: StatusCode, text: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(text)));
+fn json(status: StatusCode, document: Vec<u8>) -> Response<Body> {
+    let mut response = text(document, "application/json");
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static("application/json");
+    response
+}
+
+fn text(text: impl Into<Bytes>, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(text.into())));
+    let kind = header::HeaderValue::from_static(kind);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }

@@ -27,12 +27,13 @@ use super::{chain, verity};
 /// Serves `root` on this machine until SIGTERM or SIGINT. To be called before anything else of
 /// the process is set up; see [`serve`].
 pub fn serve_local(root: &Root) -> Result<(), ServeError> {
-    serve(root, |root, store, key| {
+    serve(root, |root, store, key, log| {
         let images = ImageStore::open(root.path())?;
         let guard = Guard::new(images.clone(), Signing::of_root(root.path()));
         let images = Stored { images, guard, trees: root.path().join("cache/verity") };
         let values = Values { store, key };
         let local = Local::open(root.path(), &own_program()?, Box::new(images), Box::new(values))?;
+        local.issue_certificates(Box::new(move |line| log.line(line)));
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(local)
     })
 }
@@ -118,6 +119,15 @@ impl SecretValues for Values {
         let SecretVersion::Known(version) = &spec.identity.version else {
             return Err(format!("generation {generation} knows no version of {secret}"));
         };
+        self.reveal_version(stack, secret, version)
+    }
+
+    fn reveal_version(
+        &self,
+        stack: &StackName,
+        secret: &ComponentId,
+        version: &str,
+    ) -> Result<String, String> {
         let value = Secrets::new(&self.store, &self.key).reveal(stack, secret, version);
         let value = value.map_err(|e| chain(&e))?;
         let value = value.ok_or_else(|| format!("version {version} of {secret} is not kept"))?;

@@ -7,6 +7,7 @@ mod follow;
 mod handler;
 mod local;
 mod log;
+mod metrics;
 mod process;
 mod status;
 mod verity;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -40,13 +41,15 @@ pub struct Daemon<T, C, S> {
     engine: Arc<Engine<T, C, S>>,
     keepers: Mutex<BTreeMap<StackName, Handle>>,
     log: DaemonLog,
+    begun: Instant,
 }
 
 impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
     /// A daemon with a keeper for each stack that the store knows. Must be called within a
     /// runtime: keepers begin at once.
     pub fn start(engine: Arc<Engine<T, C, S>>, log: DaemonLog) -> Result<Arc<Self>, Refusal> {
-        let daemon = Arc::new(Self { engine, keepers: Mutex::default(), log });
+        let daemon =
+            Arc::new(Self { engine, keepers: Mutex::default(), log, begun: Instant::now() });
         for stack in daemon.engine.store.stacks()? {
             // A stack whose journal is damaged must not keep the others from being kept.
             if let Err(refusal) = daemon.known_or_new(&stack) {

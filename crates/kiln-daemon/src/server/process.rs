@@ -63,13 +63,14 @@ fn io(what: &'static str) -> impl FnOnce(io::Error) -> ServeError {
     move |source| ServeError::Io { what, source }
 }
 
-/// Serves `root` until SIGTERM or SIGINT. `open` gives the target, once the store is open.
+/// Serves `root` until SIGTERM or SIGINT. `open` gives the target, once the store and the
+/// log are open.
 ///
 /// It leaves the caller's session and closes what it inherited, so it must be called before
 /// anything else of the process is set up.
 pub fn serve<T, E>(
     root: &Root,
-    open: impl FnOnce(&Root, Arc<SqliteStore>, RootKey) -> Result<T, E>,
+    open: impl FnOnce(&Root, Arc<SqliteStore>, RootKey, DaemonLog) -> Result<T, E>,
 ) -> Result<(), ServeError>
 where
     T: Target,
@@ -90,7 +91,7 @@ where
 fn run<T, E>(
     root: &Root,
     log: DaemonLog,
-    open: impl FnOnce(&Root, Arc<SqliteStore>, RootKey) -> Result<T, E>,
+    open: impl FnOnce(&Root, Arc<SqliteStore>, RootKey, DaemonLog) -> Result<T, E>,
 ) -> Result<(), ServeError>
 where
     T: Target,
@@ -105,7 +106,8 @@ where
         .build()
         .map_err(io("start its threads"))?;
     let served = runtime.block_on(async {
-        let target = open(root, store.clone(), key).map_err(|e| ServeError::Target(e.into()))?;
+        let target = open(root, store.clone(), key, log.clone());
+        let target = target.map_err(|e| ServeError::Target(e.into()))?;
         let engine = Engine::new(Arc::new(target), Arc::new(SystemClock), store);
         let daemon = Daemon::start(Arc::new(engine), log.clone())?;
         let socket = bind(&root.socket()).map_err(io("bind its socket"))?;

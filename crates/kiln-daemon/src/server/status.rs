@@ -105,7 +105,10 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
         to: declared.and_then(|c| Some(c.spec.as_endpoint()?.policy.to.to_string())),
         replicas,
         failures: failures(id, snapshot),
-        problem: waiting.and_then(|w| w.why.as_ref()).map(ToString::to_string),
+        problem: waiting
+            .and_then(|w| w.why.as_ref())
+            .map(ToString::to_string)
+            .or_else(|| observed.troubles.get(id).cloned()),
         instances,
     }
 }

@@ -56,6 +56,7 @@ impl Target for Memory {
             networks: made.networks.values().cloned().collect(),
             instances: made.instances.values().cloned().collect(),
             table: made.table.clone(),
+            ..Measured::default()
         })
     }
 

@@ -37,6 +37,7 @@ impl Target for SimTarget {
             networks: world.networks.values().cloned().collect(),
             instances,
             table: world.table.clone(),
+            ..Measured::default()
         })
     }
 

@@ -10,7 +10,8 @@ use kiln_model::route::RouteTable;
 use serde::de::DeserializeOwned;
 
 use crate::control::{
-    Applied, Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, socket_path,
+    Applied, Envelope, Event, Keys, MESSAGE_LIMIT, PROTOCOL, Proof, Refusal, Reply, Request,
+    Status, socket_path,
 };
 
 /// How long a request may take. The gateway answers within milliseconds unless the machine is
@@ -25,6 +26,7 @@ const ASKS: u32 = 100;
 #[derive(Debug, Clone)]
 pub struct Gateway {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// Why a call to the gateway failed.
@@ -63,7 +65,12 @@ pub enum GatewayError {
 impl Gateway {
     /// The gateway of `root`, running or not.
     pub fn of(root: &Path) -> Self {
-        Self { socket: socket_path(root) }
+        Self { socket: socket_path(root), patience: PATIENCE }
+    }
+
+    /// The same, whose calls take at most so long each.
+    pub(crate) fn patient_for(&self, patience: Duration) -> Self {
+        Self { socket: self.socket.clone(), patience }
     }
 
     /// Replaces the table of one stack. When this returns, requests are served by the new
@@ -72,8 +79,22 @@ impl Gateway {
     /// A network has to be listed for as long as an instance on it lives. When it no longer
     /// is, connections inside it end at once.
     pub fn set_table(&self, table: RouteTable) -> Result<Applied, GatewayError> {
-        match self.call(Request::SetTable { table })? {
+        self.set_table_with(table, Keys::default())
+    }
+
+    /// The same with the private keys of certificates whose keys are secrets.
+    pub fn set_table_with(&self, table: RouteTable, keys: Keys) -> Result<Applied, GatewayError> {
+        match self.call(Request::SetTable { table, keys })? {
             Reply::Applied(applied) => Ok(applied),
+            reply => Err(self.unexpected(&reply)),
+        }
+    }
+
+    /// Shows certificate authorities these proofs and no others, at endpoints that have
+    /// certificates by ACME.
+    pub fn set_proofs(&self, proofs: Vec<Proof>) -> Result<(), GatewayError> {
+        match self.call(Request::SetProofs { proofs })? {
+            Reply::Proving => Ok(()),
             reply => Err(self.unexpected(&reply)),
         }
     }
@@ -130,8 +151,8 @@ impl Gateway {
         let mut line = serde_json::to_vec(&envelope).map_err(|e| self.malformed(e))?;
         line.push(b'\n');
         stream
-            .set_read_timeout(Some(PATIENCE))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .set_read_timeout(Some(self.patience))
+            .and_then(|()| stream.set_write_timeout(Some(self.patience)))
             .and_then(|()| stream.write_all(&line))
             .map_err(|source| self.broken(source))?;
         Ok(stream)

@@ -1,10 +1,12 @@
 //! The messages on the control socket.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use kiln_model::analysis::Answers;
+use kiln_model::certificate::SecretKey;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,13 @@ pub(crate) struct Envelope<T> {
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(crate) enum Request {
     /// Replace the table of one stack.
-    SetTable { table: RouteTable },
+    SetTable {
+        table: RouteTable,
+        #[serde(default)]
+        keys: Keys,
+    },
+    /// Show certificate authorities these proofs and no others.
+    SetProofs { proofs: Vec<Proof> },
     /// Tell everything.
     Status,
     /// End all that is in flight to an instance.
@@ -51,11 +59,56 @@ pub(crate) enum Reply {
         left: u32,
     },
     Watching,
+    /// Certificate authorities are shown what was given.
+    Proving,
     /// What is handed over; descriptors follow.
     Estate(Box<Estate>),
     Refused {
         refusal: Refusal,
     },
+}
+
+/// Private keys that no file holds, by the version of the secret whose value each is. They come
+/// beside a table, never in it: they are kept in memory, handed over from process to process, and
+/// told to nobody.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Keys(BTreeMap<String, String>);
+
+impl Keys {
+    /// The value of a secret that a table names.
+    pub(crate) fn of(&self, key: &SecretKey) -> Option<&str> {
+        self.0.get(key.version.as_ref()?).map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for Keys {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What proves to a certificate authority that a host is ours (RFC 8737).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The host.
+    pub name: String,
+    /// A certificate for it that holds the answer, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM.
+    pub key: String,
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Proof").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A table is in force.
@@ -115,9 +168,25 @@ pub struct EndpointStatus {
     /// The same for each of its routes, its own first.
     #[serde(default)]
     pub routes: Vec<RouteStatus>,
-    /// Certificates that cannot be renewed, and why; those before stay in use.
+    /// Its certificates, in the order of the table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub certificate_trouble: Vec<String>,
+    pub certificates: Vec<CertificateStatus>,
+}
+
+/// A certificate of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its file, or the name that it is issued for.
+    pub title: String,
+    /// When the one in use ends, in seconds since 1970-01-01.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<i64>,
+    /// Whether there is none yet: clients that ask for its name are refused.
+    #[serde(default)]
+    pub awaited: bool,
+    /// Why what is there now is not used; the one before, if there is one, stays in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// One route of an endpoint.
@@ -157,6 +226,9 @@ pub struct EndpointCounters {
     /// HTTP requests by the time until the response's head: bucket `n` counts those below
     /// 2^n microseconds and not in a lower bucket; the last one has no upper end.
     pub latency_us_log2: Vec<u64>,
+    /// The sum of these times, microseconds.
+    #[serde(default)]
+    pub latency_us: u64,
 }
 
 /// What one instance has in flight, from endpoints and services together.

@@ -10,8 +10,8 @@ pub(crate) mod server;
 
 pub use client::{Gateway, GatewayError, Watch};
 pub use message::{
-    Applied, Bound, EndpointCounters, EndpointStatus, Event, InstanceTraffic, PROTOCOL, Refusal,
-    RouteStatus, Status,
+    Applied, Bound, CertificateStatus, EndpointCounters, EndpointStatus, Event, InstanceTraffic,
+    Keys, PROTOCOL, Proof, Refusal, RouteStatus, Status,
 };
 pub(crate) use message::{Envelope, Reply, Request};
 

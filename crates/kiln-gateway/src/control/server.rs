@@ -152,8 +152,12 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
             return Ok(());
         }
         Ok(Request::HandOver { version }) => return handover::give(&stream, control, version),
-        Ok(Request::SetTable { table }) => match control.switch().set_table(table) {
+        Ok(Request::SetTable { table, keys }) => match control.switch().set_table(table, &keys) {
             Ok(applied) => Reply::Applied(applied),
+            Err(refusal) => Reply::Refused { refusal },
+        },
+        Ok(Request::SetProofs { proofs }) => match control.switch().set_proofs(proofs) {
+            Ok(()) => Reply::Proving,
             Err(refusal) => Reply::Refused { refusal },
         },
         Ok(Request::Status) => status(control),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use kiln_model::handling::CertificateFiles;
 use kiln_model::name::InstanceId;
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
 
+use crate::control::Proof;
 use crate::table::ListenKey;
-use crate::tls::Texts;
+use crate::tls::{Source, Texts};
 
 /// Everything but the sockets themselves. Keys of certificates are in it: it never leaves the
 /// control socket, which belongs to root, and no file is made of it.
@@ -22,6 +22,9 @@ pub(crate) struct Estate {
     pub(crate) sockets: Vec<SocketName>,
     /// The certificates in use.
     pub(crate) certificates: Vec<HeldCertificate>,
+    /// What certificate authorities are shown.
+    #[serde(default)]
+    pub(crate) proofs: Vec<Proof>,
 }
 
 /// What one descriptor is.
@@ -45,7 +48,8 @@ pub(crate) enum SocketName {
 /// A certificate as it is used.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HeldCertificate {
-    pub(crate) files: CertificateFiles,
+    #[serde(rename = "files")]
+    pub(crate) source: Source,
     pub(crate) certificate: String,
     pub(crate) key: String,
 }
@@ -54,7 +58,7 @@ impl std::fmt::Debug for HeldCertificate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("HeldCertificate")
-            .field("files", &self.files)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }

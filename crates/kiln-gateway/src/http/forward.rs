@@ -170,6 +170,10 @@ fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
     if hosts.next().is_some() || !host.is_none_or(|host| is_host(host.as_bytes())) {
         return Err(Fault::BadRequest);
     }
+    // HTTP/1.1 has to name it, whatever its target says (RFC 9112, section 3.2).
+    if host.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Fault::BadRequest);
+    }
     if let Some(authority) = request.uri().authority() {
         let named = authority.as_str();
         let same = |host: &HeaderValue| {

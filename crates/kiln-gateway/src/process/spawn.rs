@@ -15,6 +15,9 @@ use crate::process::lock::Lock;
 /// How long a gateway may take to answer after its start.
 const START_TIME: Duration = Duration::from_secs(10);
 
+/// How long one question may take meanwhile.
+const QUESTION_TIME: Duration = Duration::from_secs(1);
+
 /// The size from which the log is begun anew, bytes. It only has what is out of the ordinary.
 const LOG_LIMIT: u64 = 1 << 20;
 
@@ -142,6 +145,8 @@ fn is_wanted(found: &Found, wanted: Option<&str>) -> bool {
 /// Waits until the process that was started is the one that answers.
 fn await_answer(gateway: &Gateway, child: &mut Child, log: PathBuf) -> Result<(), StartError> {
     let deadline = Instant::now() + START_TIME;
+    // One question may be lost while one process takes over from another: it is asked again.
+    let gateway = gateway.patient_for(QUESTION_TIME);
     let is_it = |child: &Child| gateway.status().is_ok_and(|status| status.pid == child.id());
     while !is_it(child) {
         if let Ok(Some(status)) = child.try_wait() {

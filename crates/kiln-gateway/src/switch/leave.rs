@@ -13,6 +13,7 @@ use crate::handover::{self, Estate, HeldCertificate, Left, SocketName};
 use crate::listener::Phase;
 use crate::process::Lock;
 use crate::table::compile;
+use crate::tls::Texts;
 
 impl Switch {
     /// All that there is to hand over, with copies of the sockets.
@@ -38,15 +39,16 @@ impl Switch {
         }
         let snapshot = self.snapshot();
         let endpoints = snapshot.stacks().flat_map(|view| &view.endpoints);
-        let certificates = endpoints.flat_map(|endpoint| &endpoint.certificates).map(|kept| {
-            let texts = kept.texts();
-            let (certificate, key) = (texts.certificate, texts.key);
-            HeldCertificate { files: kept.files().clone(), certificate, key }
+        let kept = endpoints.flat_map(|endpoint| &endpoint.certificates);
+        let certificates = kept.filter_map(|kept| {
+            let Texts { certificate, key } = kept.texts()?;
+            Some(HeldCertificate { source: kept.source().clone(), certificate, key })
         });
         let estate = Estate {
             tables: snapshot.stacks().map(|view| view.table.clone()).collect(),
             sockets: sockets.iter().map(|(name, _)| name.clone()).collect(),
             certificates: certificates.collect(),
+            proofs: self.proofs.clone(),
         };
         Ok((estate, sockets.into_iter().map(|(_, socket)| socket).collect()))
     }
@@ -79,7 +81,7 @@ impl Switch {
         }
         self.registry.tidy();
         let told = table.clone();
-        let view = match compile(table, &mut self.registry) {
+        let view = match compile(table, &mut self.registry, None) {
             Ok(view) => Arc::new(view),
             Err(error) => {
                 eprintln!("kiln gateway: cannot follow the table of the next process: {error}");

@@ -19,7 +19,9 @@ use kiln_model::route::{Protocol, RouteTable};
 use tokio::sync::watch;
 
 use crate::connection::{self, Door, Shared};
-use crate::control::{Applied, Bound, EndpointStatus, InstanceTraffic, Refusal, RouteStatus};
+use crate::control::{
+    Applied, Bound, EndpointStatus, InstanceTraffic, Keys, Proof, Refusal, RouteStatus,
+};
 use crate::events::Events;
 use crate::handover::{Inherited, Offer, Predecessors, SocketName};
 use crate::listener::holder::holder_of;
@@ -67,6 +69,8 @@ pub(crate) struct Switch {
     left: Vec<watch::Sender<Phase>>,
     /// Certificates of the process before this one, until a table names them.
     adopted: Vec<Arc<Kept>>,
+    /// What certificate authorities are shown.
+    proofs: Vec<Proof>,
 }
 
 /// What was bound for a table that is not in force yet. Dropping it releases everything.
@@ -91,6 +95,7 @@ impl Switch {
             predecessors: Predecessors::default(),
             left: Vec::new(),
             adopted: Vec::new(),
+            proofs: Vec::new(),
         }
     }
 
@@ -102,8 +107,9 @@ impl Switch {
         self.purpose.subscribe()
     }
 
-    /// Puts a table in force, or says why not and changes nothing.
-    pub(crate) fn set_table(&mut self, table: RouteTable) -> Result<Applied, Refusal> {
+    /// Puts a table in force, or says why not and changes nothing. `keys` are those that no file
+    /// holds.
+    pub(crate) fn set_table(&mut self, table: RouteTable, keys: &Keys) -> Result<Applied, Refusal> {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
@@ -113,7 +119,7 @@ impl Switch {
             return Ok(self.applied(&before, &stack));
         }
         self.registry.tidy();
-        let view = Arc::new(compile(table, &mut self.registry)?);
+        let view = Arc::new(compile(table, &mut self.registry, Some(keys))?);
         let after = Arc::new(before.with(Arc::clone(&view)));
         let mut prepared = Prepared::default();
         self.prepare(&before, &after, &view, &mut Inherited::default(), &mut prepared)?;
@@ -121,22 +127,34 @@ impl Switch {
         Ok(self.applied(&self.shared.current.load(), &stack))
     }
 
+    /// Shows certificate authorities these proofs and no others.
+    pub(crate) fn set_proofs(&mut self, proofs: Vec<Proof>) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        self.shared.proofs.set(&proofs).map_err(|error| Refusal::Malformed { error })?;
+        self.proofs = proofs;
+        Ok(())
+    }
+
     /// Takes over what another process has offered: all of it, or an error and nothing of it.
     pub(crate) fn inherit(&mut self, mut offer: Offer) -> Result<(), Refusal> {
         for held in &offer.estate.certificates {
-            let adopted = self.registry.certificates.adopt(&held.files, held.texts());
+            let adopted = self.registry.certificates.adopt(&held.source, held.texts());
             // Kept until the table that names it has been compiled.
             self.adopted.extend(adopted.ok());
         }
         let before = Arc::new(Snapshot::default());
         let (mut after, mut prepared) = (Arc::clone(&before), Prepared::default());
         for table in std::mem::take(&mut offer.estate.tables) {
-            let view = Arc::new(compile(table, &mut self.registry)?);
+            let keys = Keys::default();
+            let view = Arc::new(compile(table, &mut self.registry, Some(&keys))?);
             let next = Arc::new(after.with(Arc::clone(&view)));
             self.prepare(&after, &next, &view, &mut offer.sockets, &mut prepared)?;
             after = next;
         }
         self.adopted.clear();
+        self.set_proofs(std::mem::take(&mut offer.estate.proofs))?;
         self.exchange(&before, after, prepared, None);
         match offer.taken(&mut self.registry) {
             Ok(predecessor) => self.predecessors.add(predecessor),
@@ -381,14 +399,12 @@ impl Switch {
         let mut counters = endpoint.id.counters.read();
         counters.in_flight = routes.iter().map(|route| route.counters.in_flight).sum();
         counters.waiting = routes.iter().map(|route| route.counters.waiting).sum();
-        let trouble =
-            |kept: &Arc<Kept>| Some(format!("{}: {}", kept.files().certificate, kept.trouble()?));
         EndpointStatus {
             stack: endpoint.id.stack.clone(),
             bound: self.bound(endpoint),
             counters,
             routes,
-            certificate_trouble: endpoint.certificates.iter().filter_map(trouble).collect(),
+            certificates: endpoint.certificates.iter().map(|kept| kept.status()).collect(),
         }
     }
 

@@ -4,26 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 
+use kiln_model::certificate::{Certificate, issued_file};
 use kiln_model::handling::{Balance, Handling};
-use kiln_model::name::ComponentId;
+use kiln_model::name::{ComponentId, StackName};
 use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable, Split};
 
 use crate::balance::Choice;
 use crate::balance::split::Backends;
-use crate::control::Refusal;
+use crate::control::{Keys, Refusal};
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
 use crate::table::router::{RouteKey, Router};
 use crate::table::{
     Branch, Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView,
 };
-use crate::tls::{self, Kept};
+use crate::tls::{self, Kept, Source};
 
 /// Turns a table into a view, taking from the registry what exists already. Opens namespaces;
-/// changes nothing that serves.
-pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<StackView, Refusal> {
+/// changes nothing that serves. Without `keys` nothing of it is made that only connections need
+/// which are still to come.
+pub(crate) fn compile(
+    table: RouteTable,
+    registry: &mut Registry,
+    keys: Option<&Keys>,
+) -> Result<StackView, Refusal> {
     let splits = table.splits.iter().map(|s| (s.component.clone(), s.clone())).collect();
-    let mut compiler = Compiler { registry, peers: Vec::new(), splits };
+    let mut compiler = Compiler { registry, keys, peers: Vec::new(), splits };
     let mut endpoints = Vec::with_capacity(table.endpoints.len());
     let mut taken = BTreeSet::new();
     for route in &table.endpoints {
@@ -44,17 +50,19 @@ pub(crate) fn compile(table: RouteTable, registry: &mut Registry) -> Result<Stac
 }
 
 /// A side of TLS and its certificates.
-type Secured = (Option<Arc<rustls::ServerConfig>>, Vec<Arc<Kept>>);
+type Secured = (Option<tls::Side>, Vec<Arc<Kept>>);
 
 struct Compiler<'a> {
     registry: &'a mut Registry,
+    /// Private keys that no file holds.
+    keys: Option<&'a Keys>,
     peers: Vec<Arc<Peer>>,
     splits: BTreeMap<ComponentId, Split>,
 }
 
 impl Compiler<'_> {
     fn endpoint(&mut self, table: &RouteTable, route: &EndpointRoute) -> Result<Endpoint, Refusal> {
-        let (tls, certificates) = self.tls(route)?;
+        let (tls, certificates) = self.tls(&table.stack, route)?;
         let id = Arc::new(EndpointId {
             key: ListenKey::new(&table.stack, route),
             stack: table.stack.clone(),
@@ -111,25 +119,41 @@ impl Compiler<'_> {
     }
 
     /// The endpoint's side of TLS, where it has certificates. One that cannot be used is
-    /// refused, unless it was used before: then the files are read again later.
-    fn tls(&mut self, route: &EndpointRoute) -> Result<Secured, Refusal> {
-        let files = &route.handling.tls;
-        if files.is_empty() {
-            return Ok((None, Vec::new()));
-        }
+    /// refused, unless it was used before: then the files are read again later. One that is to
+    /// be issued may be awaited.
+    fn tls(&mut self, stack: &StackName, route: &EndpointRoute) -> Result<Secured, Refusal> {
         let refused = |certificate: &str, error: String| Refusal::Certificate {
             component: route.component.clone(),
             certificate: certificate.to_owned(),
             error,
         };
-        let mut kept = Vec::with_capacity(files.len());
-        for files in files {
-            let found = self.registry.certificates.get(files);
-            kept.push(found.map_err(|error| refused(&files.certificate, error))?);
+        let sources: Vec<Source> =
+            route.handling.tls.iter().flat_map(|one| self.sources(stack, one)).collect();
+        let (Some(keys), Some(first)) = (self.keys, sources.first()) else {
+            return Ok((None, Vec::new()));
+        };
+        let mut kept = Vec::with_capacity(sources.len());
+        for source in &sources {
+            let found = self.registry.certificates.get(source, keys);
+            kept.push(found.map_err(|error| refused(source.title(), error))?);
         }
         let config = tls::server(kept.clone(), route.protocol);
-        let config = config.map_err(|e| refused(&files[0].certificate, e.to_string()))?;
-        Ok((Some(Arc::new(config)), kept))
+        let config = config.map_err(|e| refused(first.title(), e.to_string()))?;
+        let proves = kept.iter().any(|kept| kept.is_issued());
+        Ok((Some(tls::Side { config: Arc::new(config), proves }), kept))
+    }
+
+    fn sources(&self, stack: &StackName, certificate: &Certificate) -> Vec<Source> {
+        match certificate {
+            Certificate::Pair(pair) => vec![Source::Pair(pair.clone())],
+            Certificate::Acme { acme } => {
+                let issued = |name: &String| Source::Issued {
+                    issued: self.registry.root().join(issued_file(stack, name)),
+                    name: name.clone(),
+                };
+                acme.names.iter().map(issued).collect()
+            }
+        }
     }
 
     fn network(&mut self, route: &NetworkRoute) -> Result<Network, Refusal> {

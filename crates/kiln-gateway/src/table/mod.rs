@@ -23,7 +23,7 @@ use crate::gate::Gate;
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
 use crate::stats::Counters;
-use crate::tls::Kept;
+use crate::tls::{self, Kept};
 
 pub(crate) use compile::compile;
 pub(crate) use registry::Registry;
@@ -88,7 +88,7 @@ pub(crate) struct Endpoint {
     pub(crate) id: Arc<EndpointId>,
     pub(crate) protocol: Protocol,
     /// The endpoint's side of TLS, where it speaks it.
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<tls::Side>,
     /// The certificates of it.
     pub(crate) certificates: Vec<Arc<Kept>>,
     /// What connections may ask that are accepted from now on.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use kiln_model::name::{ComponentId, InstanceId, StackName};
@@ -51,6 +51,11 @@ impl Registry {
             gates: HashMap::new(),
             certificates: Keeper::default(),
         }
+    }
+
+    /// The root whose gateway this is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The namespace of a network instance.

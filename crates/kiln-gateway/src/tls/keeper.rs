@@ -1,92 +1,110 @@
 //! Keeps certificates as they are in their files, and the last good one where a file is broken.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::{fs, io};
 
-use arc_swap::ArcSwap;
-use kiln_model::handling::CertificateFiles;
+use arc_swap::ArcSwapOption;
+use kiln_model::certificate::{CertificatePair, Key};
 
+use crate::control::{CertificateStatus, Keys};
 use crate::tls::LOOK;
-use crate::tls::keypair::{Keypair, LARGEST, Mark, Texts};
+use crate::tls::keypair::{Keypair, Texts};
+use crate::tls::source::{Mark, Source, Unread};
 
 /// A certificate that is in use.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    files: CertificateFiles,
-    pair: ArcSwap<Keypair>,
-    source: Mutex<Source>,
+    source: Source,
+    /// None while the first one is awaited.
+    pair: ArcSwapOption<Keypair>,
+    read: Mutex<Read>,
 }
 
-/// Where the pair came from.
+/// What was last read.
 #[derive(Debug)]
-struct Source {
-    texts: Texts,
-    marks: Option<[Mark; 2]>,
-    /// Why what is in the files now is not used.
-    trouble: Option<String>,
+struct Read {
+    texts: Option<Texts>,
+    marks: Option<Vec<Mark>>,
+    /// Why what is there now is not used.
+    trouble: Option<Unread>,
 }
 
 impl Kept {
-    pub(super) fn pair(&self) -> arc_swap::Guard<Arc<Keypair>> {
-        self.pair.load()
+    pub(super) fn pair(&self) -> Option<Arc<Keypair>> {
+        self.pair.load_full()
     }
 
-    pub(crate) fn files(&self) -> &CertificateFiles {
-        &self.files
+    /// Whether it will be for this host, and is not there yet.
+    pub(super) fn is_awaited_for(&self, host: &str) -> bool {
+        let Source::Issued { name, .. } = &self.source else { return false };
+        name == host && self.pair.load().is_none()
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whether proofs for a certificate authority may be asked for here.
+    pub(crate) fn is_issued(&self) -> bool {
+        matches!(self.source, Source::Issued { .. })
     }
 
     /// The texts in use.
-    pub(crate) fn texts(&self) -> Texts {
-        self.source().texts.clone()
+    pub(crate) fn texts(&self) -> Option<Texts> {
+        self.last_read().texts.clone()
     }
 
-    /// Why what is in the files now is not used; `None` where it is.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.source().trouble.clone()
+    /// How it is.
+    pub(crate) fn status(&self) -> CertificateStatus {
+        let (pair, read) = (self.pair.load(), self.last_read());
+        CertificateStatus {
+            title: self.source.title().to_owned(),
+            not_after: pair.as_ref().map(|pair| pair.validity.not_after),
+            awaited: pair.is_none(),
+            trouble: read.trouble.as_ref().map(ToString::to_string),
+        }
     }
 
-    fn source(&self) -> MutexGuard<'_, Source> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_read(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is in the files if it has changed and is good.
+    /// Takes what is there now if it has changed and is good.
     fn look(&self) {
-        let marks = marks(&self.files);
-        let mut source = self.source();
-        if marks.is_ok() && marks.as_ref().ok() == source.marks.as_ref() {
+        let marks = self.source.marks();
+        let mut last = self.last_read();
+        if marks.is_ok() && marks.as_ref().ok() == last.marks.as_ref() {
             return;
         }
-        let read = marks.and_then(|marks| Ok((marks, read(&self.files)?)));
+        let secret = last.texts.as_ref().map(|texts| texts.key.clone());
+        let read = marks.and_then(|marks| Ok((marks, self.source.read(secret.as_deref())?)));
         let parsed = match &read {
-            Ok((_, texts)) if *texts == source.texts => {
-                source.marks = read.ok().map(|(marks, _)| marks);
-                source.trouble = None;
+            Ok((_, texts)) if last.texts.as_ref() == Some(texts) => {
+                last.marks = read.ok().map(|(marks, _)| marks);
+                last.trouble = None;
                 return;
             }
-            Ok((_, texts)) => Keypair::parse(texts),
+            Ok((_, texts)) => Keypair::parse(texts).map_err(Unread::Broken),
             Err(error) => Err(error.clone()),
         };
-        source.marks = read.as_ref().ok().map(|(marks, _)| *marks);
+        last.marks = read.as_ref().ok().map(|(marks, _)| marks.clone());
         match (parsed, read) {
             (Ok(pair), Ok((_, texts))) => {
-                self.pair.store(Arc::new(pair));
-                source.texts = texts;
-                source.trouble = None;
-                eprintln!("kiln gateway: took the new certificate {}", self.files.certificate);
+                self.pair.store(Some(Arc::new(pair)));
+                last.texts = Some(texts);
+                last.trouble = None;
+                eprintln!("kiln gateway: took the new certificate {}", self.source.title());
             }
             (Err(trouble), _) | (_, Err(trouble)) => {
                 // Once, and not each time that it is looked at.
-                if source.trouble.as_ref() != Some(&trouble) {
+                if last.trouble.as_ref() != Some(&trouble) {
                     eprintln!(
                         "kiln gateway: the certificate {} cannot be renewed, the one before \
                          stays in use: {trouble}",
-                        self.files.certificate
+                        self.source.title()
                     );
                 }
-                source.trouble = Some(trouble);
+                last.trouble = Some(trouble);
             }
         }
     }
@@ -95,45 +113,62 @@ impl Kept {
 /// All certificates that some table names.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    kept: Arc<Mutex<BTreeMap<CertificateFiles, Weak<Kept>>>>,
+    kept: Arc<Mutex<BTreeMap<Source, Weak<Kept>>>>,
     watched: bool,
 }
 
 impl Keeper {
-    /// The certificate of these files: the one that is kept, else read now.
-    pub(crate) fn get(&mut self, files: &CertificateFiles) -> Result<Arc<Kept>, String> {
-        if let Some(kept) = self.list().get(files).and_then(Weak::upgrade) {
+    /// The certificate of this source: the one that is kept, else read now. One that is to be
+    /// issued may be awaited.
+    pub(crate) fn get(&mut self, source: &Source, keys: &Keys) -> Result<Arc<Kept>, String> {
+        if let Some(kept) = self.list().get(source).and_then(Weak::upgrade) {
             return Ok(kept);
         }
-        let marks = marks(files)?;
-        let texts = read(files)?;
-        self.put(files, texts, Some(marks))
+        let secret = match source {
+            Source::Pair(CertificatePair { key: Key::Secret(key), .. }) => keys.of(key),
+            _ => None,
+        };
+        let read = source.marks().and_then(|marks| Ok((source.read(secret)?, marks)));
+        match read {
+            Ok((texts, marks)) => self.put(source, texts, Some(marks)),
+            Err(Unread::Awaited) => {
+                eprintln!(
+                    "kiln gateway: there is no certificate for {} yet; clients that ask for it \
+                     are refused until it is issued",
+                    source.title()
+                );
+                let read = Read { texts: None, marks: None, trouble: Some(Unread::Awaited) };
+                Ok(self.keep(source, None, read))
+            }
+            Err(Unread::Broken(trouble)) => Err(trouble),
+        }
     }
 
     /// Keeps a certificate that another process had in use.
-    pub(crate) fn adopt(
-        &mut self,
-        files: &CertificateFiles,
-        texts: Texts,
-    ) -> Result<Arc<Kept>, String> {
-        self.put(files, texts, None)
+    pub(crate) fn adopt(&mut self, source: &Source, texts: Texts) -> Result<Arc<Kept>, String> {
+        self.put(source, texts, None)
     }
 
     fn put(
         &mut self,
-        files: &CertificateFiles,
+        source: &Source,
         texts: Texts,
-        marks: Option<[Mark; 2]>,
+        marks: Option<Vec<Mark>>,
     ) -> Result<Arc<Kept>, String> {
-        let pair = ArcSwap::from_pointee(Keypair::parse(&texts)?);
-        let source = Mutex::new(Source { texts, marks, trouble: None });
-        let kept = Arc::new(Kept { files: files.clone(), pair, source });
-        self.list().insert(files.clone(), Arc::downgrade(&kept));
-        self.watch();
-        Ok(kept)
+        let pair = Keypair::parse(&texts)?;
+        let read = Read { texts: Some(texts), marks, trouble: None };
+        Ok(self.keep(source, Some(pair), read))
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeMap<CertificateFiles, Weak<Kept>>> {
+    fn keep(&mut self, source: &Source, pair: Option<Keypair>, read: Read) -> Arc<Kept> {
+        let pair = ArcSwapOption::from(pair.map(Arc::new));
+        let kept = Arc::new(Kept { source: source.clone(), pair, read: Mutex::new(read) });
+        self.list().insert(source.clone(), Arc::downgrade(&kept));
+        self.watch();
+        kept
+    }
+
+    fn list(&self) -> MutexGuard<'_, BTreeMap<Source, Weak<Kept>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,33 +197,4 @@ impl Keeper {
             Err(error) => eprintln!("kiln gateway: certificates are not renewed: {error}"),
         }
     }
-}
-
-fn marks(files: &CertificateFiles) -> Result<[Mark; 2], String> {
-    Ok([mark(&files.certificate)?, mark(&files.key)?])
-}
-
-fn mark(path: &str) -> Result<Mark, String> {
-    let file = fs::metadata(path).map_err(|error| format!("{path}: {error}"))?;
-    let modified = file.modified().map_err(|error| format!("{path}: {error}"))?;
-    Ok((file.dev(), file.ino(), file.len(), modified))
-}
-
-fn read(files: &CertificateFiles) -> Result<Texts, String> {
-    Ok(Texts { certificate: read_text(&files.certificate)?, key: read_text(&files.key)? })
-}
-
-fn read_text(path: &str) -> Result<String, String> {
-    let text = || -> io::Result<String> {
-        let file = fs::File::open(path)?;
-        let mut text = String::new();
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        if file.take(LARGEST + 1).read_to_string(&mut text)? as u64 > LARGEST {
-            return Err(io::Error::other("larger than a certificate can be"));
-        }
-        Ok(text)
-    };
-    text().map_err(|error| format!("{path}: {error}"))
 }

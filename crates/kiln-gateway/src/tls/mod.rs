@@ -3,6 +3,8 @@
 mod keeper;
 mod keypair;
 mod names;
+mod proof;
+mod source;
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +13,17 @@ use std::time::Duration;
 use kiln_model::route::Protocol;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 pub(crate) use keeper::{Keeper, Kept};
 pub(crate) use keypair::Texts;
 use names::ByName;
+use proof::ACME_TLS;
+pub(crate) use proof::Proofs;
+pub(crate) use source::Source;
 
 /// How often the files are looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -35,6 +41,8 @@ pub(crate) enum Agreed {
     Http2,
     /// Nothing was said.
     Nothing,
+    /// A certificate authority asked for a proof, and has it.
+    Proof,
 }
 
 /// The side of a server that has these certificates: TLS 1.2 and 1.3. Sessions are resumed by
@@ -55,12 +63,31 @@ pub(crate) fn server(
     Ok(config)
 }
 
+/// One side of TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Whether certificate authorities may ask for proofs.
+    pub(crate) proves: bool,
+}
+
 /// The handshake with a client.
 pub(crate) async fn accept(
-    config: Arc<ServerConfig>,
+    side: Side,
+    proofs: &Proofs,
     stream: TcpStream,
 ) -> io::Result<(TlsStream<TcpStream>, Agreed)> {
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let stream = if side.proves {
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let hello = begun.client_hello();
+        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ACME_TLS)) {
+            let config = proofs.of(hello.server_name())?;
+            return Ok((begun.into_stream(config).await?, Agreed::Proof));
+        }
+        begun.into_stream(side.config).await?
+    } else {
+        TlsAcceptor::from(side.config).accept(stream).await?
+    };
     let agreed = match stream.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Agreed::Http2,
         Some(HTTP1) => Agreed::Http1,

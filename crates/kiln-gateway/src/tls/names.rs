@@ -18,14 +18,16 @@ impl ByName {
         Self { list }
     }
 
-    /// The certificate that names the host exactly, else one with a wildcard, else the first.
+    /// The certificate that names the host exactly, else one with a wildcard, else the first
+    /// that there is. Nothing for a host whose own certificate is still awaited: another one
+    /// would teach people to go on in spite of a warning.
     fn find(&self, host: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let host = host.map(str::to_ascii_lowercase);
         let above = host.as_deref().and_then(|host| host.split_once('.')).map(|(_, rest)| rest);
         let mut wild = None;
         for kept in &self.list {
             let Some(host) = host.as_deref() else { break };
-            let pair = kept.pair();
+            let Some(pair) = kept.pair() else { continue };
             if pair.names.iter().any(|name| name == host) {
                 return Some(Arc::clone(&pair.certified));
             }
@@ -34,7 +36,11 @@ impl ByName {
                 wild = Some(Arc::clone(&pair.certified));
             }
         }
-        wild.or_else(|| self.list.first().map(|kept| Arc::clone(&kept.pair().certified)))
+        let awaited = |host: &str| self.list.iter().any(|kept| kept.is_awaited_for(host));
+        if wild.is_some() || host.as_deref().is_some_and(awaited) {
+            return wild;
+        }
+        self.list.iter().find_map(|kept| Some(Arc::clone(&kept.pair()?.certified)))
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum Manner {
     Bytes,
     /// Answers HTTP with 500.
     Failing,
+    /// Reads a request and closes the connection without a word.
+    Dropping,
     /// Answers HTTP/2 with what it is sent and trailers, as gRPC does.
     Http2,
 }
@@ -122,6 +124,10 @@ async fn serve(listener: TcpListener, name: String, manner: Manner) {
             match manner {
                 Manner::Http => serve_http(stream, name).await,
                 Manner::Closing => drop(serve_closing(stream, &name).await),
+                Manner::Dropping => {
+                    let mut stream = stream;
+                    let _ = stream.read(&mut [0; 4096]).await;
+                }
                 Manner::Bytes => drop(serve_bytes(stream, &name).await),
                 Manner::Failing => {
                     let service = service_fn(|_| async {

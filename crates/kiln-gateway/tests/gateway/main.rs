@@ -8,11 +8,13 @@
 mod backend;
 mod client;
 mod http;
+mod http2;
 mod limits;
 mod load;
 mod networks;
 mod process;
 mod replacement;
+mod retry;
 mod routes;
 mod tables;
 mod tcp;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::Refusal;
-use kiln_model::handling::CertificateFiles;
+use kiln_model::certificate::{Certificate, CertificatePair, Key};
 use kiln_model::route::{EndpointRoute, Protocol};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -18,10 +18,23 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::backend::Backend;
 use crate::world::{World, endpoint, eventually, table};
 
+/// Where a certificate and its key are.
+pub(crate) struct Files {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Files {
+    fn pair(&self) -> Certificate {
+        let (certificate, key) = (self.certificate.clone(), Key::File(self.key.clone()));
+        CertificatePair { certificate, key }.into()
+    }
+}
+
 /// A certificate for a host, made by the `openssl` command; `None` where there is none.
-fn certificate(directory: &Path, name: &str, hosts: &[&str]) -> Option<CertificateFiles> {
+fn certificate(directory: &Path, name: &str, hosts: &[&str]) -> Option<Files> {
     let path = |ending: &str| directory.join(format!("{name}.{ending}")).display().to_string();
-    let files = CertificateFiles { certificate: path("pem"), key: path("key") };
+    let files = Files { certificate: path("pem"), key: path("key") };
     let names: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
@@ -43,7 +56,7 @@ fn certificate(directory: &Path, name: &str, hosts: &[&str]) -> Option<Certifica
 }
 
 /// A client that trusts what these files hold.
-fn client(files: &[&CertificateFiles], protocols: &[&str], version: Option<&str>) -> ClientConfig {
+fn client(files: &[&Files], protocols: &[&str], version: Option<&str>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for files in files {
         for found in CertificateDer::pem_file_iter(&files.certificate).unwrap() {
@@ -84,9 +97,9 @@ fn ask(stream: &mut Tls, path: &str) -> std::io::Result<String> {
     }
 }
 
-fn secured(route: EndpointRoute, files: &[&CertificateFiles]) -> EndpointRoute {
+fn secured(route: EndpointRoute, files: &[&Files]) -> EndpointRoute {
     let mut route = route;
-    route.handling.tls = files.iter().map(|files| (*files).clone()).collect();
+    route.handling.tls = files.iter().map(|files| files.pair()).collect();
     route
 }
 
@@ -167,20 +180,20 @@ fn changed_files_are_taken_and_broken_ones_are_not() {
     let key = std::fs::read(&files.key).unwrap();
     let other = certificate(world.root.path(), "other", &["a.example"]).unwrap();
     std::fs::copy(&other.key, &files.key).unwrap();
-    let trouble = || world.gateway.status().unwrap().endpoints[0].certificate_trouble.clone();
+    let trouble = || world.gateway.status().unwrap().endpoints[0].certificates[0].trouble.clone();
     eventually(Duration::from_secs(5), "the foreign key is told", || {
-        trouble().first().is_some_and(|t| t.contains("the key is not that of the certificate"))
+        trouble().is_some_and(|t| t.contains("the key is not that of the certificate"))
     });
     std::fs::remove_file(&files.key).unwrap();
     eventually(Duration::from_secs(5), "the absence is told", || {
-        trouble().first().is_some_and(|t| t.contains("No such file"))
+        trouble().is_some_and(|t| t.contains("No such file"))
     });
     assert!(connect(address, "a.example", new.clone()).is_ok());
     // An unrelated change is not refused for it.
     world.gateway.set_table(table(routes(0), vec![])).unwrap();
     assert!(connect(address, "a.example", new.clone()).is_ok());
     std::fs::write(&files.key, key).unwrap();
-    eventually(Duration::from_secs(5), "all is well again", || trouble().is_empty());
+    eventually(Duration::from_secs(5), "all is well again", || trouble().is_none());
     let log = std::fs::read_to_string(world.root.path().join("logs/gateway.log")).unwrap();
     assert!(log.contains("cannot be renewed, the one before stays in use"), "{log}");
 }
@@ -195,7 +208,7 @@ fn an_unusable_certificate_is_refused_and_changes_nothing() {
     let path = |name: &str| world.root.path().join(name).display().to_string();
     std::fs::write(path("empty"), "").unwrap();
     for (certificate, reason) in [("none", "No such file"), ("empty", "holds no certificate")] {
-        let files = CertificateFiles { certificate: path(certificate), key: path("empty") };
+        let files = Files { certificate: path(certificate), key: path("empty") };
         let offered = vec![secured(plain.clone(), &[&files])];
         let refused = world.gateway.set_table(table(offered, vec![]));
         let Err(GatewayError::Refused(Refusal::Certificate { error, .. })) = refused else {

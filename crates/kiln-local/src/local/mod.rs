@@ -6,6 +6,7 @@ mod events;
 mod examine;
 mod health;
 mod labels;
+mod metrics;
 mod observe;
 mod route;
 mod seal;
@@ -15,9 +16,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use kiln_acme::{Issuer, Log};
+use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
 use kiln_engine::{Target, TargetError};
 use kiln_gateway::Gateway;
@@ -56,6 +59,8 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
+    /// What obtains certificates, where that was asked for.
+    issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
     strays: Mutex<BTreeMap<String, Instant>>,
 }
@@ -107,11 +112,19 @@ impl Local {
             secrets,
             prober: Prober::new(root, changes.clone()),
             changes,
+            issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
         });
         events::listen(&machine);
         route::renew_gateway(&machine);
         Ok(Self { machine })
+    }
+
+    /// Obtains and renews certificates by ACME from now on, and says so to `log`. Must be called
+    /// inside a tokio runtime.
+    pub fn issue_certificates(&self, log: Log) {
+        let root = self.machine.root.clone();
+        self.machine.issuer.get_or_init(|| Issuer::start(&root, log));
     }
 
     /// Does blocking work on a thread that may block.
@@ -187,6 +200,10 @@ impl Target for Local {
         let read = tokio::task::spawn_blocking(move || logs::tail(&directory, lines)).await;
         let lines = read.ok().and_then(Result::ok).unwrap_or_default();
         lines.into_iter().map(|line| line.text).collect()
+    }
+
+    async fn metrics(&self) -> Result<Vec<Family>, TargetError> {
+        self.blocking(Machine::metrics).await
     }
 }
 

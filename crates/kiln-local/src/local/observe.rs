@@ -8,7 +8,7 @@ use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::{InstanceTraffic, Status};
-use kiln_model::name::{InstanceId, StackName};
+use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Drift, Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
 
@@ -57,11 +57,31 @@ impl Machine {
                 .iter()
                 .filter_map(|seen| self.instance(stack, seen, &traffic))
                 .collect(),
+            troubles: status.as_ref().map(|s| self.troubles(stack, s)).unwrap_or_default(),
             table: status.and_then(|s| s.tables.into_iter().find(|t| t.stack == *stack)),
         };
         measured.instances.sort_by(|a, b| a.id.cmp(&b.id));
         let misled = misled(&measured, &networks);
         Ok((measured, misled))
+    }
+
+    /// What is wrong with certificates of the stack's endpoints.
+    fn troubles(&self, stack: &StackName, status: &Status) -> BTreeMap<ComponentId, String> {
+        let mut troubles = BTreeMap::new();
+        for endpoint in status.endpoints.iter().filter(|endpoint| endpoint.stack == *stack) {
+            let told = endpoint.certificates.iter().filter_map(|certificate| {
+                let issuer = self.issuer.get();
+                let refused = issuer.and_then(|issuer| issuer.trouble(stack, &certificate.title));
+                let trouble = refused.or_else(|| certificate.trouble.clone())?;
+                let serves = if certificate.awaited { "not served" } else { "not renewed" };
+                Some(format!("certificate {} is {serves}: {trouble}", certificate.title))
+            });
+            let told: Vec<String> = told.collect();
+            if !told.is_empty() {
+                troubles.insert(endpoint.bound.component.clone(), told.join("; "));
+            }
+        }
+        troubles
     }
 
     fn instance(

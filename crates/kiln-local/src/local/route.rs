@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use kiln_engine::TargetError;
-use kiln_gateway::control::Refusal;
+use kiln_gateway::control::{Keys, Refusal};
 use kiln_gateway::{GatewayError, ensure_running};
+use kiln_model::certificate::Certificate;
 use kiln_model::name::InstanceId;
 use kiln_model::route::{NetworkRoute, RouteTable, SERVICE_PORT};
 
@@ -25,7 +26,11 @@ impl Machine {
         let gateway = ensure_running(&self.root, &self.exe)
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         let networks = table.networks.clone();
-        gateway.set_table(table).map_err(|error| refused(what, &error))?;
+        let keys = self.keys(&table).map_err(|cause| TargetError::passing(&what, cause))?;
+        gateway.set_table_with(table, keys).map_err(|error| refused(what, &error))?;
+        if let Some(issuer) = self.issuer.get() {
+            issuer.look();
+        }
         let before: BTreeMap<&InstanceId, Vec<Service>> = before
             .iter()
             .flat_map(|t| &t.networks)
@@ -46,6 +51,20 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// The values of secrets that are keys of certificates, beside the table.
+    fn keys(&self, table: &RouteTable) -> Result<Keys, String> {
+        let certificates = table.endpoints.iter().flat_map(|endpoint| &endpoint.handling.tls);
+        let mut keys = BTreeMap::new();
+        for key in certificates.filter_map(Certificate::secret) {
+            let Some(version) = &key.version else {
+                return Err(format!("no version of {} is known", key.secret));
+            };
+            let value = self.secrets.reveal_version(&table.stack, &key.secret, version)?;
+            keys.insert(version.clone(), value);
+        }
+        Ok(keys.into_iter().collect())
     }
 
     /// What the gateway routes for a stack; `None` where none runs or it has nothing.

@@ -66,6 +66,14 @@ pub trait SecretValues: Send + Sync + 'static {
         generation: u64,
         secret: &ComponentId,
     ) -> Result<String, String>;
+
+    /// The value of a version of a secret. Otherwise the reason, in words.
+    fn reveal_version(
+        &self,
+        stack: &StackName,
+        secret: &ComponentId,
+        version: &str,
+    ) -> Result<String, String>;
 }
 
 /// An image, ready to be mounted.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use crate::certificate::{Certificate, CertificatePair, Key};
 use crate::generation::Generation;
+use crate::handling::Handling;
 use crate::name::{ComponentId, InstanceId, Kind};
 use crate::observed::{Observed, ObservedInstance};
 use crate::route::{
@@ -244,7 +246,7 @@ impl<'a> Builder<'a> {
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
             rules: endpoint.policy.routes.iter().map(|r| self.rule(id, r, serving)).collect(),
-            handling: endpoint.policy.handling.clone(),
+            handling: handling(self.desired, &endpoint.policy.handling),
         }
     }
 
@@ -332,6 +334,18 @@ impl<'a> Builder<'a> {
             backends: backends.collect(),
         }
     }
+}
+
+/// An endpoint's handling with the versions of the secrets in it.
+fn handling(desired: &Generation, handling: &Handling) -> Handling {
+    let mut handling = handling.clone();
+    for certificate in &mut handling.tls {
+        if let Certificate::Pair(CertificatePair { key: Key::Secret(key), .. }) = certificate {
+            let secret = desired.content.components.get(&key.secret);
+            key.version = secret.and_then(|secret| secret.spec.as_secret()?.identity.known());
+        }
+    }
+    handling
 }
 
 fn rule_key(endpoint: &ComponentId, rule: &Rule) -> RuleKey {

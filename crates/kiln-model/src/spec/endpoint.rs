@@ -64,4 +64,9 @@ impl EndpointPolicy {
         let routes = self.routes.iter().map(|route| (&route.to, route.port));
         std::iter::once((&self.to, self.port)).chain(routes)
     }
+
+    /// The secrets that hold keys of its certificates.
+    pub fn secrets(&self) -> impl Iterator<Item = &ComponentId> {
+        self.handling.tls.iter().filter_map(|certificate| Some(&certificate.secret()?.secret))
+    }
 }

@@ -77,13 +77,14 @@ impl Spec {
         }
     }
 
-    /// The components whose digests enter this one's: image, base image, network, secrets. Each
-    /// once, in order.
+    /// The components whose digests enter this one's: image, base image, network, secrets; of an
+    /// endpoint, the secrets that are its keys. Each once, in order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
             Body::Image(image) => image.built_from().map(|r| &r.id).collect(),
-            Body::Network(_) | Body::Secret(_) | Body::Endpoint(_) => Vec::new(),
+            Body::Endpoint(endpoint) => endpoint.policy.secrets().collect(),
+            Body::Network(_) | Body::Secret(_) => Vec::new(),
         };
         ids.sort();
         ids.dedup();
@@ -122,6 +123,14 @@ impl Spec {
     pub fn as_endpoint(&self) -> Option<&Endpoint> {
         match &self.body {
             Body::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// The secret, if it is one.
+    pub fn as_secret(&self) -> Option<&Secret> {
+        match &self.body {
+            Body::Secret(secret) => Some(secret),
             _ => None,
         }
     }

@@ -18,6 +18,16 @@ pub struct SecretIdentity {
     pub version: SecretVersion,
 }
 
+impl SecretIdentity {
+    /// The id of the version, where it is known.
+    pub fn known(&self) -> Option<String> {
+        match &self.version {
+            SecretVersion::Known(version) => Some(version.clone()),
+            SecretVersion::ToBeGenerated => None,
+        }
+    }
+}
+
 /// What is known of a secret's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -13,6 +13,7 @@ pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod launcher;
 pub(crate) mod logs;
+pub(crate) mod metrics;
 pub(crate) mod plan;
 pub(crate) mod resume;
 pub(crate) mod rollback;
@@ -48,6 +49,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Logs(args) => logs::run(context, &args),
         Verb::Events(args) => events::run(context, &args),
         Verb::Top(args) => top::run(context, &args),
+        Verb::Metrics(args) => metrics::run(context, &args),
         Verb::Image(args) => image::run(context, &args),
         Verb::Destroy(args) => destroy::run(context, &args),
         Verb::Serve(args) => serve::run(context, &args),

@@ -1,10 +1,10 @@
 //! `kiln top`: what instances use, measured over a moment.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use kiln_daemon::api::document::Status;
 use kiln_local::cgroup::{Cgroups, Hierarchies};
+use kiln_local::usage::Usage;
 
 use crate::context::Context;
 use crate::document::look::{TopDocument, UseDocument};
@@ -54,54 +54,23 @@ fn measure(status: &Status, cgroups: &Cgroups) -> Vec<UseDocument> {
     let mut found = Vec::new();
     for component in status.components.iter().filter(|c| c.kind == "server") {
         for instance in &component.instances {
-            let processes = cgroups.group(&instance.id).processes();
-            let uses: Vec<Use> = processes.into_iter().filter_map(Use::of).collect();
-            if uses.is_empty() {
+            let Some(used) = Usage::of_all(cgroups.group(&instance.id).processes()) else {
                 continue;
-            }
+            };
             found.push(UseDocument {
                 component: format!("{}.{}", component.kind, component.name),
                 instance: instance.id.clone(),
                 state: instance.state.clone(),
-                tasks: uses.iter().map(|u| u.tasks).sum(),
+                tasks: used.tasks,
                 cpu_percent: 0.0,
-                cpu_ms: uses.iter().map(|u| u.cpu_ms).sum(),
-                memory: uses.iter().map(|u| u.memory).sum(),
+                cpu_ms: used.cpu_ms,
+                memory: used.memory,
                 memory_limit: None,
                 in_flight: instance.in_flight.unwrap_or(0),
             });
         }
     }
     found
-}
-
-/// What one process uses, from `/proc/PID/stat` (see proc(5)).
-struct Use {
-    cpu_ms: u64,
-    tasks: u64,
-    memory: u64,
-}
-
-impl Use {
-    /// `None` where it has ended.
-    fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let ticks_per_second = rustix::param::clock_ticks_per_second();
-        Self::parse(&stat, ticks_per_second, rustix::param::page_size() as u64)
-    }
-
-    /// Fields behind the name, which may itself hold blanks and parentheses, counted from 3.
-    fn parse(stat: &str, ticks_per_second: u64, page_bytes: u64) -> Option<Self> {
-        let (_, fields) = stat.rsplit_once(") ")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let field = |number: usize| fields.get(number - 3)?.trim().parse::<u64>().ok();
-        let (user, system) = (field(14)?, field(15)?);
-        Some(Self {
-            cpu_ms: (user + system) * 1000 / ticks_per_second.max(1),
-            tasks: field(20)?,
-            memory: field(24)? * page_bytes,
-        })
-    }
 }
 
 fn text(document: &TopDocument) -> String {
@@ -119,23 +88,4 @@ fn text(document: &TopDocument) -> String {
         ]);
     }
     table.render(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_may_hold_anything() {
-        let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 3 0 100 4096 25 1 1";
-        let used = Use::parse(stat, 100, 4096).unwrap();
-        assert_eq!((used.cpu_ms, used.tasks, used.memory), (2000, 3, 25 * 4096));
-        assert!(Use::parse("42", 100, 4096).is_none());
-    }
-
-    #[test]
-    fn this_process_uses_something() {
-        let used = Use::of(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert!(used.memory > 0 && used.tasks > 0);
-    }
 }

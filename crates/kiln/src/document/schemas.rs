@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kiln_daemon::api::document::{Drift, Status};
+use kiln_daemon::api::document::{Drift, Metrics, Status};
 use schemars::{JsonSchema, schema_for};
 
 use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
@@ -53,6 +53,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<KeysDocument>("keys");
     check::<LockDocument>("lock");
     check::<LogsDocument>("logs");
+    check::<Metrics>("metrics");
     check::<PlanDocument>("plan");
     check::<PullDocument>("pull");
     check::<PushDocument>("push");

@@ -12,6 +12,7 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod certificates;
 mod crash;
 mod failure;
 mod health;
@@ -19,6 +20,8 @@ mod images;
 mod isolation;
 mod leftovers;
 mod load;
+mod openssl;
+mod overload;
 mod replace;
 mod rollouts;
 mod sealing;
@@ -27,3 +30,4 @@ mod site;
 mod target;
 mod trial;
 mod trust;
+mod upgrade;

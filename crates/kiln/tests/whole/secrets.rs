@@ -23,14 +23,12 @@ fn a_secret_stands_nowhere_but_in_its_instance() {
     assert!(!shown.contains(VALUE), "it is printed: {shown}");
     let (_, environment) = site.get("/env");
     assert!(environment.contains(&format!("TOKEN=x-{VALUE}")), "{environment}");
-    let mut seen = Vec::new();
-    search(&site.root(), &mut seen);
-    assert_eq!(seen, Vec::<String>::new(), "files that hold it");
+    assert_eq!(files_with(&site.root(), VALUE), Vec::<String>::new(), "files that hold it");
     for role in ["serve", "gateway", "launcher"] {
         for pid in site.processes(role) {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-            assert!(!holds(&line) && !holds(&environment), "{role} shows it");
+            assert!(!holds(&line, VALUE) && !holds(&environment, VALUE), "{role} shows it");
         }
     }
     for verb in [&["status", "--json"][..], &["events"], &["history"], &["show", "1"]] {
@@ -38,17 +36,20 @@ fn a_secret_stands_nowhere_but_in_its_instance() {
     }
 }
 
-fn search(directory: &Path, seen: &mut Vec<String>) {
+/// The files below a directory that hold a text.
+pub fn files_with(directory: &Path, value: &str) -> Vec<String> {
+    let mut seen = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
         if kind.is_dir() {
-            search(&path, seen);
-        } else if kind.is_file() && holds(&fs::read(&path).unwrap_or_default()) {
+            seen.extend(files_with(&path, value));
+        } else if kind.is_file() && holds(&fs::read(&path).unwrap_or_default(), value) {
             seen.push(path.to_string_lossy().into_owned());
         }
     }
+    seen
 }
 
-fn holds(bytes: &[u8]) -> bool {
-    bytes.windows(VALUE.len()).any(|window| window == VALUE.as_bytes())
+fn holds(bytes: &[u8], value: &str) -> bool {
+    bytes.windows(value.len()).any(|window| window == value.as_bytes())
 }

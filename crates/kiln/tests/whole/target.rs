@@ -41,6 +41,15 @@ impl SecretValues for NoSecrets {
     fn reveal(&self, _: &StackName, _: u64, secret: &ComponentId) -> Result<String, String> {
         Err(format!("there is no {secret}"))
     }
+
+    fn reveal_version(
+        &self,
+        _: &StackName,
+        secret: &ComponentId,
+        _: &str,
+    ) -> Result<String, String> {
+        Err(format!("there is no {secret}"))
+    }
 }
 
 #[test]

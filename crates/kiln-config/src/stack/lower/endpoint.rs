@@ -97,8 +97,13 @@ fn route(endpoint: &Reader<'_>, reader: &Reader<'_>) -> Option<Route> {
     Some(route)
 }
 
+/// Whether it stands for all hosts below a name.
+pub(super) fn is_wild(host: &str) -> bool {
+    host.starts_with("*.")
+}
+
 /// A host name, or `*.` and a host name.
-fn host(field: &Field<'_>) -> Option<String> {
+pub(super) fn host(field: &Field<'_>) -> Option<String> {
     let text = field.string()?.to_ascii_lowercase();
     let name = text.strip_prefix("*.").unwrap_or(&text);
     let label = |label: &str| {

@@ -1,10 +1,10 @@
 //! How an endpoint's traffic is handled: `tls`, `balance`, `limits` and the rest.
 
-use kiln_model::handling::{Balance, CertificateFiles, Handling, HashKey, Limits};
+use kiln_model::handling::{Balance, Handling, HashKey, Limits};
 use kiln_model::quantity::{Bytes, Millis};
 
 use super::Reader;
-use super::paths::is_canonical;
+use super::certificate::tls;
 use crate::stack::decode::Field;
 
 /// Longer waits would not be noticed as such.
@@ -15,8 +15,6 @@ const SHORTEST: Millis = Millis(10);
 const MOST_REQUESTS: u32 = 1_000_000;
 /// The largest bound on a body.
 const LARGEST_BODY: Bytes = Bytes(1 << 50);
-/// Certificates of one endpoint.
-const MOST_CERTIFICATES: usize = 10_000;
 
 pub(super) fn handling(reader: &Reader<'_>) -> Option<Handling> {
     let tls = reader.read_or("tls", Vec::new(), tls);
@@ -31,52 +29,6 @@ pub(super) fn handling(reader: &Reader<'_>) -> Option<Handling> {
         proxy_protocol: proxy_protocol?,
         access_log: access_log?,
     })
-}
-
-/// One certificate, or a list of them.
-fn tls(field: &Field<'_>) -> Option<Vec<CertificateFiles>> {
-    if field.value().as_elements().is_none() {
-        return certificate(field).map(|one| vec![one]);
-    }
-    let elements = field.elements()?;
-    if elements.is_empty() || elements.len() > MOST_CERTIFICATES {
-        return field.refuse("at least one certificate, such as { certificate = …, key = … }");
-    }
-    // Not lazily: each wrong one is to be reported.
-    let read: Vec<_> = elements.iter().map(certificate).collect();
-    read.into_iter().collect()
-}
-
-fn certificate(field: &Field<'_>) -> Option<CertificateFiles> {
-    let settings = field.settings(&["certificate", "key", "acme"])?;
-    if let Some(acme) = settings.get("acme") {
-        let refusal = acme.refusal("left out: certificates by ACME are not supported yet");
-        acme.report(refusal.with_help(
-            "let an ACME client of the machine write the files: they are read anew when they change",
-        ));
-        return None;
-    }
-    let [Some(certificate), Some(key)] = ["certificate", "key"].map(|name| settings.get(name))
-    else {
-        return field.refuse("{ certificate = \"/path.pem\", key = \"/path.key\" }");
-    };
-    let key = if key.value().first_secret().is_some() {
-        let refusal = key.refusal("the path of a file: keys are never handed on by value");
-        key.report(refusal.with_help("write the key into a file that only root can read"));
-        None
-    } else {
-        path(key)
-    };
-    Some(CertificateFiles { certificate: path(certificate)?, key: key? })
-}
-
-/// A file that the gateway reads, wherever the stack's directory is.
-fn path(field: &Field<'_>) -> Option<String> {
-    let text = field.string()?;
-    if is_canonical(&text) && text != "/" {
-        return Some(text);
-    }
-    field.refuse("an absolute path of this machine without `.`, `..` or a final `/`")
 }
 
 fn balance(field: &Field<'_>) -> Option<Balance> {
