@@ -88,6 +88,7 @@ impl Target for Memory {
                     health: self.verdict(),
                     draining_since: None,
                     in_flight: 0,
+                    answers: kiln_model::analysis::Answers::default(),
                     integrity: None,
                     drift: Vec::new(),
                 };
@@ -120,6 +121,10 @@ impl Target for Memory {
 
     async fn changed(&self, _: &StackName) {
         self.changed.notified().await;
+    }
+
+    async fn examine(&self, _: &kiln_engine::target::Examination) -> Result<(), String> {
+        Ok(())
     }
 
     async fn last_words(&self, _: &InstanceId, _: usize) -> Vec<String> {

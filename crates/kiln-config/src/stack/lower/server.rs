@@ -12,7 +12,7 @@ use super::health::health;
 use super::paths::{absolute_path, writable};
 use super::rollout;
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::stack::decode::{Field, Settings};
+use crate::stack::decode::Field;
 
 /// Memory where nothing is said.
 const DEFAULT_MEMORY: Bytes = Bytes::mib(256);
