@@ -31,6 +31,8 @@ pub(super) struct Fleet {
     pub(super) starting: u32,
     /// Instances that are wanted and can't be made at present, and why.
     pub(super) held: Option<(Reason, Option<Timestamp>)>,
+    /// None are wanted, and what asks for it is held until one is.
+    pub(super) asleep: bool,
     /// Instances of the wanted digest take no traffic yet (blue/green before the switch).
     pub(super) hidden: bool,
 }
@@ -65,7 +67,8 @@ impl Fleets {
             let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
             let sorted = sort(instances, component, server, observed, networks);
             let wanted = observed.wanted.get(id).copied().unwrap_or(server.policy.replicas);
-            if sorted.current.iter().any(|i| i.is_ready()) {
+            // One of which none is wanted sleeps, and is woken by who talks to it.
+            if wanted == 0 || sorted.current.iter().any(|i| i.is_ready()) {
                 ready_now.insert(id);
             }
             let fleet = fleets.retire_within(&sorted, wanted, server);
@@ -104,6 +107,8 @@ impl Fleets {
         for instance in old.iter().skip(keep_old as usize).chain(&unproved) {
             self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
         }
+        // Of too many those go that do not serve yet, then the newest: what has served longest
+        // is proved best, and warm.
         let mut current = sorted.current.clone();
         current.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
         for instance in current.iter().skip(wanted as usize) {
@@ -114,6 +119,7 @@ impl Fleets {
             ready: ready.min(wanted),
             starting: count(current.iter().take(wanted as usize).filter(|i| !i.is_ready())),
             held: None,
+            asleep: wanted == 0 && server.policy.sleeps(),
             hidden: blue_green && ready < wanted && sorted.old.iter().any(|i| i.is_ready()),
         }
     }

@@ -60,7 +60,8 @@ impl Serving {
             .flat_map(|((id, _), route)| route.rules.iter().map(|r| (rule_key(id, r), &r.to)))
             .collect();
         let choose = |before: Option<&&ComponentId>, to: &ComponentId| {
-            let whole = fleets.of(to).is_some_and(|f| f.ready >= f.wanted && f.wanted > 0);
+            let whole = fleets.of(to);
+            let whole = whole.is_some_and(|f| f.ready >= f.wanted && (f.wanted > 0 || f.asleep));
             let stays = before.filter(|b| **b != to && !whole && alive.contains(**b));
             stays.map_or(to, |before| *before).clone()
         };
@@ -216,6 +217,12 @@ impl<'a> Builder<'a> {
         self.rotation.get(component).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether a server has no instance while nobody asks for it.
+    fn sleeps(&self, server: &ComponentId) -> bool {
+        let declared = self.desired.content.components.get(server);
+        declared.and_then(|c| c.spec.as_server()).is_some_and(|s| s.policy.sleeps())
+    }
+
     fn endpoint(&self, id: &ComponentId, endpoint: &Endpoint, serving: &Serving) -> EndpointRoute {
         let to = serving.to.get(id).unwrap_or(&endpoint.policy.to);
         let wanted = self.desired.content.components.get(to).map(|c| c.digest);
@@ -231,6 +238,7 @@ impl<'a> Builder<'a> {
             protocol: endpoint.policy.protocol,
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+            sleeps: self.sleeps(to),
             rules: endpoint.policy.routes.iter().map(|r| self.rule(id, r, serving)).collect(),
             handling: endpoint.policy.handling.clone(),
         }
@@ -250,6 +258,7 @@ impl<'a> Builder<'a> {
             path: route.path.clone(),
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+            sleeps: self.sleeps(to),
         }
     }
 
@@ -318,6 +327,7 @@ impl<'a> Builder<'a> {
             clients,
             http_ports: http.into_iter().flatten().copied().collect(),
             backends: backends.collect(),
+            sleeps: self.sleeps(&connection.to),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod endpoint;
 pub mod image;
 pub mod network;
+pub mod scale;
 pub mod secret;
 pub mod server;
 

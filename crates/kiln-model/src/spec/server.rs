@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::spec::scale::Scale;
 use crate::text::Text;
 
 /// A server.
@@ -87,8 +88,11 @@ impl Default for Stop {
 pub struct ServerPolicy {
     /// The stable address, inside the server's network.
     pub address: Ipv4Addr,
-    /// How many instances are wanted.
+    /// How many instances are wanted; with `scale`, to begin with.
     pub replicas: u32,
+    /// How the count follows what is asked of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// How it is told that an instance can serve.
     pub health: Health,
     /// How instances are replaced.
@@ -165,6 +169,18 @@ pub enum Strategy {
     },
     /// All new ones beside all old ones, then one switch.
     BlueGreen,
+}
+
+impl ServerPolicy {
+    /// The most instances that may be wanted, pins by hand aside.
+    pub fn most(&self) -> u32 {
+        self.scale.as_ref().map_or(self.replicas, |scale| scale.max.max(self.replicas))
+    }
+
+    /// Whether the server has no instance while nobody asks for it.
+    pub fn sleeps(&self) -> bool {
+        self.scale.as_ref().is_some_and(Scale::sleeps)
+    }
 }
 
 impl Server {
