@@ -11,7 +11,7 @@ pub(crate) mod server;
 pub use client::{Gateway, GatewayError, Watch};
 pub use message::{
     Applied, Bound, EndpointCounters, EndpointStatus, Event, InstanceAnswers, InstanceTraffic,
-    PROTOCOL, Refusal, RouteStatus, Status,
+    PROTOCOL, Refusal, RouteStatus, ServerTraffic, Status, Traffic,
 };
 pub(crate) use message::{Envelope, Reply, Request};
 

@@ -14,6 +14,7 @@ mod networks;
 mod process;
 mod replacement;
 mod routes;
+mod sleeping;
 mod tables;
 mod tcp;
 mod tls;
