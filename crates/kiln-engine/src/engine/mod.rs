@@ -3,6 +3,7 @@
 mod execute;
 mod keeper;
 mod rollout;
+mod scale;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::{Store, StoreError};
 use crate::target::Target;
 
 pub use keeper::Keeper;
+pub use scale::{Scaling, wanted};
 
 /// What decides: [`kiln_model::plan::plan`], or what a test puts in its place.
 pub type Planner = fn(&Generation, &Observed) -> (Plan, Report);
@@ -171,6 +173,8 @@ pub struct Snapshot {
     pub state: State,
     /// The last error of a look or a step, until one succeeds.
     pub trouble: Option<String>,
+    /// The servers whose counts follow demand.
+    pub scaling: BTreeMap<ComponentId, Scaling>,
 }
 
 /// A handle on a keeper.

@@ -92,7 +92,11 @@ fn start(shared: &Shared) -> Option<(SimKeeper, Handle)> {
 /// The deeds that are left, then rest; whether the end was reached.
 async fn go_on(deeds: &mut impl Iterator<Item = Deed>, shared: &Shared, handle: &Handle) -> bool {
     for deed in deeds {
-        scenario::perform(&deed, shared, handle).await;
+        let performed = scenario::perform(&deed, shared, handle);
+        if tokio::time::timeout(REST_BOUND, performed).await.is_err() {
+            shared.lock().violation(format!("nobody answers {deed:?}"));
+            break;
+        }
     }
     shared.lock().crash_in = None;
     let rested = tokio::time::timeout(REST_BOUND, rest(shared, handle)).await;
@@ -111,7 +115,9 @@ async fn rest(shared: &Shared, handle: &Handle) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let Ok(snapshot) = handle.measure().await else { continue };
         let done = snapshot.report.outcome == kiln_model::plan::Outcome::Converged;
-        if done && laws::state(&mut shared.lock()).rollout.is_none() {
+        // What was measured may have been decided on since.
+        let state = laws::state(&mut shared.lock());
+        if done && state.rollout.is_none() && state.sized == snapshot.state.sized {
             return;
         }
     }
