@@ -257,19 +257,25 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A share of processors: `0.5`, `2`; thousandths are the finest.
-    pub(super) fn cpu(&self) -> Option<MilliCpu> {
-        const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
-        let value = self.primitive(&Type::Number, EXPECTED)?;
+    /// A number in thousandths; finer ones are rounded.
+    pub(super) fn thousandths(&self, bounds: RangeInclusive<u64>, expected: &str) -> Option<u64> {
+        let value = self.primitive(&Type::Number, expected)?;
         let thousandths = value.as_number().and_then(|number| {
             let half = Number::from(1_i64).div(&Number::from(2_i64)).ok()?;
             let scaled = number.mul(&Number::from(1000_i64)).ok()?;
-            u32::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
+            u64::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
         });
         match thousandths {
-            Some(thousandths @ 10..=1_024_000) => Some(MilliCpu(thousandths)),
-            _ => self.refuse(EXPECTED),
+            Some(thousandths) if bounds.contains(&thousandths) => Some(thousandths),
+            _ => self.refuse(expected),
         }
+    }
+
+    /// A share of processors: `0.5`, `2`; thousandths are the finest.
+    pub(super) fn cpu(&self) -> Option<MilliCpu> {
+        const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
+        let thousandths = self.thousandths(10..=1_024_000, EXPECTED)?;
+        u32::try_from(thousandths).ok().map(MilliCpu)
     }
 
     /// Text that may hold secrets.

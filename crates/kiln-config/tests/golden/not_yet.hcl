@@ -8,6 +8,5 @@ image "i" {
 server "web" {
   image   = image.i
   network = network.n
-  scale   = { min = 1, max = 2 }
   rollout = { strategy = "canary", steps = [{ weight = 10 }] }
 }

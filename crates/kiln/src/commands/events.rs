@@ -89,6 +89,11 @@ fn text(events: &[EventDocument]) -> String {
                 let reason = event.fields.get("reason")?;
                 reason.get("kind")?.as_str().map(str::to_owned)
             });
+        let count = || Some(format!("from {} to {}", word("was")?, word("count")?));
+        let why = match (count(), why) {
+            (Some(count), Some(why)) => Some(format!("{count}: {why}")),
+            (_, why) => why,
+        };
         let at = event.at.replace('T', " ");
         table.row([&at, &event.kind, &what.unwrap_or_default(), &why.unwrap_or_default()]);
     }
@@ -109,13 +114,21 @@ mod tests {
             component: "server.web".parse().unwrap(),
             instance: "web-1".parse().unwrap(),
             because: "it is missing".to_owned(),
+            grows: false,
         };
-        let events = [Entry { at, event: Event::Resumed }, Entry { at, event: made }];
+        let sized = Event::Sized {
+            component: "server.web".parse().unwrap(),
+            was: 2,
+            count: 7,
+            because: "2,310 requests/s over 400 each".to_owned(),
+        };
+        let events = [Event::Resumed, made, sized].map(|event| Entry { at, event });
         let events: Vec<EventDocument> = events.iter().map(event).collect();
         assert_eq!(events[0].kind, "resumed");
         let expected = "\
 1970-01-01 00:00:00.000Z  resumed
-1970-01-01 00:00:00.000Z  made     web-1  it is missing
+1970-01-01 00:00:00.000Z  made     web-1       it is missing
+1970-01-01 00:00:00.000Z  sized    server.web  from 2 to 7: 2,310 requests/s over 400 each
 ";
         assert_eq!(text(&events), expected);
     }

@@ -19,6 +19,7 @@ mod isolation;
 mod leftovers;
 mod load;
 mod replace;
+mod scaling;
 mod sealing;
 mod secrets;
 mod site;

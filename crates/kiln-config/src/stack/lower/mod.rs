@@ -8,6 +8,7 @@ mod nested;
 pub(super) mod network;
 mod paths;
 mod probe;
+mod scale;
 mod secret;
 mod server;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::name::Kind;
 use kiln_model::quantity::{Bytes, Millis};
+use kiln_model::spec::scale::Scale;
 use kiln_model::spec::server::{
     Connection, Health, Probe, Rollout, Server, ServerIdentity, ServerPolicy, Stop, Strategy,
 };
@@ -12,6 +13,7 @@ use kiln_model::text::Text;
 use super::Reader;
 use super::paths::{absolute_path, writable};
 use super::probe::{http_path, http_status, missing};
+use super::scale;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::stack::decode::{Field, Settings};
 
@@ -22,7 +24,7 @@ const DEFAULT_PIDS: u32 = 512;
 const MIN_MEMORY: Bytes = Bytes::mib(1);
 const MAX_MEMORY: Bytes = Bytes(1 << 50);
 const MAX_PIDS: u32 = 1 << 22;
-const MAX_REPLICAS: u32 = 10_000;
+pub(super) const MAX_REPLICAS: u32 = 10_000;
 const MAX_ARGS: usize = 10_000;
 /// Longer deadlines would not be noticed as deadlines.
 const LONGEST: Millis = Millis::seconds(7 * 86_400);
@@ -81,15 +83,31 @@ fn identity(reader: &Reader<'_>) -> Option<ServerIdentity> {
 
 fn policy(reader: &Reader<'_>) -> Option<ServerPolicy> {
     let address = reader.own_address();
-    let replicas = reader.read_or("replicas", 1, |field| field.integer(0..=MAX_REPLICAS));
+    let scale = reader.read_or("scale", None, |field| scale::scale(field).map(Some));
+    let bounds = scale.as_ref().and_then(Option::as_ref);
+    let usual = bounds.map_or(1, |scale| scale.clamp(1));
+    let replicas = reader.read_or("replicas", usual, |field| replicas(field, bounds));
     let health = reader.read_or("health", default_health(), health);
     let rollout = reader.read_or("rollout", default_rollout(), rollout);
     Some(ServerPolicy {
         address: address?,
         replicas: replicas?,
+        scale: scale?,
         health: health?,
         rollout: rollout?,
     })
+}
+
+/// How many instances there are; where that follows demand, to begin with.
+fn replicas(field: &Field<'_>, scale: Option<&Scale>) -> Option<u32> {
+    let count = field.integer(0..=MAX_REPLICAS)?;
+    match scale {
+        Some(scale) if scale.clamp(count) != count => {
+            let (min, max) = (scale.min, scale.max);
+            field.refuse(&format!("from {min} to {max}, as `scale` says"))
+        }
+        _ => Some(count),
+    }
 }
 
 fn arguments(field: &Field<'_>, least: usize) -> Option<Vec<Text>> {
