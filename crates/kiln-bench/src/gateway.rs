@@ -197,6 +197,7 @@ impl Site {
                 path: String::new(),
                 to: offered.endpoints[0].to.clone(),
                 backends: backends.clone(),
+                sleeps: false,
             })
             .collect();
         let quiet = measured(&self.proxies[0], |p| wrk(&format!("http://{}/", p.http)))?;
@@ -538,6 +539,7 @@ fn table(backend: SocketAddr, directory: &Path, epoch: u64) -> RouteTable {
         protocol,
         to: "server.web".parse().expect("an id"),
         backends: vec![backend.clone()],
+        sleeps: false,
         rules: Vec::new(),
         handling: Handling { tls: tls.to_vec(), ..Handling::default() },
     };

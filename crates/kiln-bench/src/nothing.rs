@@ -11,6 +11,7 @@ use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
 use kiln_model::route::RouteTable;
+use kiln_model::scaling::Demand;
 use tokio::sync::Notify;
 
 /// The target.
@@ -92,6 +93,14 @@ impl Target for Nothing {
 
     async fn examine(&self, _: &Examination) -> Result<(), String> {
         Ok(())
+    }
+
+    async fn demand(&self, _: &StackName, _: &[InstanceId]) -> Result<Demand, TargetError> {
+        Ok(Demand { at: SystemClock.now(), ..Demand::default() })
+    }
+
+    async fn number(&self, _: &[String]) -> Result<u64, String> {
+        Err("no programs are run here".to_owned())
     }
 
     async fn last_words(&self, _: &InstanceId, _: usize) -> Vec<String> {

@@ -198,6 +198,7 @@ impl<T: Target> Suite<'_, T> {
             protocol: Protocol::Http,
             to: instance.component,
             backends: vec![backend],
+            sleeps: false,
             rules: Vec::new(),
             handling: kiln_model::handling::Handling::default(),
         };
@@ -248,6 +249,7 @@ pub fn store<S: crate::Store>(reopen: impl Fn() -> S) {
         component: component("server.web"),
         instance: id("web-1"),
         because: "it is missing".to_owned(),
+        grows: false,
     };
     let second = [entry(3, made.clone()), Write::Generation(generation(2)), entry(4, committed(2))];
     store.append(&stack, &second).expect("and another");

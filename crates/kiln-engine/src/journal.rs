@@ -74,6 +74,17 @@ pub enum Event {
         /// The pinned count.
         count: Option<u32>,
     },
+    /// By what is asked of a server, another count of instances is wanted.
+    Sized {
+        /// The server.
+        component: ComponentId,
+        /// How many were wanted.
+        was: u32,
+        /// How many are.
+        count: u32,
+        /// What it rests on.
+        because: String,
+    },
     /// An instance was made.
     Made {
         /// Of which component.
@@ -82,6 +93,9 @@ pub enum Event {
         instance: InstanceId,
         /// Why.
         because: String,
+        /// Whether it came beside the others, in place of none.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        grows: bool,
     },
     /// An instance was retired.
     Retired {
@@ -178,11 +192,24 @@ pub struct State {
     pub pin: Option<u64>,
     /// Counts pinned by hand.
     pub scale: BTreeMap<ComponentId, u32>,
+    /// Counts that follow demand, as they were decided last.
+    pub sized: BTreeMap<ComponentId, Sized>,
     made: BTreeMap<ComponentId, Vec<Timestamp>>,
     /// Ends of instances that never were ready, by component.
     failures: BTreeMap<ComponentId, Failure>,
     /// Ends of instances that had been.
     crashes: BTreeMap<ComponentId, Failure>,
+}
+
+/// A count that was decided by what is asked of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sized {
+    /// How many instances are wanted.
+    pub count: u32,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// What it rests on.
+    pub because: String,
 }
 
 /// An entry that can't follow those before it: the store was altered, or there is a defect.
@@ -247,7 +274,12 @@ impl State {
             Event::Scaled { component, count: None } => {
                 self.scale.remove(component);
             }
-            Event::Made { component, .. } => {
+            Event::Sized { component, count, because, .. } => {
+                let (count, at, because) = (*count, entry.at, because.clone());
+                self.sized.insert(component.clone(), Sized { count, at, because });
+            }
+            // What is made because more is asked for replaces nobody.
+            Event::Made { component, grows: false, .. } => {
                 let made = self.made.entry(component.clone()).or_default();
                 made.retain(|at| entry.at.since(*at) < Millis::seconds(60));
                 made.push(entry.at);
@@ -269,7 +301,7 @@ impl State {
                 }
                 self.crashes.insert(component.clone(), crash);
             }
-            Event::Retired { .. } => {}
+            Event::Made { .. } | Event::Retired { .. } => {}
         }
         Ok(())
     }

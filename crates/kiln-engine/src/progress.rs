@@ -30,6 +30,15 @@ pub enum ProgressEvent {
         /// When it is given up.
         deadline: Timestamp,
     },
+    /// By what is asked of a server, another count of instances is wanted.
+    Sized {
+        /// The server.
+        component: ComponentId,
+        /// How many.
+        count: u32,
+        /// What it rests on.
+        because: String,
+    },
     /// Something was made.
     Created {
         /// The component.

@@ -11,6 +11,7 @@ use kiln_model::observed::{Observed, ObservedInstance, ObservedNetwork};
 use kiln_model::plan::{Creation, Doomed};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
+use kiln_model::scaling::Demand;
 use kiln_model::spec::rollout::Check;
 use kiln_model::spec::server::Health;
 
@@ -55,6 +56,17 @@ pub trait Target: Send + Sync + 'static {
     /// Asks a check of a rollout; why it does not pass. Whoever calls bounds its time.
     fn examine(&self, examination: &Examination)
     -> impl Future<Output = Result<(), String>> + Send;
+    /// Measures what is asked of `stack`'s servers and what `instances` use. It is asked for
+    /// several times a second, so it is cheap; what can't be measured is left out.
+    fn demand(
+        &self,
+        stack: &StackName,
+        instances: &[InstanceId],
+    ) -> impl Future<Output = Result<Demand, TargetError>> + Send;
+
+    /// The number that a program prints, in thousandths, or why there is none. The program is
+    /// ended when the future is dropped.
+    fn number(&self, command: &[String]) -> impl Future<Output = Result<u64, String>> + Send;
 
     /// The last lines that an instance wrote, also after its end.
     fn last_words(

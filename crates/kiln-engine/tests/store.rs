@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
 
 use kiln_engine::Store as _;
+use kiln_engine::journal::{Entry, Event, State};
 use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
 use kiln_engine::store::sqlite::SqliteStore;
 use kiln_engine::store::{StoreError, Write};
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, StackName};
+use kiln_model::quantity::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,6 +36,31 @@ fn with_generations(directory: &Path, numbers: std::ops::RangeInclusive<u64>) ->
 fn it_is_a_store() {
     let directory = tempfile::tempdir().unwrap();
     kiln_engine::conformance::store(|| open(directory.path()));
+}
+
+#[test]
+fn of_the_counts_that_follow_demand_the_last_ones_are_kept_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_generations(directory.path(), 1..=1);
+    let sized = |at, server: &str, count| {
+        let component: ComponentId = server.parse().unwrap();
+        let event = Event::Sized { component, was: 1, count, because: "5 of 1 each".to_owned() };
+        Write::Entry(Entry { at: Timestamp(at), event })
+    };
+    let entries = [
+        sized(1, "server.web", 2),
+        sized(2, "server.api", 3),
+        sized(3, "server.web", 4),
+        sized(4, "server.web[\"a.b\"]", 5),
+    ];
+    store.append(&shop(), &entries).unwrap();
+    let counts = |since| {
+        let state = State::derive(&store.journal(&shop(), Timestamp(since)).unwrap()).unwrap();
+        state.sized.values().map(|sized| sized.count).collect::<Vec<_>>()
+    };
+    assert_eq!(store.journal(&shop(), Timestamp(100)).unwrap().len(), 3);
+    assert_eq!(store.journal(&shop(), Timestamp(0)).unwrap().len(), 4);
+    assert_eq!(counts(100), [3, 4, 5]);
 }
 
 /// Runs SQL on the file as one who has broken in would.

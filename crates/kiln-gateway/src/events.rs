@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use kiln_model::name::InstanceId;
+use kiln_model::name::{ComponentId, InstanceId, StackName};
 use tokio::sync::broadcast;
 
 use crate::control::Event;
@@ -39,6 +39,10 @@ impl Events {
 
     pub(crate) fn faulty(&self, instance: &InstanceId, address: SocketAddrV4, pause_ms: u64) {
         self.send(Event::Faulty { instance: instance.clone(), address, pause_ms });
+    }
+
+    pub(crate) fn asked(&self, stack: &StackName, component: &ComponentId) {
+        self.send(Event::Asked { stack: stack.clone(), component: component.clone() });
     }
 
     fn send(&self, event: Event) {

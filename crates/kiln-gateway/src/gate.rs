@@ -4,6 +4,9 @@
 //! without a place waits in a bounded queue, in the order of arrival and for a bounded time, or
 //! is refused at once. Without a bound the gate stands open and costs one load. Health checks
 //! go to instances directly, never through here.
+//!
+//! While a server has no instance, what comes for it is held where that is asked for, or where
+//! the server sleeps until somebody asks: then the first to wait wakes it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -11,11 +14,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_model::handling::Limits;
+use kiln_model::name::{ComponentId, StackName};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::events::Events;
+
 /// Requests that may wait for a first instance where no queue is given.
 const HELD: u32 = 1024;
+
+/// How long requests wait for the first instance of a server that sleeps, where nothing is said.
+const HOLD: Duration = Duration::from_secs(30);
 
 /// How long requests wait for a place where nothing is said.
 const WAIT: Duration = Duration::from_secs(1);
@@ -35,7 +44,19 @@ struct State {
     places: usize,
     queue: usize,
     wait: Duration,
+    /// There is no instance, and what comes waits for the first.
+    holds: bool,
+    /// Who is waited for, and where that is told.
+    server: Option<Server>,
     line: VecDeque<oneshot::Sender<Place>>,
+}
+
+/// The server behind a gate.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) stack: StackName,
+    pub(crate) component: ComponentId,
+    pub(crate) events: Events,
 }
 
 /// A place, until it is dropped.
@@ -48,8 +69,15 @@ pub(crate) struct Full;
 
 impl Default for Gate {
     fn default() -> Self {
-        let state =
-            State { taken: 0, places: usize::MAX, queue: 0, wait: WAIT, line: VecDeque::new() };
+        let state = State {
+            taken: 0,
+            places: usize::MAX,
+            queue: 0,
+            wait: WAIT,
+            holds: false,
+            server: None,
+            line: VecDeque::new(),
+        };
         Self {
             counted: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -59,9 +87,16 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Follows a new table: so many instances, these limits.
-    pub(crate) fn set(self: &Arc<Self>, instances: usize, limits: &Limits) {
-        let hold = limits.hold.map_or(Duration::ZERO, Duration::from);
+    /// Leads to a server.
+    pub(crate) fn lead_to(&self, server: Server) {
+        self.state().server = Some(server);
+    }
+
+    /// Follows a new table: so many instances, these limits, and whether the server sleeps while
+    /// nobody asks for it.
+    pub(crate) fn set(self: &Arc<Self>, instances: usize, limits: &Limits, sleeps: bool) {
+        let usual = if sleeps { HOLD } else { Duration::ZERO };
+        let hold = limits.hold.map_or(usual, Duration::from);
         let holds = instances == 0 && !hold.is_zero();
         let mut state = self.state();
         state.places = match (instances, limits.concurrency) {
@@ -72,6 +107,7 @@ impl Gate {
         };
         let queue = if holds { limits.queue.unwrap_or(HELD) } else { limits.queue.unwrap_or(0) };
         state.queue = queue as usize;
+        state.holds = holds;
         state.wait = if holds { hold } else { limits.wait.map_or(WAIT, Duration::from) };
         self.counted.store(limits.concurrency.is_some() || holds, Relaxed);
         drop(state);
@@ -98,10 +134,29 @@ impl Gate {
                 state.line.retain(|place| !place.is_closed());
             }
             state.line.push_back(place);
+            // The first one tells; the daemon looks at the others by itself.
+            if state.holds && self.waiting.load(Relaxed) == 0 {
+                state.tell();
+            }
             (waiter, state.wait)
         };
         let _waiting = Waiting::begin(&self.waiting);
         timeout(wait, waiter).await.ok().and_then(Result::ok).ok_or(Full)
+    }
+
+    /// Whether there is no instance and what comes is held.
+    pub(crate) fn holds(&self) -> bool {
+        self.counted.load(Relaxed) && self.state().holds
+    }
+
+    /// Tells that the server is asked for by something that cannot be held.
+    pub(crate) fn ask(&self) {
+        if self.counted.load(Relaxed) {
+            let state = self.state();
+            if state.holds {
+                state.tell();
+            }
+        }
     }
 
     /// Requests that wait at present.
@@ -131,6 +186,14 @@ impl Gate {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&self) {
+        if let Some(Server { stack, component, events }) = &self.server {
+            events.asked(stack, component);
+        }
     }
 }
 
@@ -181,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn places_are_handed_on_in_order_and_the_rest_is_refused() {
         let gate = Arc::new(Gate::default());
-        gate.set(2, &limits(1, 1, 1000));
+        gate.set(2, &limits(1, 1, 1000), false);
         let first = gate.enter().await.unwrap();
         let _second = gate.enter().await.unwrap();
         let third = tokio::spawn({
@@ -201,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_waited_too_long_leaves_no_place_taken() {
         let gate = Arc::new(Gate::default());
-        gate.set(1, &limits(1, 5, 5));
+        gate.set(1, &limits(1, 5, 5), false);
         let first = gate.enter().await.unwrap();
         assert_eq!(gate.enter().await.err(), Some(Full));
         drop(first);
@@ -213,16 +276,41 @@ mod tests {
     async fn requests_wait_for_a_first_instance_where_that_is_asked_for() {
         let gate = Arc::new(Gate::default());
         let held = Limits { hold: Some(Millis(5000)), ..Limits::default() };
-        gate.set(0, &held);
+        gate.set(0, &held, false);
         let waiting = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.enter().await }
         });
         tokio::task::yield_now().await;
         assert_eq!(gate.waiting(), 1);
-        gate.set(1, &held);
+        gate.set(1, &held, false);
         assert!(waiting.await.unwrap().is_ok());
-        gate.set(0, &Limits::default());
+        gate.set(0, &Limits::default(), false);
         assert!(gate.enter().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_first_that_waits_for_a_server_that_sleeps_wakes_it() {
+        let (gate, events) = (Arc::new(Gate::default()), Events::new());
+        let mut heard = events.subscribe();
+        let (stack, component): (StackName, ComponentId) =
+            ("shop".parse().unwrap(), "server.web".parse().unwrap());
+        gate.lead_to(Server { stack: stack.clone(), component: component.clone(), events });
+        gate.set(0, &Limits::default(), true);
+        let enter = || {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.enter().await })
+        };
+        let both = [enter(), enter()];
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert_eq!(gate.waiting(), 2);
+        let asked = crate::control::Event::Asked { stack, component };
+        assert_eq!(heard.try_recv(), Ok(asked));
+        assert!(heard.try_recv().is_err(), "once");
+        gate.set(1, &Limits::default(), true);
+        for entered in both {
+            assert!(entered.await.unwrap().is_ok());
+        }
     }
 }

@@ -40,6 +40,17 @@ pub(crate) struct Way {
     pub(crate) proxy_protocol: bool,
 }
 
+impl Way {
+    /// Waits once more, where the last instance has gone since the gate was passed and the next
+    /// is waited for; whether there may be one now.
+    pub(crate) async fn wait_again(&self) -> bool {
+        match &self.gate {
+            Some(gate) if gate.holds() => gate.enter().await.is_ok(),
+            _ => false,
+        }
+    }
+}
+
 /// What a request says about its way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -60,8 +71,10 @@ impl Route {
         client: IpAddr,
         asked: Option<Asked<'_>>,
     ) -> Result<Way, Ambiguous> {
-        let Route::Endpoint(id, _) = self else { return Ok(Way::default()) };
         let snapshot = shared.current.load();
+        let Route::Endpoint(id, _) = self else {
+            return Ok(self.inside(&snapshot).unwrap_or_default());
+        };
         let Some(endpoint) = snapshot.endpoint(id) else { return Ok(Way::default()) };
         let mut branch = &endpoint.main;
         if let Some(asked) = asked
@@ -82,6 +95,14 @@ impl Route {
             access_log: endpoint.access_log,
             proxy_protocol: endpoint.proxy_protocol,
         })
+    }
+
+    /// The way from inside a network to a server's stable address.
+    fn inside(&self, snapshot: &Snapshot) -> Option<Way> {
+        let Route::Service { network, to, .. } = self else { return None };
+        let service = snapshot.network(network)?.services.get(to.ip())?;
+        let gate = Some(Arc::clone(&service.gate));
+        Some(Way { gate, counters: Some(Arc::clone(&service.counters)), ..Way::default() })
     }
 
     /// An instance for the next request or connection, counted as in flight.

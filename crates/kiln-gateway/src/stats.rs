@@ -80,6 +80,12 @@ impl Counters {
 }
 
 impl Counters {
+    /// Requests and connections that have come, and those of them that no instance answered.
+    pub(crate) fn arrivals(&self) -> (u64, u64) {
+        let arrived = self.requests.load(Relaxed) + self.connections.load(Relaxed);
+        (arrived, self.errors.load(Relaxed))
+    }
+
     /// What an instance has answered.
     pub(crate) fn answers(&self) -> Answers {
         let EndpointCounters { responses, errors, latency_us_log2, latency_us, .. } = self.read();

@@ -16,6 +16,7 @@ use crate::spec::endpoint::{EndpointIdentity, EndpointPolicy};
 use crate::spec::image::{Base, ImageIdentity, ImagePolicy, Inputs, Recipe};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::rollout::{Rollout, Strategy};
+use crate::spec::scale::Scale;
 use crate::spec::server::{Connection, Health, Probe, ServerIdentity, ServerPolicy, Stop};
 use crate::spec::{Body, Endpoint, Image, Network, Server, Spec};
 
@@ -86,6 +87,7 @@ pub fn server(name: &str) -> ServerBuilder {
     let policy = ServerPolicy {
         address: Ipv4Addr::new(10, 0, 0, 2),
         replicas: 1,
+        scale: None,
         health: Health {
             probe: Probe::Tcp { port: 8080 },
             every: Millis::seconds(1),
@@ -106,6 +108,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.server.policy.replicas = replicas;
+        self
+    }
+
+    /// So many instances as its targets want.
+    #[must_use]
+    pub fn scale(mut self, scale: Scale) -> Self {
+        self.server.policy.scale = Some(scale);
         self
     }
 

@@ -22,6 +22,7 @@ pub mod observed;
 pub mod plan;
 pub mod quantity;
 pub mod route;
+pub mod scaling;
 pub mod seal;
 pub mod spec;
 pub mod text;

@@ -84,6 +84,48 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A number in thousandths, written `400` or `0.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Amount(pub u64);
+
+impl FromStr for Amount {
+    type Err = InvalidQuantity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let factor = |unit: &str| unit.is_empty().then_some(1000);
+        scaled(text, factor).map(Self).ok_or_else(|| InvalidQuantity {
+            text: text.to_owned(),
+            expected: "a number, such as 400 or 0.5",
+        })
+    }
+}
+
+impl TryFrom<String> for Amount {
+    type Error = InvalidQuantity;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Amount> for String {
+    fn from(amount: Amount) -> Self {
+        amount.to_string()
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 1000, self.0 % 1000);
+        if rest == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{rest:03}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
 /// A span of time in milliseconds, written `500ms`, `1s`, `2m`, `1h`, `7d`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -192,6 +234,18 @@ mod tests {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
         assert!("5".parse::<Millis>().is_err(), "a span needs its unit");
+    }
+
+    #[test]
+    fn amounts_are_written_as_they_are_read() {
+        for (text, thousandths) in [("400", 400_000), ("0.5", 500), ("12.345", 12_345)] {
+            let amount: Amount = text.parse().unwrap();
+            assert_eq!((amount.0, amount.to_string()), (thousandths, text.to_owned()));
+            let json = serde_json::to_string(&amount).unwrap();
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<Amount>(&json).unwrap(), amount);
+        }
+        assert!("-1".parse::<Amount>().is_err());
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub struct EndpointRoute {
     /// Instances in rotation, in the order of their ids. Empty: requests are answered 503,
     /// connections are closed.
     pub backends: Vec<Backend>,
+    /// Whether it has no instance while nobody asks for it: what comes then waits for the first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sleeps: bool,
     /// Requests that go elsewhere, in the order of hosts and paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -100,6 +103,9 @@ pub struct Rule {
     pub to: ComponentId,
     /// Instances in rotation, in the order of their ids.
     pub backends: Vec<Backend>,
+    /// Whether it has no instance while nobody asks for it: what comes then waits for the first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sleeps: bool,
 }
 
 impl EndpointRoute {
@@ -158,6 +164,9 @@ pub struct Service {
     pub http_ports: Vec<u16>,
     /// Instances in rotation, in the order of their ids; the port is the client's.
     pub backends: Vec<ServiceBackend>,
+    /// Whether it has no instance while nobody asks for it: what comes then waits for the first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sleeps: bool,
 }
 
 /// An instance behind a stable address.

@@ -137,8 +137,19 @@ fn an_update_of_an_instance_cannot_be_said() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("fn ")?.split('(').next())
         .collect();
-    let wanted =
-        ["observe", "create", "route", "drain", "destroy", "changed", "last_words", "metrics"];
+    let wanted = [
+        "observe",
+        "create",
+        "route",
+        "drain",
+        "destroy",
+        "changed",
+        "examine",
+        "demand",
+        "number",
+        "last_words",
+        "metrics",
+    ];
     assert_eq!(methods, wanted, "the target's methods");
     let plan = &sources["crates/kiln-model/src/plan/mod.rs"];
     let action = plan.split("pub enum Action").nth(1).unwrap().split("\n}").next().unwrap();

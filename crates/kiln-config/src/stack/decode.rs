@@ -260,29 +260,35 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A share of processors: `0.5`, `2`; thousandths are the finest.
-    pub(super) fn cpu(&self) -> Option<MilliCpu> {
-        const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
-        match self.scaled(1000, EXPECTED)? {
-            thousandths @ 10..=1_024_000 => Some(MilliCpu(thousandths)),
-            _ => self.refuse(EXPECTED),
-        }
+    /// A number in thousandths; finer ones are rounded.
+    pub(super) fn thousandths(&self, bounds: RangeInclusive<u64>, expected: &str) -> Option<u64> {
+        self.scaled(1000, bounds, expected)
     }
 
-    /// A number that need not be whole, times `factor` and rounded, at most `most`.
-    pub(super) fn thousandths(&self, factor: u32, most: u32, expected: &str) -> Option<u32> {
-        let scaled = self.scaled(factor, expected)?;
-        if scaled <= most { Some(scaled) } else { self.refuse(expected) }
-    }
-
-    fn scaled(&self, factor: u32, expected: &str) -> Option<u32> {
+    /// A number that need not be whole, times `factor` and rounded, within bounds.
+    pub(super) fn scaled(
+        &self,
+        factor: u32,
+        bounds: RangeInclusive<u64>,
+        expected: &str,
+    ) -> Option<u64> {
         let value = self.primitive(&Type::Number, expected)?;
         let scaled = value.as_number().and_then(|number| {
             let half = Number::from(1_i64).div(&Number::from(2_i64)).ok()?;
             let scaled = number.mul(&Number::from(i64::from(factor))).ok()?;
-            u32::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
+            u64::try_from(scaled.add(&half).ok()?.floor().ok()?.to_i64()?).ok()
         });
-        scaled.map_or_else(|| self.refuse(expected), Some)
+        match scaled {
+            Some(scaled) if bounds.contains(&scaled) => Some(scaled),
+            _ => self.refuse(expected),
+        }
+    }
+
+    /// A share of processors: `0.5`, `2`; thousandths are the finest.
+    pub(super) fn cpu(&self) -> Option<MilliCpu> {
+        const EXPECTED: &str = "a number of processors from 0.01 to 1024, such as 0.5";
+        let thousandths = self.thousandths(10..=1_024_000, EXPECTED)?;
+        u32::try_from(thousandths).ok().map(MilliCpu)
     }
 
     /// Text that may hold secrets.

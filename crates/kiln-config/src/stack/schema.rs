@@ -174,9 +174,9 @@ const SERVER: Schema = Schema {
     required: &["image", "network"],
     optional: &[
         "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
-        "connects", "stop", "replicas", "health", "rollout",
+        "connects", "stop", "replicas", "scale", "health", "rollout",
     ],
-    later: &[("scale", "set `replicas`"), ("volume", "keep data outside of the stack")],
+    later: &[("volume", "keep data outside of the stack")],
     foreign: &[
         ("entrypoint", "command"),
         ("environment", "env"),
@@ -187,6 +187,8 @@ const SERVER: Schema = Schema {
         ("depends_on", "connects"),
         ("working_dir", "workdir"),
         ("tmpfs", "writable"),
+        ("autoscaling", "scale"),
+        ("scaling", "scale"),
     ],
     ..NOTHING
 };

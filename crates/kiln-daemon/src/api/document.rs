@@ -64,6 +64,9 @@ pub struct Component {
     /// How many instances there are, of a server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
+    /// How the count follows what is asked, of a server with `scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// What is not as it should be about it, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -104,6 +107,33 @@ pub struct Replicas {
     /// Whether the wanted number was pinned by hand.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+}
+
+/// How a server's count follows what is asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Scale {
+    /// The fewest instances.
+    pub min: u32,
+    /// The most instances.
+    pub max: u32,
+    /// What was measured last, and its target; null before the first time.
+    pub because: Option<String>,
+    /// The last change of the count, and what it rested on; null before the first.
+    pub decided: Option<Decided>,
+    /// Why the count is held, where it can't follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A change of a count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Decided {
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+    /// To how many.
+    pub count: u32,
+    /// What was measured, and the target.
+    pub because: String,
 }
 
 /// One instance.

@@ -47,8 +47,8 @@ impl Draft {
 
 /// How many instances of a server there may be at a time.
 fn height(server: &Server) -> u32 {
-    let replicas = server.policy.replicas;
-    replicas.saturating_add(server.policy.rollout.surplus(replicas))
+    let most = server.policy.most();
+    most.saturating_add(server.policy.rollout.surplus(most))
 }
 
 /// Each network holds the instances of its servers and those that replace them.
@@ -79,10 +79,10 @@ fn memory(
     for (id, after) in sealed {
         let Some(server) = after.spec.as_server() else { continue };
         let present = before.components.get(id);
-        let count = present.and_then(|p| p.spec.as_server()).map_or(0, |s| s.policy.replicas);
+        let count = present.and_then(|p| p.spec.as_server()).map_or(0, |s| s.policy.most());
         let kept = present.is_some_and(|p| after.digest.as_ref() == Ok(&p.digest));
         let more = if present.is_none() || kept {
-            server.policy.replicas.saturating_sub(count)
+            server.policy.most().saturating_sub(count)
         } else {
             height(server).saturating_sub(count)
         };
@@ -113,7 +113,9 @@ fn available() -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use kiln_model::fixture::{generation, image, network, server};
+    use kiln_model::quantity::{Amount, Millis};
     use kiln_model::seal::seal;
+    use kiln_model::spec::scale::{Scale, Targets};
 
     use super::*;
 
@@ -128,6 +130,26 @@ mod tests {
         assert_eq!(of(6), Ok(()));
         let error = of(7).unwrap_err();
         assert_eq!((error.room, error.needed), (7, 8), "seven, and one to replace them");
+    }
+
+    #[test]
+    fn the_most_that_demand_may_want_has_room() {
+        let following = |max| {
+            let requests = Some(Amount(400_000));
+            let target = Targets { requests_per_second: requests, ..Targets::default() };
+            let down_after = Millis::seconds(60);
+            let scale = Scale { min: 0, max, target, down_after, tolerance: 10 };
+            let web = server("web").replicas(1).scale(scale).spec();
+            vec![image("web", "v1"), network("front", "10.0.0.0/28"), web]
+        };
+        let of = |max| addresses(&seal(following(max)).unwrap());
+        assert_eq!(of(6), Ok(()));
+        assert_eq!(of(7).unwrap_err().needed, 8, "seven, and one to replace them");
+        let sealed = seal(following(6)).unwrap();
+        let error = memory(&Content::default(), &sealed, Bytes::mib(383)).unwrap_err();
+        assert_eq!(error.needed, Bytes::mib(6 * 64));
+        let before = generation(1, following(6)).content;
+        assert_eq!(memory(&before, &sealed, Bytes(0)), Ok(()), "it had room before");
     }
 
     #[test]

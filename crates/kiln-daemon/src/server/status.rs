@@ -8,13 +8,14 @@ use kiln_model::name::ComponentId;
 use kiln_model::observed::{CRASH_LOOP, Drift, ObservedInstance, ObservedNetwork, Pace, Verdict};
 use kiln_model::plan::Outcome;
 use kiln_model::quantity::Timestamp;
+use kiln_model::spec::scale::Scale;
 use kiln_model::spec::{Body, Spec};
 
 use crate::api::document;
 
 /// The state of a stack. `active` is the generation that serves.
 pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> document::Status {
-    let Snapshot { desired, observed, report, state, trouble } = snapshot;
+    let Snapshot { desired, observed, report, state, trouble, .. } = snapshot;
     let ids: BTreeSet<&ComponentId> = desired
         .content
         .components
@@ -85,15 +86,13 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
     };
     let serving = of_servers.clone().filter(|i| i.is_ready() && i.draining_since.is_none());
     let ready = serving.filter(|i| counts(&i)).count();
-    let replicas = is_server(id).then(|| {
-        let pinned = observed.wanted.get(id).copied();
-        let policy = declared.and_then(|c| c.spec.as_server()).map(|s| s.policy.replicas);
-        document::Replicas {
-            wanted: declared.map_or(0, |_| pinned.or(policy).unwrap_or(0)),
-            ready: u32::try_from(ready).unwrap_or(u32::MAX),
-            pinned: pinned.is_some(),
-        }
+    let policy = declared.and_then(|c| c.spec.as_server()).map(|server| &server.policy);
+    let replicas = is_server(id).then(|| document::Replicas {
+        wanted: policy.map_or(0, |p| observed.wanted.get(id).copied().unwrap_or(p.replicas)),
+        ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        pinned: snapshot.state.scale.contains_key(id),
     });
+    let scale = policy.and_then(|policy| policy.scale.as_ref());
     let waiting = snapshot.report.waiting.iter().find(|w| w.component == *id);
     let mut instances: Vec<document::Instance> = of_networks.map(network_instance).collect();
     instances.extend(of_servers.map(server_instance));
@@ -104,6 +103,7 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
         address: declared.and_then(|c| address(&c.spec)),
         to: declared.and_then(|c| Some(c.spec.as_endpoint()?.policy.to.to_string())),
         replicas,
+        scale: scale.map(|scale| self::scale(id, scale, snapshot)),
         failures: failures(id, snapshot),
         problem: waiting
             .and_then(|w| w.why.as_ref())
@@ -128,6 +128,22 @@ fn failures(id: &ComponentId, snapshot: &Snapshot) -> Option<document::Failures>
         next_at: next.map(|next| next.to_string()),
         last_words: failure.last_words.clone(),
     })
+}
+
+fn scale(id: &ComponentId, scale: &Scale, snapshot: &Snapshot) -> document::Scale {
+    let known = snapshot.scaling.get(id);
+    let decided = snapshot.state.sized.get(id).map(|sized| document::Decided {
+        at: sized.at.to_string(),
+        count: sized.count,
+        because: sized.because.clone(),
+    });
+    document::Scale {
+        min: scale.min,
+        max: scale.max,
+        because: known.map(|known| known.because.clone()).filter(|because| !because.is_empty()),
+        decided,
+        trouble: known.and_then(|known| known.trouble.clone()),
+    }
 }
 
 fn is_server(id: &ComponentId) -> bool {
@@ -215,6 +231,7 @@ fn differences(drift: &[Drift]) -> Vec<document::Difference> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use kiln_engine::journal::State;
@@ -238,7 +255,14 @@ mod tests {
         let (_, report) = plan(&desired, &observed);
         let mut state = State::default();
         (state.active, state.newest) = (Some(1), 1);
-        Snapshot { desired: Arc::new(desired), observed, report, state, trouble: None }
+        Snapshot {
+            desired: Arc::new(desired),
+            observed,
+            report,
+            state,
+            trouble: None,
+            scaling: BTreeMap::new(),
+        }
     }
 
     fn instance(n: u8, health: Verdict) -> ObservedInstance {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::Observed;
-use kiln_model::plan::{Action, Creation, Doomed, Outcome, Plan, Report, Step};
+use kiln_model::plan::{Action, Creation, Doomed, Outcome, Plan, Reason, Report, Step};
 use kiln_model::quantity::{Millis, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::target::{Probes, Target, TargetError};
 
 use super::execute::{Ends, Taken, execute};
+use super::scale::Scalers;
 use super::trial::Watcher;
 use super::{Committed, Engine, Handle, Proposal, Refusal, Request, Snapshot, probes};
 
@@ -43,11 +44,12 @@ pub struct Keeper<T, C, S> {
     pub(super) failing: BTreeSet<ComponentId>,
     /// What the last failed instance of a component wrote at its end.
     pub(super) words: BTreeMap<ComponentId, Vec<String>>,
-    generations: BTreeMap<u64, Arc<Generation>>,
+    pub(super) generations: BTreeMap<u64, Arc<Generation>>,
+    pub(super) scalers: Scalers,
     probes: Probes,
     requests: mpsc::Receiver<Request>,
     waiting: VecDeque<(Proposal, oneshot::Sender<Result<Committed, Refusal>>)>,
-    snapshot: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(super) snapshot: watch::Sender<Option<Arc<Snapshot>>>,
     progress: broadcast::Sender<Progress>,
     ends: Ends,
     /// How the new instances of a rollout do.
@@ -85,6 +87,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             failing: BTreeSet::new(),
             words: BTreeMap::new(),
             generations: BTreeMap::new(),
+            scalers: Scalers::default(),
             probes: Probes::default(),
             requests,
             waiting: VecDeque::new(),
@@ -104,6 +107,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     pub async fn run(mut self) {
         loop {
             self.admit_waiting();
+            if let Err(refusal) = self.follow_demand().await {
+                self.stumble(refusal.to_string());
+            }
             let next = match self.turn().await {
                 Ok(next) => next,
                 Err(refusal) => self.stumble(refusal.to_string()),
@@ -120,11 +126,22 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 }
                 Next::Wait(until) => until,
             };
+            if !self.wait(until).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is reason for another turn, at the latest until then; whether anybody
+    /// still has a handle.
+    async fn wait(&mut self, until: Timestamp) -> bool {
+        loop {
+            let due = self.scalers.due().map_or(until, |due| due.min(until));
             tokio::select! {
             biased;
                 request = self.requests.recv() => match request {
                     Some(request) => self.serve(request).await,
-                    None => return,
+                    None => return false,
                 },
                 Some((step, result)) = self.ends.next() => {
                     if let Err(refusal) = self.ended(&step, result) {
@@ -132,9 +149,17 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                     }
                 }
                 () = self.watcher.answered() => {}
-                () = self.engine.target.changed(&self.stack) => {}
-                () = self.engine.clock.sleep_until(until) => {}
+                () = self.engine.target.changed(&self.stack) => self.scalers.hurry(),
+                () = self.engine.clock.sleep_until(due) => {
+                    // Demand is measured far more often than all there is.
+                    match self.follow_demand().await {
+                        Ok(false) if due < until => continue,
+                        Ok(_) => {}
+                        Err(refusal) => drop(self.stumble(refusal.to_string())),
+                    }
+                }
             }
+            return true;
         }
     }
 
@@ -220,7 +245,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         observed.rollout.clone_from(&self.state.rollout);
         observed.active_since = self.state.active_since;
         observed.pace = self.state.pace(observed.at);
-        observed.wanted.clone_from(&self.state.scale);
+        observed.wanted = self.wanted();
         if let (Some(_), Some(active)) = (&self.state.rollout, self.state.active) {
             let parent = self.generation(active)?;
             observed.trial = self.watcher.trial(desired, &parent);
@@ -288,6 +313,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                     component: component.clone(),
                     instance: instance.clone(),
                     because: because.clone(),
+                    grows: step.because == Reason::Missing,
                 });
                 self.tell(ProgressEvent::Created { component, instance, because });
             }
@@ -357,7 +383,10 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         if known.is_none_or(|c| c.spec.as_server().is_none()) {
             return Err(Refusal::NoSuchServer { stack: self.stack.clone(), component });
         }
-        self.record(vec![Event::Scaled { component, count }])
+        let given_back = if count.is_none() { self.given_back(&component)? } else { None };
+        let mut events = vec![Event::Scaled { component, count }];
+        events.extend(given_back);
+        self.record(events)
     }
 
     /// Proposals that waited for a rollout's end, in the order in which they came.
@@ -371,7 +400,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     }
 
     /// The generation to aim at.
-    fn desired(&mut self) -> Result<Arc<Generation>, Refusal> {
+    pub(super) fn desired(&mut self) -> Result<Arc<Generation>, Refusal> {
         match self.state.aim() {
             Some(number) => self.generation(number),
             None => Ok(Arc::new(Generation::none(self.stack.clone()))),
@@ -417,6 +446,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             report: report.clone(),
             state: self.state.clone(),
             trouble: self.trouble.as_ref().or(self.ends.trouble()).cloned(),
+            scaling: self.scalers.shown(),
         };
         self.snapshot.send_replace(Some(Arc::new(snapshot)));
     }

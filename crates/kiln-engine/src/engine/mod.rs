@@ -3,6 +3,7 @@
 mod execute;
 mod keeper;
 mod rollout;
+mod scale;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::store::{Store, StoreError};
 use crate::target::Target;
 
 pub use keeper::Keeper;
+pub use scale::{Scaling, wanted};
 
 /// What decides: [`kiln_model::plan::plan`], or what a test puts in its place.
 pub type Planner = fn(&Generation, &Observed) -> (Plan, Report);
@@ -172,6 +174,8 @@ pub struct Snapshot {
     pub state: State,
     /// The last error of a look or a step, until one succeeds.
     pub trouble: Option<String>,
+    /// The servers whose counts follow demand.
+    pub scaling: BTreeMap<ComponentId, Scaling>,
 }
 
 /// A handle on a keeper.

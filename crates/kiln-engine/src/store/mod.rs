@@ -26,8 +26,8 @@ pub trait Store: Send + Sync + 'static {
     /// The numbers of a stack's generations, in order.
     fn numbers(&self, stack: &StackName) -> Result<Vec<u64>, StoreError>;
 
-    /// A stack's journal in order: every entry that decides on a generation, a pin or a count,
-    /// and of the others those since `since`.
+    /// A stack's journal in order: every entry that decides on a generation or a pin, the last
+    /// one about each count that follows demand, and of the others those since `since`.
     fn journal(&self, stack: &StackName, since: Timestamp) -> Result<Vec<Entry>, StoreError>;
 
     /// Adds to a stack all of `writes` or none of them. When it returns they are durable: no

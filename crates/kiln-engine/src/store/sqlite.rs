@@ -212,7 +212,9 @@ impl Store for SqliteStore {
         let mut statement = connection
             .prepare_cached(
                 "select at, event from journal
-                 where stack = ?1 and (decides = 1 or at >= ?2) order by seq",
+                 where stack = ?1 and (decides = 1 or at >= ?2 or seq in (
+                     select max(seq) from journal where stack = ?1 and decides = 2
+                     group by json_extract(event, '$.sized.component'))) order by seq",
             )
             .map_err(database("read the journal"))?;
         let since = i64::try_from(since.0).unwrap_or(i64::MAX);
@@ -255,7 +257,7 @@ fn insert_entry(
             insert.execute(params![
                 stack.as_str(),
                 i64::try_from(entry.at.0).unwrap_or(i64::MAX),
-                i64::from(decides(&entry.event)),
+                decides(&entry.event),
                 event
             ])
         })
@@ -263,8 +265,9 @@ fn insert_entry(
     Ok(())
 }
 
-/// Whether an entry is needed for ever to know a stack's state.
-fn decides(event: &Event) -> bool {
+/// Whether an entry is needed for ever to know a stack's state (1), or until the next one about
+/// the same component (2).
+fn decides(event: &Event) -> i64 {
     match event {
         Event::Committed { .. }
         | Event::Active { .. }
@@ -273,12 +276,13 @@ fn decides(event: &Event) -> bool {
         | Event::Abandoned { .. }
         | Event::Pinned { .. }
         | Event::Resumed
-        | Event::Scaled { .. } => true,
+        | Event::Scaled { .. } => 1,
+        Event::Sized { .. } => 2,
         Event::Made { .. }
         | Event::Retired { .. }
         | Event::Proved { .. }
         | Event::Failed { .. }
-        | Event::Crashed { .. } => false,
+        | Event::Crashed { .. } => 0,
     }
 }
 

@@ -14,6 +14,9 @@ use crate::world::{Body, World};
 /// How long a broken instance may go without a new one being made, where nothing holds it up.
 const HEAL_BOUND: Millis = Millis(1_500);
 
+/// How long a request may wait for a server that sleeps, where nothing holds it up.
+const WAKE_BOUND: Millis = Millis::seconds(5);
+
 /// How long after its deadline a rollout may still be undecided.
 const DEADLINE_SLACK: Millis = Millis::seconds(8);
 
@@ -45,9 +48,7 @@ pub fn creation(world: &mut World, creation: &Creation) {
             world.violation(format!("{id} is given an address that is taken"));
         }
         let now = world.now();
-        let exact = generation.content.components.get(component).and_then(|c| c.spec.as_server());
-        let pinned = state(world).scale.get(component).copied();
-        let wanted = pinned.or(exact.map(|s| s.policy.replicas)).unwrap_or(0);
+        let wanted = wanted(world, &generation, component);
         let alive = world.bodies.values().filter(|b| {
             b.seen.component == *component
                 && b.seen.digest == digest
@@ -85,7 +86,10 @@ pub fn route(world: &mut World, table: &RouteTable) {
     world.served &= !table.endpoints.is_empty();
     let before =
         world.table.as_ref().is_some_and(|t| t.endpoints.iter().any(|e| !e.backends.is_empty()));
-    let after = table.endpoints.iter().all(|e| !e.backends.is_empty());
+    let after = table.endpoints.iter().all(|e| !e.backends.is_empty() || e.sleeps);
+    if !table.endpoints.iter().any(|e| e.backends.is_empty() && e.sleeps) {
+        world.waiting = None;
+    }
     if before && !after && !world.disturbed && !table.endpoints.is_empty() {
         world.violation("traffic is taken from the last instance");
     }
@@ -163,6 +167,14 @@ pub fn always(world: &mut World) {
     {
         world.violation(format!("the rollout of {} stalls", rollout.generation));
     }
+    if let Some(since) = world.waiting
+        && now.since(since.max(decided(world))) > WAKE_BOUND
+        && state.rollout.is_none()
+        && !world.crashed
+        && !world.disturbed
+    {
+        world.violation("what waits for a server that sleeps is not heard");
+    }
     let aim = state.aim().and_then(|number| durable_generation(world, number));
     let named =
         |id: &ComponentId| aim.as_ref().is_some_and(|g| g.content.components.contains_key(id));
@@ -206,7 +218,12 @@ pub fn at_rest(world: &mut World) {
     let desired = desired.unwrap_or(nothing);
     let mut problems = Vec::new();
     for (id, component, server) in desired.content.servers() {
-        let wanted = state.scale.get(id).copied().unwrap_or(server.policy.replicas) as usize;
+        let wanted = wanted(world, &desired, id) as usize;
+        if let Some(scale) = server.policy.scale.as_ref().filter(|_| !state.scale.contains_key(id))
+            && !(scale.min as usize..=scale.max as usize).contains(&wanted)
+        {
+            problems.push(format!("{id} wants {wanted}, which is out of bounds"));
+        }
         let there = world.bodies.values().filter(|b| {
             b.seen.component == *id && b.seen.digest == component.digest && b.seen.is_ready()
         });
@@ -231,9 +248,37 @@ pub fn at_rest(world: &mut World) {
     if endpoints != routed {
         problems.push(format!("{routed} endpoints are routed, not {endpoints}"));
     }
+    problems.extend(hasty_falls(world));
     for problem in problems {
         world.violation(format!("at rest {problem}"));
     }
+}
+
+/// How many instances of a server are wanted, by what is on the disk.
+fn wanted(world: &mut World, generation: &Generation, id: &ComponentId) -> u32 {
+    let state = state(world);
+    let parent = generation.parent.and_then(|number| durable_generation(world, number));
+    let wanted = kiln_engine::engine::wanted(&state, generation, parent.as_ref());
+    let declared = generation.content.components.get(id).and_then(|c| c.spec.as_server());
+    let replicas = declared.map_or(0, |server| server.policy.replicas);
+    wanted.get(id).copied().unwrap_or(replicas)
+}
+
+/// Counts that fell sooner after they had fallen than any policy of the scenario allows.
+fn hasty_falls(world: &World) -> Vec<String> {
+    let falls = world.durable.iter().filter_map(|write| match write {
+        Write::Entry(Entry { at, event: Event::Sized { component, was, count, because } })
+            if count < was && because != "given back" =>
+        {
+            Some((component, *at))
+        }
+        _ => None,
+    });
+    let falls: Vec<(&ComponentId, Timestamp)> = falls.collect();
+    let hasty = falls
+        .windows(2)
+        .filter(|pair| pair[0].0 == pair[1].0 && pair[1].1.since(pair[0].1) < Millis::seconds(1));
+    hasty.map(|pair| format!("{} fell twice within a second", pair[0].0)).collect()
 }
 
 /// What the journal on the disk says.

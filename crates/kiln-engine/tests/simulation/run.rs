@@ -98,6 +98,7 @@ async fn go_on(deeds: &mut impl Iterator<Item = Deed>, shared: &Shared, handle: 
         let done = tokio::time::timeout(DEED_BOUND, scenario::perform(&deed, shared, handle)).await;
         if done.is_err() {
             shared.lock().violation(format!("{deed:?} gets no answer"));
+            break;
         }
     }
     shared.lock().crash_in = None;
@@ -117,7 +118,9 @@ async fn rest(shared: &Shared, handle: &Handle) {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let Ok(snapshot) = handle.measure().await else { continue };
         let done = snapshot.report.outcome == kiln_model::plan::Outcome::Converged;
-        if done && laws::state(&mut shared.lock()).rollout.is_none() {
+        // What was measured may have been decided on since.
+        let state = laws::state(&mut shared.lock());
+        if done && state.rollout.is_none() && state.sized == snapshot.state.sized {
             // What was replaced may be kept for a while, which leaves nothing to do.
             let kept = snapshot.observed.instances.iter();
             let names = &snapshot.desired.content.components;

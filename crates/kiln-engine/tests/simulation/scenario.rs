@@ -5,8 +5,9 @@ use kiln_model::digest::Digest;
 use kiln_model::fixture::{endpoint, generation, id, image, network, server};
 use kiln_model::generation::{Content, Origin};
 use kiln_model::observed::{Ending, Phase, Verdict};
-use kiln_model::quantity::Millis;
+use kiln_model::quantity::{Amount, Millis};
 use kiln_model::spec::rollout::{CanaryStep, Rollout, Strategy};
+use kiln_model::spec::scale::{Scale, Targets};
 
 use crate::laws;
 use crate::rng::Rng;
@@ -30,6 +31,8 @@ pub enum Deed {
     Falter(Option<u64>),
     /// A count is pinned, or given back.
     Scale(Option<u32>),
+    /// So many requests a second come for the web servers.
+    Demand(u64),
     /// The rollout under way is cancelled.
     Cancel,
     /// The stack is retired.
@@ -69,6 +72,7 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
             9 => Deed::Scale(Some(u32::try_from(rng.below(4)).unwrap() + 1)),
             10 => Deed::Cancel,
             11 if rng.one_in(3) => Deed::Destroy,
+            12 | 13 => Deed::Demand(rng.below(8) * 100),
             _ => Deed::Scale(None),
         });
     }
@@ -92,6 +96,7 @@ fn content(rng: &mut Rng, shared: &Shared, bad: bool) -> Content {
     if rng.one_in(2) {
         web = web.replace_after(Millis::seconds(2));
     }
+    let web = if rng.one_in(2) { web.scale(scale(rng)) } else { web };
     let mut specs = vec![image("web", &release), network("front", cidr)];
     if rng.one_in(4) {
         specs.push(web.spec());
@@ -124,6 +129,16 @@ fn rollout(rng: &mut Rng) -> Rollout {
         watch: Millis(rng.below(500)),
         ..Rollout::rolling(Millis::seconds(3))
     }
+}
+
+/// Bounds around what `replicas` may be, sometimes with sleep.
+fn scale(rng: &mut Rng) -> Scale {
+    let min = u32::try_from(rng.below(2)).unwrap();
+    let max = u32::try_from(rng.below(4)).unwrap() + 3;
+    let requests = Some(Amount(100_000));
+    let target = Targets { requests_per_second: requests, ..Targets::default() };
+    let down_after = Millis::seconds(rng.below(4) + 1);
+    Scale { min, max, target, down_after, tolerance: 10 }
 }
 
 /// Does one deed. A deed whose engine is killed meanwhile just ends.
@@ -171,6 +186,7 @@ pub async fn perform(deed: &Deed, shared: &Shared, handle: &Handle) {
             },
         ),
         Deed::Scale(count) => drop(handle.scale(id("server.web"), *count).await),
+        Deed::Demand(rate) => shared.lock().set_rate(*rate),
         Deed::Cancel => drop(handle.cancel().await),
         Deed::Crash(steps) => shared.lock().crash_in = Some(*steps),
         Deed::Rest(millis) => {
@@ -230,6 +246,17 @@ pub async fn traffic(seed: u64, shared: Shared) {
             world.served = false;
             continue;
         };
+        if world.is_quiet() {
+            continue;
+        }
+        world.arrive();
+        if endpoint.backends.is_empty() && endpoint.sleeps {
+            if world.waiting.is_none() {
+                world.waiting = Some(world.now());
+                shared.changed.notify_one();
+            }
+            continue;
+        }
         if endpoint.backends.is_empty() {
             let ready = world.ready(&id("server.web"));
             if world.served && !world.disturbed && ready > 0 {

@@ -7,6 +7,7 @@ use kiln_model::observed::{ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
 use kiln_model::quantity::Millis;
 use kiln_model::route::RouteTable;
+use kiln_model::scaling::Demand;
 
 use crate::flaw::Flaw;
 use crate::laws;
@@ -147,6 +148,22 @@ impl Target for SimTarget {
     async fn examine(&self, _: &kiln_engine::target::Examination) -> Result<(), String> {
         self.0.tick().await;
         Ok(())
+    }
+
+    async fn demand(&self, stack: &StackName, _: &[InstanceId]) -> Result<Demand, TargetError> {
+        self.0.tick().await;
+        let mut world = self.0.lock();
+        if world.chaos.one_in(100) {
+            return Err(TargetError::passing(format!("measure {stack}"), "a simulated failure"));
+        }
+        world.settle();
+        let (now, arrivals) = (world.now(), world.arrivals());
+        let servers = [(kiln_model::fixture::id("server.web"), arrivals)].into();
+        Ok(Demand { at: now, servers, ..Demand::default() })
+    }
+
+    async fn number(&self, _: &[String]) -> Result<u64, String> {
+        Err("no programs are run here".to_owned())
     }
 
     async fn last_words(&self, instance: &InstanceId, _: usize) -> Vec<String> {

@@ -9,6 +9,7 @@ use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::observed::{ObservedInstance, ObservedNetwork};
 use kiln_model::quantity::{Millis, Timestamp};
 use kiln_model::route::RouteTable;
+use kiln_model::scaling::Arrivals;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -51,6 +52,10 @@ pub struct World {
     pub networks: BTreeMap<InstanceId, ObservedNetwork>,
     pub table: Option<RouteTable>,
     pub in_flight: Vec<InFlight>,
+    /// Requests a second that come for the web servers, since when, and how many came before.
+    pub rate: (u64, Timestamp, u64),
+    /// Since when a request waits for a server that sleeps.
+    pub waiting: Option<Timestamp>,
     /// Writes that a crash can't take away.
     pub durable: Vec<Write>,
     /// Writes that a store with a bug has promised too early.
@@ -91,6 +96,8 @@ impl Shared {
             networks: BTreeMap::new(),
             table: None,
             in_flight: Vec::new(),
+            rate: (0, EPOCH, 0),
+            waiting: None,
             durable: Vec::new(),
             promised: Vec::new(),
             bad: Vec::new(),
@@ -140,6 +147,28 @@ impl World {
     pub fn now(&self) -> Timestamp {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         EPOCH.after(Millis(elapsed))
+    }
+
+    /// What has come for the web servers so far, beside the clients of the scenario.
+    pub fn arrivals(&self) -> Arrivals {
+        let (rate, since, before) = self.rate;
+        let arrived = before + rate * self.now().since(since).0 / 1000;
+        Arrivals { arrived, waiting: u32::from(self.waiting.is_some()), refused: 0 }
+    }
+
+    /// One more comes.
+    pub fn arrive(&mut self) {
+        self.rate.2 += 1;
+    }
+
+    /// Whether nobody asks for anything at present, by a deed.
+    pub fn is_quiet(&self) -> bool {
+        self.rate.0 == 0 && self.rate.1 > EPOCH
+    }
+
+    /// So many come each second from now on.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.rate = (rate, self.now(), self.arrivals().arrived);
     }
 
     pub fn crash_now(&mut self) {

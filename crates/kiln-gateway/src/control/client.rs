@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::control::{
     Applied, Envelope, Event, Keys, MESSAGE_LIMIT, PROTOCOL, Proof, Refusal, Reply, Request,
-    Status, socket_path,
+    Status, Traffic, socket_path,
 };
 
 /// How long a request may take. The gateway answers within milliseconds unless the machine is
@@ -103,6 +103,14 @@ impl Gateway {
     pub fn status(&self) -> Result<Status, GatewayError> {
         match self.call(Request::Status)? {
             Reply::Status(status) => Ok(*status),
+            reply => Err(self.unexpected(&reply)),
+        }
+    }
+
+    /// What is asked of servers and what their instances answer: cheap enough to be read often.
+    pub fn traffic(&self) -> Result<Traffic, GatewayError> {
+        match self.call(Request::Traffic)? {
+            Reply::Traffic(traffic) => Ok(*traffic),
             reply => Err(self.unexpected(&reply)),
         }
     }

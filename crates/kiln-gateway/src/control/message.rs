@@ -38,6 +38,8 @@ pub(crate) enum Request {
     SetProofs { proofs: Vec<Proof> },
     /// Tell everything.
     Status,
+    /// Tell what is asked of servers and what their instances answer, and nothing else.
+    Traffic,
     /// End all that is in flight to an instance.
     Sever { instance: InstanceId },
     /// Send events until the connection is closed.
@@ -53,6 +55,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     Applied(Applied),
     Status(Box<Status>),
+    Traffic(Box<Traffic>),
     /// What was in flight to the severed instance has ended, or had `left` units left when the
     /// wait for that was given up.
     Severed {
@@ -152,6 +155,30 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// Every instance that is in a table or has something in flight, in the order of ids.
     pub instances: Vec<InstanceTraffic>,
+}
+
+/// What is asked of servers and what their instances answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// What comes for each server, in the order of stack and component.
+    pub servers: Vec<ServerTraffic>,
+    /// What instances do, as in [`Status::instances`].
+    pub instances: Vec<InstanceTraffic>,
+}
+
+/// What has come for a server, by endpoints and by its stable address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerTraffic {
+    /// The stack.
+    pub stack: StackName,
+    /// The server.
+    pub component: ComponentId,
+    /// Requests (connections, where they are not HTTP), answered or not. It only grows.
+    pub arrived: u64,
+    /// Those that no instance answered. It only grows.
+    pub refused: u64,
+    /// Those that wait for an instance now.
+    pub waiting: u64,
 }
 
 /// One endpoint, its listener and counters.
@@ -275,6 +302,13 @@ pub enum Event {
         address: SocketAddrV4,
         /// For how long, milliseconds.
         pause_ms: u64,
+    },
+    /// Something waits for the first instance of a server that has none.
+    Asked {
+        /// The stack.
+        stack: StackName,
+        /// The server.
+        component: ComponentId,
     },
     /// The reader was too slow and has missed this many events; the status tells the truth.
     Missed {

@@ -19,7 +19,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
 use crate::control::{
-    Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, socket_path,
+    Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, Traffic, socket_path,
 };
 use crate::events::Events;
 use crate::handover;
@@ -161,6 +161,7 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
             Err(refusal) => Reply::Refused { refusal },
         },
         Ok(Request::Status) => status(control),
+        Ok(Request::Traffic) => traffic(control),
         Ok(Request::Sever { instance }) => {
             let mut switch = control.switch();
             if let Some(refusal) = switch.refusal() {
@@ -224,6 +225,17 @@ fn status(control: &Control) -> Reply {
         endpoints: switch.endpoints(),
         instances: switch.instances(),
     }))
+}
+
+fn traffic(control: &Control) -> Reply {
+    let switch = control.switch();
+    match switch.refusal() {
+        Some(refusal) => Reply::Refused { refusal },
+        None => Reply::Traffic(Box::new(Traffic {
+            servers: switch.servers(),
+            instances: switch.instances(),
+        })),
+    }
 }
 
 /// Passes events on until the client closes its side or does not take them.

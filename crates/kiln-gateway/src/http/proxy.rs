@@ -117,10 +117,13 @@ async fn forward(
     let request = request.map(|body| RequestBody::new(body, connection.bounds.body));
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts, body?);
-    let place = match &way.gate {
-        Some(gate) => Some(gate.enter().await.map_err(|_full| Fault::Overloaded)?),
-        None => None,
-    };
+    let place =
+        match &way.gate {
+            Some(gate) => Some(gate.enter().await.map_err(|_full| {
+                if gate.holds() { Fault::NoInstance } else { Fault::Overloaded }
+            })?),
+            None => None,
+        };
     let replayable = on_upgrade.is_none();
     let (response, taken) = send(session, request, &way, replayable).await?;
     let Taken { peer, sender, in_flight } = taken;
@@ -165,7 +168,12 @@ async fn send(
     let (mut connects, mut fresh) = (0, false);
     loop {
         let picked = connection.route.pick(&connection.shared, way, avoid.as_ref(), Unit::Request);
-        let (peer, in_flight) = picked.ok_or(Fault::NoInstance)?;
+        let Some((peer, in_flight)) = picked else {
+            if way.wait_again().await {
+                continue;
+            }
+            return Err(Fault::NoInstance);
+        };
         let begun = Instant::now();
         match attempt(session, &peer, request, fresh).await {
             Ok((response, sender)) => {

@@ -94,7 +94,7 @@ impl Switch {
             peer.pool().reopen();
         }
         self.shared.current.store(Arc::clone(&after));
-        after.set_gates();
+        after.set_gates(false);
         self.predecessors.follow(&told, &mut self.registry);
         retire(&before, &after);
     }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::connection::{self, Door, Shared};
 use crate::control::{
     Applied, Bound, EndpointStatus, InstanceTraffic, Keys, Proof, Refusal, RouteStatus,
+    ServerTraffic,
 };
 use crate::events::Events;
 use crate::handover::{Inherited, Offer, Predecessors, SocketName};
@@ -244,8 +245,11 @@ impl Switch {
             peer.load().restore();
             peer.pool().reopen();
         }
+        // What a table without an instance holds waits from before the exchange on, so that
+        // nothing falls in between.
+        after.set_gates(true);
         self.shared.current.store(Arc::clone(&after));
-        after.set_gates();
+        after.set_gates(false);
         self.start(prepared);
         self.close_removed(before, &after);
         if let Some(table) = table {
@@ -380,6 +384,35 @@ impl Switch {
             InstanceTraffic { instance, requests, connections, draining, answers }
         };
         self.registry.loads().into_iter().map(traffic).collect()
+    }
+
+    /// What has come for each server.
+    pub(crate) fn servers(&self) -> Vec<ServerTraffic> {
+        let mut servers: BTreeMap<(&StackName, &ComponentId), ServerTraffic> = BTreeMap::new();
+        let snapshot = self.snapshot();
+        for view in snapshot.stacks() {
+            let branches = view.endpoints.iter().flat_map(|endpoint| endpoint.branches());
+            let branches = branches.map(|b| (&b.to, &b.counters, &b.gate));
+            // One server is reached from several networks and counted once.
+            let services = view.networks.iter().flat_map(|network| network.services.values());
+            let services: BTreeMap<_, _> = services.map(|s| (&s.component, s)).collect();
+            let services = services.into_values().map(|s| (&s.component, &s.counters, &s.gate));
+            let stack = &view.table.stack;
+            for (component, counters, gate) in branches.chain(services) {
+                let server = servers.entry((stack, component)).or_insert_with(|| ServerTraffic {
+                    stack: stack.clone(),
+                    component: component.clone(),
+                    arrived: 0,
+                    refused: 0,
+                    waiting: 0,
+                });
+                let (arrived, refused) = counters.arrivals();
+                server.arrived += arrived;
+                server.refused += refused;
+                server.waiting += gate.waiting() as u64;
+            }
+        }
+        servers.into_values().collect()
     }
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointStatus> {

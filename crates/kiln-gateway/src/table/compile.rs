@@ -12,6 +12,7 @@ use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable, Split}
 use crate::balance::Choice;
 use crate::balance::split::Backends;
 use crate::control::{Keys, Refusal};
+use crate::gate::Server;
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
 use crate::table::router::{RouteKey, Router};
@@ -43,7 +44,8 @@ pub(crate) fn compile(
         }
         endpoints.push(Arc::new(endpoint));
     }
-    let networks = table.networks.iter().map(|route| compiler.network(route).map(Arc::new));
+    let networks =
+        table.networks.iter().map(|route| compiler.network(&table.stack, route).map(Arc::new));
     let networks = networks.collect::<Result<_, _>>()?;
     let peers = compiler.peers;
     Ok(StackView { table, endpoints, networks, peers })
@@ -69,11 +71,12 @@ impl Compiler<'_> {
             component: route.component.clone(),
             counters: self.registry.counters(&table.stack, &route.component),
         });
-        let main = self.branch(&id, route, None, &route.to, &route.backends)?;
+        let main = self.branch(&id, route, None, (&route.to, route.sleeps), &route.backends)?;
         let mut router = Router::default();
         for rule in &route.rules {
             let key = (rule.host.clone(), rule.path.clone());
-            let branch = self.branch(&id, route, Some(&key), &rule.to, &rule.backends)?;
+            let branch =
+                self.branch(&id, route, Some(&key), (&rule.to, rule.sleeps), &rule.backends)?;
             router.add(&key, Arc::new(branch));
         }
         let sticky = match &route.handling.balance {
@@ -99,7 +102,7 @@ impl Compiler<'_> {
         id: &EndpointId,
         route: &EndpointRoute,
         key: Option<&RouteKey>,
-        to: &ComponentId,
+        (to, sleeps): (&ComponentId, bool),
         backends: &[Backend],
     ) -> Result<Branch, Refusal> {
         let mut choices = Vec::with_capacity(backends.len());
@@ -108,11 +111,13 @@ impl Compiler<'_> {
             choices.push(self.choice(peer, backend.weight));
         }
         let (counters, gate) = self.registry.route(&id.stack, &id.component, key);
+        gate.lead_to(self.server(&id.stack, to));
         let Handling { balance, limits, .. } = &route.handling;
         Ok(Branch {
             key: key.cloned().map(Arc::new),
             to: to.clone(),
             backends: Backends::new(choices, self.splits.get(to), balance, limits.concurrency),
+            sleeps,
             gate,
             counters,
         })
@@ -156,17 +161,28 @@ impl Compiler<'_> {
         }
     }
 
-    fn network(&mut self, route: &NetworkRoute) -> Result<Network, Refusal> {
+    fn server(&self, stack: &StackName, component: &ComponentId) -> Server {
+        let (stack, component) = (stack.clone(), component.clone());
+        Server { stack, component, events: self.registry.events().clone() }
+    }
+
+    fn network(&mut self, stack: &StackName, route: &NetworkRoute) -> Result<Network, Refusal> {
         let mut services = std::collections::HashMap::with_capacity(route.services.len());
         for service in &route.services {
             let mut http = BTreeMap::new();
             for port in &service.http_ports {
                 http.insert(*port, self.service_backends(service, *port)?);
             }
+            let (counters, gate) = self.registry.service(stack, &service.component);
+            gate.lead_to(self.server(stack, &service.component));
             let view = Service {
+                component: service.component.clone(),
                 clients: service.clients.iter().copied().collect(),
                 http,
                 bytes: self.service_backends(service, 0)?,
+                sleeps: service.sleeps,
+                gate,
+                counters,
             };
             services.insert(service.address, view);
         }

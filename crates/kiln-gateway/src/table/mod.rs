@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use kiln_model::handling::HashKey;
+use kiln_model::handling::{HashKey, Limits};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::{Client, EndpointRoute, Protocol, RouteTable};
 
@@ -110,6 +110,8 @@ pub(crate) struct Branch {
     pub(crate) key: Option<Arc<RouteKey>>,
     pub(crate) to: ComponentId,
     pub(crate) backends: Backends,
+    /// Whether the server has no instance while nobody asks for it.
+    pub(crate) sleeps: bool,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -133,6 +135,7 @@ impl Branch {
             key: Some(Arc::new(key.clone())),
             to: "server.web".parse().unwrap(),
             backends: Backends::default(),
+            sleeps: false,
             gate: Arc::default(),
             counters: Arc::default(),
         }
@@ -170,11 +173,15 @@ pub(crate) struct Network {
 /// A component behind its stable address.
 #[derive(Debug)]
 pub(crate) struct Service {
+    pub(crate) component: ComponentId,
     pub(crate) clients: BTreeSet<Ipv4Addr>,
     /// By port, for the ports that speak HTTP.
     pub(crate) http: BTreeMap<u16, Backends>,
     /// For all other ports: peers without a port of their own.
     pub(crate) bytes: Backends,
+    pub(crate) sleeps: bool,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Snapshot {
@@ -192,12 +199,20 @@ impl Snapshot {
         Self { stacks, endpoints, networks }
     }
 
-    /// Tells the gates of all routes how many instances they have now, and what limits.
-    pub(crate) fn set_gates(&self) {
+    /// Tells the gates of all routes and services how many instances they have now, and what
+    /// limits; with `empty`, only those that have none.
+    pub(crate) fn set_gates(&self, empty: bool) {
+        let concerned = |choices: &Backends| !empty || choices.len() == 0;
         for view in self.stacks.values() {
             let limits = view.table.endpoints.iter().map(|route| &route.handling.limits);
             for (endpoint, limits) in view.endpoints.iter().zip(limits) {
-                endpoint.branches().for_each(|b| b.gate.set(b.backends.len(), limits));
+                for branch in endpoint.branches().filter(|b| concerned(&b.backends)) {
+                    branch.gate.set(branch.backends.len(), limits, branch.sleeps);
+                }
+            }
+            let services = view.networks.iter().flat_map(|network| network.services.values());
+            for service in services.filter(|s| concerned(&s.bytes)) {
+                service.gate.set(service.bytes.len(), &Limits::default(), service.sleeps);
             }
         }
     }

@@ -111,6 +111,23 @@ impl Registry {
         (found_or_made(&mut self.counters, id), gate)
     }
 
+    /// The counters and the gate of what reaches a server by its stable address, from whichever
+    /// network. Servers and endpoints are of different kinds, so their names never meet.
+    pub(crate) fn service(
+        &mut self,
+        stack: &StackName,
+        server: &ComponentId,
+    ) -> (Arc<Counters>, Arc<Gate>) {
+        let id = (stack.clone(), server.clone(), None);
+        let gate = found_or_made(&mut self.gates, id.clone());
+        (found_or_made(&mut self.counters, id), gate)
+    }
+
+    /// Where events are sent.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
     /// The loads of all instances that are in a table or have something in flight, by name.
     pub(crate) fn loads(&self) -> Vec<Arc<Load>> {
         let mut loads: Vec<_> = self.loads.values().filter_map(Weak::upgrade).collect();

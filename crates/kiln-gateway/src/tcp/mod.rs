@@ -14,7 +14,7 @@ use crate::gate::Place;
 use crate::listener::{overdue, socket};
 use crate::load::{InFlight, Unit, severed};
 use crate::route::Way;
-use crate::stats::Going;
+use crate::stats::{Counters, Going};
 
 pub(crate) use relay::relay;
 
@@ -67,18 +67,19 @@ pub(crate) async fn serve(mut connection: Connection, mut client: Stream) {
 
 /// A connection to an instance, which is counted as in flight.
 async fn connect(connection: &Connection, client: &Stream, way: &Way) -> Option<Connected> {
+    way.counters.iter().for_each(|counters| counters.connection());
     let place = match &way.gate {
         Some(gate) => Some(gate.enter().await.ok()?),
         None => None,
     };
-    let going = way.counters.as_ref().map(|counters| {
-        counters.connection();
-        counters.begin()
-    });
+    let going = way.counters.as_ref().map(Counters::begin);
     let mut avoid = None;
     for _ in 0..ATTEMPTS {
-        let (peer, in_flight) =
-            connection.route.pick(&connection.shared, way, avoid.as_ref(), Unit::Connection)?;
+        let pick = |avoid| connection.route.pick(&connection.shared, way, avoid, Unit::Connection);
+        let (peer, in_flight) = match pick(avoid.as_ref()) {
+            None if way.wait_again().await => pick(None)?,
+            picked => picked?,
+        };
         if let Ok(mut stream) = peer.connect(connection.route.port()).await
             && introduce(connection, client, way, &mut stream).await.is_ok()
         {

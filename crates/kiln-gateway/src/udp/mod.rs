@@ -23,7 +23,7 @@ use crate::http::limits::Bounds;
 use crate::listener::{Phase, closing, overdue};
 use crate::load::{InFlight, Unit, severed};
 use crate::route::Route;
-use crate::stats::Going;
+use crate::stats::{Counters, Going};
 use crate::table::{EndpointId, ListenKey};
 
 /// The longest datagram (RFC 768, less nothing: larger ones cannot exist).
@@ -186,12 +186,15 @@ fn begin(
 
 fn connect(shared: &Shared, route: &Route, client: SocketAddr) -> Option<Flow> {
     let way = route.way(shared, client.ip(), None).unwrap_or_default();
-    let (peer, in_flight) = route.pick(shared, &way, None, Unit::Connection)?;
+    way.counters.iter().for_each(|counters| counters.connection());
+    let Some((peer, in_flight)) = route.pick(shared, &way, None, Unit::Connection) else {
+        // Datagrams are not held: clients send them again.
+        way.gate.iter().for_each(|gate| gate.ask());
+        way.counters.iter().for_each(|counters| counters.error());
+        return None;
+    };
     let socket = peer.datagrams().and_then(UdpSocket::from_std).ok()?;
-    let going = way.counters.as_ref().map(|counters| {
-        counters.connection();
-        counters.begin()
-    });
+    let going = way.counters.as_ref().map(Counters::begin);
     Some(Flow { socket, in_flight, _going: going, last_ms: AtomicU64::new(now_ms()) })
 }
 

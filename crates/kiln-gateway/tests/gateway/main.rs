@@ -16,6 +16,7 @@ mod process;
 mod replacement;
 mod retry;
 mod routes;
+mod sleeping;
 mod tables;
 mod tcp;
 mod tls;

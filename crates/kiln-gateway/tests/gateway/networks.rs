@@ -39,6 +39,7 @@ fn route(client: &Network, backend: &Backend, http_ports: Vec<u16>) -> NetworkRo
             network: backend.route.network.clone(),
             address: *backend.route.address.ip(),
         }],
+        sleeps: false,
     };
     let names =
         BTreeMap::from([("api".to_owned(), STABLE), ("api.server.kiln".to_owned(), STABLE)]);

@@ -19,6 +19,7 @@ fn rule(host: Option<&str>, path: &str, backend: &Backend) -> Rule {
         path: path.to_owned(),
         to: component("server.other"),
         backends: vec![backend.route.clone()],
+        sleeps: false,
     }
 }
 

@@ -200,6 +200,7 @@ pub(crate) fn endpoint(
         protocol,
         to: component("server.web"),
         backends,
+        sleeps: false,
         rules: Vec::new(),
         handling: Handling::default(),
     }

@@ -238,10 +238,38 @@ impl Group {
             Version::Two => "memory.events",
         };
         let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "))
-            .find_map(|count| count.trim().parse().ok())
-            .unwrap_or(0)
+        field(&text, "oom_kill ").unwrap_or(0)
+    }
+
+    /// Processor time that the group has used since it was made, microseconds; 0 where this
+    /// kernel does not account for it.
+    pub fn cpu_us(&self) -> u64 {
+        let v2 = self.v2.as_ref().and_then(|dir| {
+            let text = fs::read_to_string(dir.join("cpu.stat")).ok()?;
+            field(&text, "usage_usec ")
+        });
+        // Version 1 tells nanoseconds, wherever `cpuacct` stands beside a controller in use.
+        let v1 = || {
+            let mut texts = self.v1.iter().filter_map(|dir| {
+                fs::read_to_string(dir.join("cpuacct.usage")).ok()?.trim().parse::<u64>().ok()
+            });
+            texts.next().map(|nanos| nanos / 1000)
+        };
+        v2.or_else(v1).unwrap_or(0)
+    }
+
+    /// Memory that the group uses now, bytes, without what could be dropped of files read; 0
+    /// where this kernel does not account for it.
+    pub fn memory(&self) -> u64 {
+        let Some((version, dir)) = &self.memory else { return 0 };
+        let (used, droppable) = match version {
+            Version::One => ("memory.usage_in_bytes", "total_inactive_file "),
+            Version::Two => ("memory.current", "inactive_file "),
+        };
+        let used = fs::read_to_string(dir.join(used)).unwrap_or_default();
+        let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+        let used: u64 = used.trim().parse().unwrap_or(0);
+        used.saturating_sub(field(&stat, droppable).unwrap_or(0))
     }
 
     /// Sends SIGKILL to every process of the group.
@@ -302,6 +330,12 @@ fn required<'a>(
 ) -> Result<(Version, &'a Path), CgroupError> {
     let (version, dir) = place.ok_or(CgroupError::Unsupported { limit, controller })?;
     Ok((*version, dir))
+}
+
+/// The number behind a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().parse().ok()
 }
 
 fn machine_has_swap() -> bool {

@@ -1,6 +1,7 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
 pub(crate) mod create;
+mod demand;
 mod destroy;
 mod events;
 mod examine;
@@ -28,6 +29,7 @@ use kiln_model::name::{InstanceId, StackName};
 use kiln_model::plan::{Creation, Doomed};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
+use kiln_model::scaling::Demand;
 use kiln_model::spec::rollout::Ask;
 
 use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
@@ -193,6 +195,19 @@ impl Target for Local {
                 Ok(())
             }
         }
+    }
+
+    async fn demand(
+        &self,
+        stack: &StackName,
+        instances: &[InstanceId],
+    ) -> Result<Demand, TargetError> {
+        let (stack, instances) = (stack.clone(), instances.to_vec());
+        self.blocking(move |machine| machine.demand(&stack, &instances)).await
+    }
+
+    async fn number(&self, command: &[String]) -> Result<u64, String> {
+        demand::number(command).await
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {

@@ -33,6 +33,10 @@ pub(super) struct Fleet {
     pub(super) starting: u32,
     /// Instances that are wanted and can't be made at present, and why.
     pub(super) held: Option<(Reason, Option<Timestamp>)>,
+    /// None are wanted, and what asks for it is held until one is.
+    pub(super) asleep: bool,
+    /// Nobody serves for a moment, and what asks for it is held.
+    pub(super) holds: bool,
     /// The share of instances of the wanted digest, of a thousand, where it is a fixed one.
     pub(super) split: Option<u16>,
     /// Why it is not through although all that was asked for is ready.
@@ -99,9 +103,10 @@ impl Fleets {
             };
             let stage = situation.decide();
             let (hidden, split) = (&stage.hidden, stage.split);
-            if sorted.current.iter().any(|i| i.is_ready() && !hidden.contains(&i.id))
-                && split.is_none()
-            {
+            let new_serve = split.is_none()
+                && sorted.current.iter().any(|i| i.is_ready() && !hidden.contains(&i.id));
+            // One of which none is wanted sleeps, and is woken by who talks to it.
+            if wanted == 0 || new_serve {
                 serves_new.insert(id);
             }
             let fleet = fleets.retire_within(&sorted, wanted, stage, (server, observed.at));
@@ -143,6 +148,8 @@ impl Fleets {
         for instance in sorted.ailing.iter().skip(wanted.saturating_sub(ready) as usize) {
             self.retire(instance, unready(instance));
         }
+        // Of too many those go that do not serve yet, then the newest: what has served longest
+        // is proved best, and warm.
         let mut current = sorted.current.clone();
         current.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
         for instance in current.iter().skip(wanted as usize) {
@@ -155,6 +162,8 @@ impl Fleets {
             ready: ready.min(wanted),
             starting: count(current.iter().take(wanted as usize).filter(|i| !i.is_ready())),
             held: None,
+            asleep: wanted == 0 && server.policy.sleeps(),
+            holds: stage.holds,
             split: stage.split,
             pending: stage.pending,
             wake_at: stage.wake_at,

@@ -92,6 +92,8 @@ pub enum Reason {
         /// The share in percent.
         weight: u8,
     },
+    /// Those before finish what they have begun; what is asked meanwhile is held.
+    HandingOver,
     /// New instances do worse than those before.
     Worse {
         /// In what.
@@ -128,6 +130,9 @@ impl fmt::Display for Reason {
             Reason::ImageNotBuilt => f.write_str("its image has not been built"),
             Reason::Canary { step, of, weight } => {
                 write!(f, "step {step} of {of}: {weight} % of the traffic goes to new instances")
+            }
+            Reason::HandingOver => {
+                f.write_str("requests are held until those before have answered theirs")
             }
             Reason::Worse { what } => f.write_str(what),
         }

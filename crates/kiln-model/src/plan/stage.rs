@@ -9,8 +9,8 @@ use crate::observed::{Observed, ObservedInstance, StepRecord, Trial};
 use crate::quantity::Timestamp;
 use crate::spec::rollout::{Analysis, CanaryStep, Rollout, Strategy};
 
-use super::Reason;
 use super::report::Milestone;
+use super::{DRAIN_BOUND, Reason};
 
 /// One server in a rollout, or outside of one.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Stage {
     pub(super) keep_old: u32,
     /// Instances that are ready and get no traffic.
     pub(super) hidden: BTreeSet<InstanceId>,
+    /// Nobody serves for a moment, and what asks is held.
+    pub(super) holds: bool,
     /// The share of those as wanted, of a thousand, where it is a fixed one.
     pub(super) split: Option<u16>,
     /// Why the server is not through although all that was asked for is ready.
@@ -89,6 +91,7 @@ impl Situation<'_> {
             surplus: if unavailable > 0 { surge } else { surge.max(1) },
             keep_old: missing.saturating_sub(unavailable),
             hidden: BTreeSet::new(),
+            holds: false,
             split: None,
             pending: None,
             milestone: None,
@@ -118,7 +121,31 @@ impl Situation<'_> {
         let switched = self.ready() >= self.wanted || (self.ready() > 0 && self.has_switched());
         stage.hidden =
             if switched { Self::ids(self.old_ready()) } else { Self::ids(self.current_ready()) };
+        if switched && !self.rollout.overlap {
+            self.hand_over(&mut stage);
+        }
         stage
+    }
+
+    /// Old ones finish what they have begun before new ones serve: what is asked meanwhile is
+    /// held, for no longer than a drain may take.
+    fn hand_over(&self, stage: &mut Stage) {
+        let record = self.observed.rollout.as_ref().and_then(|r| r.steps.get(self.id));
+        let until = record.map(|record| record.since.after(DRAIN_BOUND));
+        let table = self.observed.table.as_ref();
+        let serving: BTreeSet<&InstanceId> = table.iter().flat_map(|t| t.in_rotation()).collect();
+        let serve = self.old.iter().any(|i| serving.contains(&i.id));
+        let busy = self.old.iter().any(|i| i.is_running() && i.in_flight > 0);
+        if !(serve || busy) || until.is_some_and(|until| self.observed.at >= until) {
+            return;
+        }
+        stage.holds = true;
+        stage.hidden.extend(Self::ids(self.current_ready()));
+        stage.pending = Some(Reason::HandingOver);
+        stage.wake_at = until;
+        if !serve && record.is_none() {
+            stage.milestone = Some(Milestone::Step { component: self.id.clone(), step: 0 });
+        }
     }
 
     /// Whether the table in force leads to new ones only.

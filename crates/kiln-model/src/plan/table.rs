@@ -62,7 +62,8 @@ impl Serving {
             .flat_map(|((id, _), route)| route.rules.iter().map(|r| (rule_key(id, r), &r.to)))
             .collect();
         let choose = |before: Option<&&ComponentId>, to: &ComponentId| {
-            let whole = fleets.of(to).is_some_and(|f| f.is_through() && f.wanted > 0);
+            let whole = fleets.of(to);
+            let whole = whole.is_some_and(|f| f.is_through() && (f.wanted > 0 || f.asleep));
             let stays = before.filter(|b| **b != to && !whole && alive.contains(**b));
             stays.map_or(to, |before| *before).clone()
         };
@@ -101,6 +102,8 @@ struct Builder<'a> {
     desired: &'a Generation,
     /// Instances in rotation, by component.
     rotation: BTreeMap<&'a ComponentId, Vec<&'a ObservedInstance>>,
+    /// Servers of which nobody serves for a moment.
+    holding: BTreeSet<&'a ComponentId>,
     /// The port of each backend in the present table.
     ports: BTreeMap<(&'a ComponentId, &'a InstanceId), u16>,
     /// The same for backends of rules.
@@ -167,7 +170,7 @@ fn residents<'a>(
 }
 
 impl<'a> Builder<'a> {
-    fn new(desired: &'a Generation, observed: &'a Observed, fleets: &Fleets) -> Self {
+    fn new(desired: &'a Generation, observed: &'a Observed, fleets: &'a Fleets) -> Self {
         let mut rotation: BTreeMap<&ComponentId, Vec<&ObservedInstance>> = BTreeMap::new();
         for instance in &observed.instances {
             if instance.is_ready() && fleets.is_shown(&instance.id) {
@@ -209,7 +212,9 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        Self { desired, rotation, ports, rule_ports, http }
+        let holding = fleets.servers().filter(|(_, fleet)| fleet.holds).map(|(id, _)| id);
+        let holding = holding.collect();
+        Self { desired, rotation, holding, ports, rule_ports, http }
     }
 
     fn rotation(&self, component: &ComponentId) -> &[&'a ObservedInstance] {
@@ -230,6 +235,14 @@ impl<'a> Builder<'a> {
         fleets.servers().filter_map(split).collect()
     }
 
+    /// Whether a server has no instance while nobody asks for it, or for a moment none that
+    /// serves.
+    fn sleeps(&self, server: &ComponentId) -> bool {
+        let declared = self.desired.content.components.get(server);
+        self.holding.contains(server)
+            || declared.and_then(|c| c.spec.as_server()).is_some_and(|s| s.policy.sleeps())
+    }
+
     fn endpoint(&self, id: &ComponentId, endpoint: &Endpoint, serving: &Serving) -> EndpointRoute {
         let to = serving.to.get(id).unwrap_or(&endpoint.policy.to);
         let wanted = self.desired.content.components.get(to).map(|c| c.digest);
@@ -245,6 +258,7 @@ impl<'a> Builder<'a> {
             protocol: endpoint.policy.protocol,
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+            sleeps: self.sleeps(to),
             rules: endpoint.policy.routes.iter().map(|r| self.rule(id, r, serving)).collect(),
             handling: handling(self.desired, &endpoint.policy.handling),
         }
@@ -264,6 +278,7 @@ impl<'a> Builder<'a> {
             path: route.path.clone(),
             to: to.clone(),
             backends: self.rotation(to).iter().map(|i| backend(i, port(i))).collect(),
+            sleeps: self.sleeps(to),
         }
     }
 
@@ -332,6 +347,7 @@ impl<'a> Builder<'a> {
             clients,
             http_ports: http.into_iter().flatten().copied().collect(),
             backends: backends.collect(),
+            sleeps: self.sleeps(&connection.to),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod health;
 pub mod image;
 pub mod network;
 pub mod rollout;
+pub mod scale;
 pub mod secret;
 pub mod server;
 

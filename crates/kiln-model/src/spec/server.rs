@@ -9,6 +9,7 @@ use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
 use crate::spec::rollout::Rollout;
+use crate::spec::scale::Scale;
 use crate::text::Text;
 
 pub use super::health::{Health, Liveness, LogLine, Probe, Startup};
@@ -90,12 +91,27 @@ impl Default for Stop {
 pub struct ServerPolicy {
     /// The stable address, inside the server's network.
     pub address: Ipv4Addr,
-    /// How many instances are wanted.
+    /// How many instances are wanted; with `scale`, to begin with.
     pub replicas: u32,
+    /// How the count follows what is asked of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
     /// How it is told that an instance can serve.
     pub health: Health,
     /// How instances are replaced.
     pub rollout: Rollout,
+}
+
+impl ServerPolicy {
+    /// The most instances that may be wanted, pins by hand aside.
+    pub fn most(&self) -> u32 {
+        self.scale.as_ref().map_or(self.replicas, |scale| scale.max.max(self.replicas))
+    }
+
+    /// Whether the server has no instance while nobody asks for it.
+    pub fn sleeps(&self) -> bool {
+        self.scale.as_ref().is_some_and(Scale::sleeps)
+    }
 }
 
 impl Server {

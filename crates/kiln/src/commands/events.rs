@@ -89,6 +89,11 @@ fn text(events: &[EventDocument]) -> String {
                 let reason = event.fields.get("reason")?;
                 reason.get("kind")?.as_str().map(str::to_owned)
             });
+        let count = || Some(format!("from {} to {}", word("was")?, word("count")?));
+        let why = match (count(), why) {
+            (Some(count), Some(why)) => Some(format!("{count}: {why}")),
+            (_, why) => why,
+        };
         let said = event.fields.get("last_words").and_then(Value::as_array);
         let said = said.and_then(|words| words.last()?.as_str()).map(|last| format!(": {last}"));
         let why = why.unwrap_or_default() + &said.unwrap_or_default();
@@ -112,6 +117,7 @@ mod tests {
             component: "server.web".parse().unwrap(),
             instance: "web-1".parse().unwrap(),
             because: "it is missing".to_owned(),
+            grows: false,
         };
         let failed = Event::Failed {
             component: "server.web".parse().unwrap(),
@@ -119,13 +125,20 @@ mod tests {
             cause: "exited with status 2".to_owned(),
             last_words: vec!["usage: web".to_owned(), "no such option".to_owned()],
         };
-        let events = [Event::Resumed, made, failed].map(|event| Entry { at, event });
+        let sized = Event::Sized {
+            component: "server.web".parse().unwrap(),
+            was: 2,
+            count: 7,
+            because: "2,310 requests/s over 400 each".to_owned(),
+        };
+        let events = [Event::Resumed, made, failed, sized].map(|event| Entry { at, event });
         let events: Vec<EventDocument> = events.iter().map(event).collect();
         assert_eq!(events[0].kind, "resumed");
         let expected = "\
 1970-01-01 00:00:00.000Z  resumed
-1970-01-01 00:00:00.000Z  made     web-1  it is missing
-1970-01-01 00:00:00.000Z  failed   web-1  exited with status 2: no such option
+1970-01-01 00:00:00.000Z  made     web-1       it is missing
+1970-01-01 00:00:00.000Z  failed   web-1       exited with status 2: no such option
+1970-01-01 00:00:00.000Z  sized    server.web  from 2 to 7: 2,310 requests/s over 400 each
 ";
         assert_eq!(text(&events), expected);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kiln_daemon::api::document::{Component, Failures, Instance, Status};
+use kiln_daemon::api::document::{Component, Failures, Instance, Scale, Status};
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
@@ -83,6 +83,7 @@ fn facts(component: &Component, palette: Palette) -> String {
         let shown = if good { palette.green(&counts) } else { palette.yellow(&counts) };
         facts.push(format!("{shown}{pinned}"));
     }
+    facts.extend(component.scale.as_ref().map(|scale| scale_fact(scale, palette)));
     facts.extend(component.address.clone());
     facts.extend(component.to.as_ref().map(|to| format!("→ {to}")));
     if facts.is_empty() {
@@ -106,6 +107,19 @@ fn failure_lines(failures: &Failures, now: &str, palette: Palette, text: &mut St
     for line in &failures.last_words {
         let _ = writeln!(text, "      {} {line}", palette.dim("|"));
     }
+}
+
+/// The bounds of a count that follows demand, and what it rests on.
+fn scale_fact(scale: &Scale, palette: Palette) -> String {
+    let Scale { min, max, because, trouble, .. } = scale;
+    let mut fact = format!("of {min} to {max}");
+    if let Some(because) = because {
+        let _ = write!(fact, " ({because})");
+    }
+    if let Some(trouble) = trouble {
+        let _ = write!(fact, "  {}: {trouble}", palette.red("count held"));
+    }
+    fact
 }
 
 fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut String) {

@@ -157,6 +157,9 @@ impl<'a> View<'a> {
                     self.last_failure = Some(error.clone());
                 }
             }
+            ProgressEvent::Sized { component, count, because } => {
+                self.board.line(&format!("{component}: scaled to {count} ({because})"));
+            }
             ProgressEvent::Waiting { waiting } => self.wait_for(waiting),
             ProgressEvent::Reached { generation, milestone } => {
                 self.board.line(&reached(*generation, milestone));

@@ -31,12 +31,13 @@ pub(crate) fn summary(spec: &Spec) -> String {
         },
         Body::Server(server) => {
             let (identity, policy) = (&server.identity, &server.policy);
+            let count = match &policy.scale {
+                Some(scale) => format!("{} to {} instances", scale.min, scale.max),
+                None => counted(policy.replicas as usize, "instance"),
+            };
             format!(
-                "{} of {} in {}, {} each",
-                counted(policy.replicas as usize, "instance"),
-                identity.image.id,
-                identity.network.id,
-                identity.memory
+                "{count} of {} in {}, {} each",
+                identity.image.id, identity.network.id, identity.memory
             )
         }
         Body::Endpoint(endpoint) => {

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Clients at work; [`Load::stop`] ends them.
 pub struct Load {
@@ -19,6 +19,17 @@ impl Load {
     /// So many clients, half of them with keep-alive, each with a request every few
     /// milliseconds.
     pub fn start(address: SocketAddr, clients: usize) -> Self {
+        Self::with(address, clients, None)
+    }
+
+    /// So many clients that together have so many requests a second, as long as answers come in
+    /// time.
+    pub fn paced(address: SocketAddr, clients: usize, rate: u32) -> Self {
+        let every = Duration::from_secs(1) * u32::try_from(clients).unwrap() / rate;
+        Self::with(address, clients, Some(every))
+    }
+
+    fn with(address: SocketAddr, clients: usize, every: Option<Duration>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let failures = Arc::new(Mutex::new(Vec::new()));
@@ -27,12 +38,17 @@ impl Load {
                 let (stop, answered, failures) = (stop.clone(), answered.clone(), failures.clone());
                 std::thread::spawn(move || {
                     let mut client = Client { address, keep_alive: index % 2 == 0, open: None };
+                    let mut next = Instant::now();
                     while !stop.load(Ordering::Relaxed) {
                         match client.ask() {
                             Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                             Err(error) => failures.lock().unwrap().push(error.to_string()),
                         }
-                        std::thread::sleep(Duration::from_millis(5));
+                        let pause = every.map(|every| {
+                            next += every;
+                            next.saturating_duration_since(Instant::now())
+                        });
+                        std::thread::sleep(pause.unwrap_or(Duration::from_millis(5)));
                     }
                 })
             })

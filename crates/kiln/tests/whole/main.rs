@@ -24,6 +24,7 @@ mod openssl;
 mod overload;
 mod replace;
 mod rollouts;
+mod scaling;
 mod sealing;
 mod secrets;
 mod site;

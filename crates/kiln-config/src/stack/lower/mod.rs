@@ -11,6 +11,7 @@ pub(super) mod network;
 mod paths;
 mod probe;
 mod rollout;
+mod scale;
 mod secret;
 mod server;
 

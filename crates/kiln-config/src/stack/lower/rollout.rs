@@ -157,15 +157,16 @@ fn analysis(field: &Field<'_>) -> Option<Analysis> {
     let settings = field.settings(&known)?;
     let default = Analysis::default();
     let percent = "a percentage from 0 to 100, such as 1 or 0.5";
-    let errors = settings.read_or("errors", default.errors, |f| f.thousandths(10, 1000, percent));
+    let errors =
+        settings.read_or("errors", default.errors, |f| narrow(f.scaled(10, 0..=1000, percent)));
     let times = "how many times as long, from 1 to 1000, or 0 for any time";
     let latency = settings.read_or("latency", default.latency, |f| {
-        let latency = f.thousandths(1000, 1_000_000, times)?;
+        let latency = narrow(f.thousandths(0..=1_000_000, times))?;
         if (1..1000).contains(&latency) { f.refuse(times) } else { Some(latency) }
     });
     let share = "a percentage from 0 to 100, such as 50 or 99.9";
     let quantile =
-        settings.read_or("quantile", default.quantile, |f| f.thousandths(10, 1000, share));
+        settings.read_or("quantile", default.quantile, |f| narrow(f.scaled(10, 0..=1000, share)));
     let beyond = settings.read_or("beyond", default.beyond, |f| f.millis(Millis(0)..=LONGEST));
     let requests = settings.read_or("requests", default.requests, |f| f.integer(1..=1_000_000));
     let check = settings.read_or("check", None, |f| check(f).map(Some));
@@ -177,6 +178,10 @@ fn analysis(field: &Field<'_>) -> Option<Analysis> {
         requests: requests?,
         check: check?,
     })
+}
+
+fn narrow(number: Option<u64>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
 }
 
 fn check(field: &Field<'_>) -> Option<Check> {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_model::name::Kind;
 use kiln_model::quantity::{Bytes, Millis};
+use kiln_model::spec::scale::Scale;
 use kiln_model::spec::server::{Connection, Server, ServerIdentity, ServerPolicy, Stop};
 use kiln_model::text::Text;
 
 use super::Reader;
 use super::health::health;
 use super::paths::{absolute_path, writable};
-use super::rollout;
+use super::{rollout, scale};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::stack::decode::Field;
 
@@ -78,15 +79,31 @@ fn identity(reader: &Reader<'_>) -> Option<ServerIdentity> {
 
 fn policy(reader: &Reader<'_>) -> Option<ServerPolicy> {
     let address = reader.own_address();
-    let replicas = reader.read_or("replicas", 1, |field| field.integer(0..=MAX_REPLICAS));
+    let scale = reader.read_or("scale", None, |field| scale::scale(field).map(Some));
+    let bounds = scale.as_ref().and_then(Option::as_ref);
+    let usual = bounds.map_or(1, |scale| scale.clamp(1));
+    let replicas = reader.read_or("replicas", usual, |field| replicas(field, bounds));
     let health = reader.read_or("health", super::health::default(), health);
     let rollout = reader.read_or("rollout", rollout::default(), rollout::rollout);
     Some(ServerPolicy {
         address: address?,
         replicas: replicas?,
+        scale: scale?,
         health: health?,
         rollout: rollout?,
     })
+}
+
+/// How many instances there are; where that follows demand, to begin with.
+fn replicas(field: &Field<'_>, scale: Option<&Scale>) -> Option<u32> {
+    let count = field.integer(0..=MAX_REPLICAS)?;
+    match scale {
+        Some(scale) if scale.clamp(count) != count => {
+            let (min, max) = (scale.min, scale.max);
+            field.refuse(&format!("from {min} to {max}, as `scale` says"))
+        }
+        _ => Some(count),
+    }
 }
 
 fn arguments(field: &Field<'_>, least: usize) -> Option<Vec<Text>> {

@@ -1,6 +1,6 @@
 //! A status as text.
 
-use kiln_daemon::api::document::{Difference, Replicas};
+use kiln_daemon::api::document::{Decided, Difference, Replicas, Scale};
 
 use super::*;
 
@@ -37,6 +37,7 @@ fn what_a_person_reads() {
         address: None,
         to: None,
         replicas: None,
+        scale: None,
         problem: None,
         failures: None,
         instances: Vec::new(),
@@ -68,6 +69,22 @@ fn what_a_person_reads() {
                 ..component("server", "web")
             },
             Component {
+                address: Some("10.60.0.3".to_owned()),
+                replicas: Some(Replicas { wanted: 7, ready: 7, pinned: false }),
+                scale: Some(Scale {
+                    min: 2,
+                    max: 20,
+                    because: Some("2,310 requests/s over 400 each".to_owned()),
+                    decided: Some(Decided {
+                        at: "2026-01-31T12:03:00.000Z".to_owned(),
+                        count: 7,
+                        because: "2,299 requests/s over 400 each".to_owned(),
+                    }),
+                    trouble: Some("/queue printed \"\", no number".to_owned()),
+                }),
+                ..component("server", "api")
+            },
+            Component {
                 address: Some("127.0.0.1:8080".to_owned()),
                 to: Some("server.web".to_owned()),
                 ..component("endpoint", "shop")
@@ -86,6 +103,7 @@ Stack shop, generation 7 at commit 0123456789ab: not healthy
     web-1  ready     10.60.0.129      pid 4711     up 3m 20s  watched
     web-2  unready   10.60.0.129      pid 4711     up 3m 20s  watched  connection refused
       drift: cgroup.memory is 1GiB, not 64MiB
+  server.api     7/7 ready  of 2 to 20 (2,310 requests/s over 400 each)  count held: /queue printed \"\", no number  10.60.0.3
   endpoint.shop  127.0.0.1:8080  → server.web
 ";
     assert_eq!(text(&status, Palette::plain()), expected);
