@@ -14,7 +14,9 @@ use kiln_model::trust::{Demands, PublicKey, Signer};
 use super::because;
 use crate::attest::artifact::Artifact;
 use crate::attest::{AttestError, Kind, PAYLOAD_TYPE, statement};
-use crate::sign::{Blocks, Derivation, Envelope, Revocation, Ring, RootfsError, SignError, Signing, What};
+use crate::sign::{
+    Blocks, Derivation, Envelope, Revocation, Ring, RootfsError, SignError, Signing, What,
+};
 use crate::store::{ImageFiles, ImageStore, StoreError};
 
 /// Why an image must not be started.

@@ -14,11 +14,15 @@
 
 mod crash;
 mod failure;
+mod full_disk;
 mod images;
 mod isolation;
 mod leftovers;
 mod load;
+mod podman;
+mod registry;
 mod replace;
+mod scripts;
 mod sealing;
 mod secrets;
 mod site;

@@ -111,6 +111,8 @@ fn nothing_that_was_altered_is_ever_read() {
             let (status, text) = site.get("/read?path=/treasure");
             assert_eq!(status, 502, "{}", text.len());
             assert!(text.contains("os error 5"), "{text}");
+            assert_replaced(&site, &ids);
+            assert_told(&site, "dm-verity");
         }
         _ => {
             written.unwrap();
@@ -119,7 +121,7 @@ fn nothing_that_was_altered_is_ever_read() {
     }
 }
 
-/// That an alteration is noticed and answered: another instance serves, from a file that was made
+/// That an alteration, or a block that can't be read, is noticed and answered: another instance serves, from a file that was made
 /// again from the image's layers. How soon it is noticed is tested where nothing else takes time.
 fn assert_replaced(site: &Site, ids: &[String]) {
     eventually("another instance in place of the one with the altered image", || {
@@ -129,6 +131,15 @@ fn assert_replaced(site: &Site, ids: &[String]) {
     });
     assert_eq!(site.get("/read?path=/treasure"), (200, treasure()));
     site.must(&["image", "verify"]);
+}
+
+/// That whoever asks why an instance was replaced is told what was refused by what.
+fn assert_told(site: &Site, way: &str) {
+    let told = fs::read_to_string(site.root().join("logs/daemon.log")).unwrap();
+    let refused = format!("is not what was sealed, and {way} refuses it");
+    for part in [refused.as_str(), "it was made anew from its layers"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
 }
 
 #[test]
@@ -214,6 +225,7 @@ fn what_rots_on_the_disk_is_an_error_and_never_wrong() {
         println!("skipped: {name}: this kernel has no fs-verity");
         return;
     }
+    let ids = site.instances("web", "id");
     drop_caches();
     let file = disk.directory.path().join("disk");
     for place in places_in(&file) {
@@ -223,7 +235,8 @@ fn what_rots_on_the_disk_is_an_error_and_never_wrong() {
     let (status, text) = get(site.address(), "/read?path=/treasure").unwrap();
     assert_eq!(status, 502, "{} bytes were read", text.len());
     assert!(text.contains("os error 5"), "{text}");
-    eventually("the rest is served", || site.get("/").0 == 200);
+    assert_replaced(&site, &ids);
+    assert_told(&site, "fs-verity");
 }
 
 /// An ext4 filesystem with fs-verity on a file, mounted.

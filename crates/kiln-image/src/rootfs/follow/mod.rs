@@ -80,7 +80,8 @@ pub(super) fn follow(scene: Scene<'_>, script: Followed<'_>) -> BTreeSet<String>
 
 /// Whether a script's first line names a shell.
 fn is_shell(first: &str) -> bool {
-    let interpreter = first.strip_prefix("#!").and_then(|rest| rest.split_ascii_whitespace().next());
+    let interpreter =
+        first.strip_prefix("#!").and_then(|rest| rest.split_ascii_whitespace().next());
     let name = interpreter.and_then(|path| path.rsplit('/').next());
     matches!(name, Some("sh" | "bash" | "dash"))
 }

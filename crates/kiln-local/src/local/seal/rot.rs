@@ -82,7 +82,9 @@ impl Rot {
             return None;
         }
         let (path, way) = (image.path.display(), image.seal.integrity());
-        let text = format!("altered: a block of {path} is not what was sealed, and {way} refuses it");
+        let text =
+            format!("altered: a block of {path} is not what was sealed, and {way} refuses it");
+        eprintln!("kiln: the image of process {main} is {text}");
         let mut state = self.lock();
         state.condemned.retain(|(pid, _), _| Path::new(&format!("/proc/{pid}")).exists());
         state.condemned.insert(instance, text.clone());
