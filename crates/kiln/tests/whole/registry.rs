@@ -1,10 +1,11 @@
-//! Debian's registry, started for a test.
+//! Debian's registry, started for a test, and an image that comes back from it.
 
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::site::{eventually, free_port};
+use crate::replace::SHOP;
+use crate::site::{eventually, free_port, site_or_skip};
 
 /// A running `docker-registry`, ended when dropped.
 pub struct Registry {
@@ -39,4 +40,33 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+fn an_image_that_was_pushed_deleted_and_pulled_runs() {
+    let name = "an_image_that_was_pushed_deleted_and_pulled_runs";
+    let site = site_or_skip!("an_image_that_was_pushed_deleted_and_pulled_runs");
+    let place = site.root().with_file_name("elsewhere");
+    std::fs::create_dir(&place).unwrap();
+    let registry = match Registry::start(&place) {
+        Ok(registry) => registry,
+        Err(reason) => {
+            println!("skipped: {name}: {reason}");
+            return;
+        }
+    };
+    site.write(SHOP);
+    site.must(&["image", "build"]);
+    let there = format!("{}/team/probe:v1", registry.host);
+    site.must(&["image", "push", "probe", &there]);
+    std::fs::remove_dir_all(site.root().join("images")).unwrap();
+    std::fs::remove_dir_all(site.root().join("store/images")).unwrap();
+    site.must(&["image", "pull", &there]);
+    let listed = site.must(&["image", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["images"][0]["admitted"], true, "its signature has come along: {listed}");
+    // Built anew it is the very image, and what was signed of it still counts.
+    site.must(&["apply", "--yes"]);
+    assert_eq!(site.get("/"), (200, "v1".to_owned()));
+    site.must(&["image", "verify"]);
 }
