@@ -164,9 +164,9 @@ impl CommandError {
         let full = |text: &String| FULL.iter().any(|words| text.contains(words));
         let full = std::iter::once(&self.message).chain(&self.causes).any(full);
         let make_room = || {
-            let room = room(root).map(|room| format!("{room}; ")).unwrap_or_default();
+            let said = room(root).map(|said| format!("{said}; ")).unwrap_or_default();
             format!(
-                "{room}make room on that disk (`kiln image gc` shows what nobody needs), or name a \
+                "{said}make room on that disk (`kiln image gc` shows what nobody needs), or name a \
                  root on another one with --root DIR"
             )
         };

@@ -81,7 +81,6 @@ impl Machine {
         if let Err(error @ SealError::Altered(_)) = &sealed {
             let anew = self.images.remake(&creation.image);
             image = anew.map_err(|hint| TargetError::permanent(what(), chain(error), hint))?;
-            eprintln!("kiln: {}: {}; it was made anew from its layers", what(), chain(error));
             sealed = seal(&image);
         }
         match sealed {

@@ -8,12 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::replace::SHOP;
-use crate::site::{Site, eventually, get, site_or_skip, told};
+use crate::site::{Site, get, site_or_skip, told};
 
 /// A shop of one server, with a file that no instance reads unless it is asked to.
 fn shop() -> String {
@@ -124,11 +124,18 @@ fn nothing_that_was_altered_is_ever_read() {
 /// That an alteration, or a block that can't be read, is noticed and answered: another instance serves, from a file that was made
 /// again from the image's layers. How soon it is noticed is tested where nothing else takes time.
 fn assert_replaced(site: &Site, ids: &[String]) {
-    eventually("another instance in place of the one with the altered image", || {
+    let replaced = || {
         let now = site.instances("web", "id");
         let ready = site.instances("web", "state").iter().all(|state| state == "ready");
         now.len() == ids.len() && now.iter().all(|id| !ids.contains(id)) && ready
-    });
+    };
+    // Long, as everything is slow where the processor is not one of its own.
+    let deadline = Instant::now() + Duration::from_secs(100);
+    while !replaced() {
+        let log = || fs::read_to_string(site.root().join("logs/daemon.log"));
+        assert!(Instant::now() < deadline, "nothing is replaced: {} {:?}", site.status(), log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(site.get("/read?path=/treasure"), (200, treasure()));
     site.must(&["image", "verify"]);
 }
@@ -137,9 +144,7 @@ fn assert_replaced(site: &Site, ids: &[String]) {
 fn assert_told(site: &Site, way: &str) {
     let told = fs::read_to_string(site.root().join("logs/daemon.log")).unwrap();
     let refused = format!("is not what was sealed, and {way} refuses it");
-    for part in [refused.as_str(), "it was made anew from its layers"] {
-        assert!(told.contains(part), "{part:?} is not in {told}");
-    }
+    assert!(told.contains(&refused), "{refused:?} is not in {told}");
 }
 
 #[test]

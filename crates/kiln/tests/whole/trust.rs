@@ -91,9 +91,9 @@ fn an_image_whose_test_fails_is_refused_and_the_old_generation_serves_on() {
     site.write(SHOP);
     site.must(&["apply", "--yes"]);
     let (load, ids) = (Load::start(site.address(), 4), site.instances("web", "id"));
-    let test = "test \"tastes\" {\n    http = { port = 8080, path = \"/\", status = 418 }\n    \
+    let tastes = "test \"tastes\" {\n    http = { port = 8080, path = \"/\", status = 418 }\n    \
                 deadline = \"1s\"\n  }\n  entrypoint =";
-    site.write(&SHOP.replace("entrypoint =", test));
+    site.write(&SHOP.replace("entrypoint =", tastes));
     let output = site.run(&["apply", "--yes", "--var", "release=v2"]);
     let text = told(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -84,7 +84,6 @@ impl Rot {
         let (path, way) = (image.path.display(), image.seal.integrity());
         let text =
             format!("altered: a block of {path} is not what was sealed, and {way} refuses it");
-        eprintln!("kiln: the image of process {main} is {text}");
         let mut state = self.lock();
         state.condemned.retain(|(pid, _), _| Path::new(&format!("/proc/{pid}")).exists());
         state.condemned.insert(instance, text.clone());
