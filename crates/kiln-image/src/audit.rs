@@ -104,11 +104,9 @@ fn said(
     if let Err(source) = Image::open(&files.erofs) {
         faults.push(Fault::Filesystem { image: name(), source });
     }
-    let found =
-        Derivation { manifest: record.digest, rootfs: files.erofs_digest, size: files.size_bytes };
-    match ring.map(|ring| signing.check_rootfs(ring, &found)) {
+    match ring.map(|ring| signing.check_rootfs(ring, &Derivation::of(&files))) {
         // An image that nobody admitted here need not have one.
-        None | Some(Ok(()) | Err(RootfsError::Absent { .. })) => {}
+        None | Some(Ok(_) | Err(RootfsError::Absent { .. })) => {}
         Some(Err(source)) => faults.push(Fault::Rootfs { image: name(), source }),
     }
     Ok(faults)

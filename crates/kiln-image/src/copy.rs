@@ -71,8 +71,8 @@ pub enum CopyError {
         /// What was to be copied.
         from: String,
     },
-    /// A file can't be read.
-    #[error("copy \"{from}\": can't read {path}")]
+    /// A file can't be read, or not be put aside for the image.
+    #[error("copy \"{from}\": can't read or write {path}")]
     Io {
         /// What was to be copied.
         from: String,

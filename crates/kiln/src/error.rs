@@ -1,6 +1,7 @@
 //! Errors at the edge: what is wrong, what it comes from, the way out, and the exit status.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use kiln_config::diagnostic::Report;
@@ -13,10 +14,12 @@ use kiln_image::trial::TestReport;
 
 use crate::context::{Context, print_text, to_json};
 use crate::document::failure::{Failure, Message};
+use crate::progress::image::size;
 use crate::render::style::Palette;
 
-/// How a full disk is spoken of: by the system, and by the store's database.
-const FULL: [&str; 2] = ["No space left on device", "disk is full"];
+/// How a full disk is spoken of: by the system, by the store's database, and before anything is
+/// fetched.
+const FULL: [&str; 3] = ["No space left on device", "disk is full", "does not fit on the disk"];
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy)]
@@ -134,21 +137,22 @@ impl CommandError {
         }
         let text = match &self.report {
             Some(report) => report.render(context.err.is_on()),
-            None => self.render(context.err),
+            None => self.render(context.err, context.root.path()),
         };
         context.say(text.trim_end());
         if context.json {
             // There is nobody left to tell that this can't be written.
-            let _ = to_json(&self.document()).and_then(|text| print_text(&format!("{text}\n")));
+            let document = self.document(context.root.path());
+            let _ = to_json(&document).and_then(|text| print_text(&format!("{text}\n")));
         }
     }
 
-    fn render(&self, palette: Palette) -> String {
+    fn render(&self, palette: Palette, root: &Path) -> String {
         let mut text = format!("{}: {}", palette.red("error"), self.message);
         for cause in &self.causes {
             let _ = write!(text, "\n  {}: {cause}", palette.dim("caused by"));
         }
-        if let Some(help) = self.way_out() {
+        if let Some(help) = self.way_out(root) {
             let _ = write!(text, "\n  {}: {help}", palette.cyan("help"));
         }
         text
@@ -156,18 +160,33 @@ impl CommandError {
 
     /// The way out: what stands with the error or, where it is the same for all, what follows from
     /// a cause. What comes from the daemon has causes of text only.
-    fn way_out(&self) -> Option<String> {
+    fn way_out(&self, root: &Path) -> Option<String> {
         let full = |text: &String| FULL.iter().any(|words| text.contains(words));
         let full = std::iter::once(&self.message).chain(&self.causes).any(full);
-        let make_room = "make room on that disk, or name a root on another one with --root DIR";
-        self.help.clone().or_else(|| full.then(|| make_room.to_owned()))
+        let make_room = || {
+            let said = room(root).map(|said| format!("{said}; ")).unwrap_or_default();
+            format!(
+                "{said}make room on that disk (`kiln image gc` shows what nobody needs), or name a \
+                 root on another one with --root DIR"
+            )
+        };
+        self.help.clone().or_else(|| full.then(make_room))
     }
 
-    fn document(&self) -> Failure {
-        let (message, causes, help) = (self.message.clone(), self.causes.clone(), self.way_out());
+    fn document(&self, root: &Path) -> Failure {
+        let (message, causes, help) =
+            (self.message.clone(), self.causes.clone(), self.way_out(root));
         let diagnostics = self.report.as_ref().map(|r| Message::all(r)).unwrap_or_default();
         Failure { error: crate::document::failure::Fault { message, causes, help, diagnostics } }
     }
+}
+
+/// How much room there is on the disk of a root, by which time what was begun there is gone.
+fn room(root: &Path) -> Option<String> {
+    let disk = rustix::fs::statvfs(root).ok()?;
+    let bytes = |blocks: u64| size(blocks.saturating_mul(disk.f_frsize));
+    let (path, free, all) = (root.display(), bytes(disk.f_bavail), bytes(disk.f_blocks));
+    Some(format!("the disk of {path} has {free} free of {all} when nothing is being done"))
 }
 
 impl From<Box<Report>> for CommandError {
@@ -261,8 +280,10 @@ mod tests {
     fn a_full_disk_has_a_way_out_unless_a_better_one_is_known() {
         let full = std::io::Error::from_raw_os_error(28);
         let error = CommandError::failed("it can't be unpacked").caused_by(&full);
-        assert!(error.way_out().unwrap().contains("make room"));
-        assert_eq!(error.with_help("wait").way_out().unwrap(), "wait");
-        assert_eq!(CommandError::failed("it can't be found").way_out(), None);
+        let root = std::path::Path::new("/");
+        let help = error.way_out(root).unwrap();
+        assert!(help.contains("make room") && help.contains("iB free of "), "{help}");
+        assert_eq!(error.with_help("wait").way_out(root).unwrap(), "wait");
+        assert_eq!(CommandError::failed("it can't be found").way_out(root), None);
     }
 }

@@ -10,7 +10,7 @@ use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
 use kiln_engine::store::sqlite::SqliteStore;
 use kiln_image::admission::Guard;
-use kiln_image::sign::Signing;
+use kiln_image::sign::{Blocks, Signing};
 use kiln_image::store::{self, ImageStore, StoreError};
 use kiln_local::local::{FileDigests, ImageFiles, ImageRefusal, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
@@ -60,11 +60,11 @@ impl Images for Stored {
             cause: chain(&error),
             hint: "`kiln image build` makes it anew".to_owned(),
         })?;
-        self.guard.check(&found, demands).map_err(|refusal| ImageRefusal {
+        let cleared = self.guard.clear(&found, demands).map_err(|refusal| ImageRefusal {
             cause: chain(&refusal),
             hint: refusal.hint().to_owned(),
         })?;
-        Ok(files(found))
+        Ok(files(found, cleared.blocks))
     }
 
     fn measure(&self, file: &File) -> io::Result<FileDigests> {
@@ -80,15 +80,18 @@ impl Images for Stored {
             .images
             .derive(content, &())
             .map_err(|error| format!("{}; `kiln image build` makes it anew", chain(&error)))?;
-        Ok(files(made))
+        Ok(files(made, None))
     }
 }
 
-fn files(found: store::ImageFiles) -> ImageFiles {
+/// `blocks` is what this root has signed of the filesystem's blocks.
+fn files(found: store::ImageFiles, blocks: Option<Blocks>) -> ImageFiles {
+    let digest = found.erofs_digest;
+    let signed = |Blocks { fs_verity, root }| FileDigests { digest, fs_verity, root };
     ImageFiles {
         rootfs: found.erofs,
-        digest: found.erofs_digest,
-        verity: None,
+        digest,
+        signed: blocks.map(signed),
         argv: found.config.argv(),
         env: found.config.environment(),
         writable: found.config.writable(),

@@ -14,7 +14,9 @@ use kiln_model::trust::{Demands, PublicKey, Signer};
 use super::because;
 use crate::attest::artifact::Artifact;
 use crate::attest::{AttestError, Kind, PAYLOAD_TYPE, statement};
-use crate::sign::{Derivation, Envelope, Revocation, Ring, RootfsError, SignError, Signing, What};
+use crate::sign::{
+    Blocks, Derivation, Envelope, Revocation, Ring, RootfsError, SignError, Signing, What,
+};
 use crate::store::{ImageFiles, ImageStore, StoreError};
 
 /// Why an image must not be started.
@@ -142,6 +144,16 @@ pub struct Signatures {
     pub wrong: Vec<AttestError>,
 }
 
+/// An image that may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleared {
+    /// The key that admits it.
+    pub key: PublicKey,
+    /// What the blocks of its filesystem measure, as this root has signed it; nothing in records of
+    /// earlier versions.
+    pub blocks: Option<Blocks>,
+}
+
 /// Checks images before they are started.
 #[derive(Debug)]
 pub struct Guard {
@@ -171,6 +183,11 @@ impl Guard {
     /// theirs has admitted, that is revoked, or whose filesystem this root has not made. What is
     /// in the filesystem is not read; see [`ImageStore::verify_image`]. The key that admits it.
     pub fn check(&self, image: &ImageFiles, demands: &Demands) -> Result<PublicKey, Refusal> {
+        self.clear(image, demands).map(|cleared| cleared.key)
+    }
+
+    /// The same, with what is signed of the filesystem's blocks.
+    pub fn clear(&self, image: &ImageFiles, demands: &Demands) -> Result<Cleared, Refusal> {
         let digest = image.digest;
         let keys = |source| Refusal::Keys { image: digest, source };
         let ring = self.ring().map_err(keys)?.ok_or(Refusal::NotAdmitted { image: digest })?;
@@ -183,8 +200,8 @@ impl Guard {
         let key = trusted(digest, signatures, &ring, demands)?;
         let record = Derivation::of(image);
         let genuine = self.signing.check_rootfs_by(&ring, &record, |bytes| self.signed(bytes));
-        genuine.map_err(|source| Refusal::Rootfs { image: digest, source })?;
-        Ok(key)
+        let blocks = genuine.map_err(|source| Refusal::Rootfs { image: digest, source })?;
+        Ok(Cleared { key, blocks })
     }
 
     /// Who has admitted an image.

@@ -16,7 +16,7 @@ pub(super) const INFO_DIRECTORY: &str = "var/lib/dpkg/info";
 
 /// Packages whose scripts do things that an image has no use for, although they look as if they
 /// had one: this was found by reading them.
-const NEEDLESS: [(&str, &str); 6] = [
+const NEEDLESS: [(&str, &str); 7] = [
     // Accounts and directories that each image gets: `accounts`, `layout`.
     ("base-passwd", "postinst"),
     ("base-files", "postinst"),
@@ -24,6 +24,9 @@ const NEEDLESS: [(&str, &str); 6] = [
     ("ca-certificates", "postinst"),
     // The keystore that it fills with a program in Java: `certificates::java`.
     ("ca-certificates-java", "postinst"),
+    // Takes /bin/sh over from a bash that once had it, in steps that never leave the machine without
+    // one. It ends with the link that the package itself brings.
+    ("dash", "postinst"),
     // Guards of an upgrade, and of a move from one directory to another.
     ("libc6", "preinst"),
     // The languages that a person has chosen, which by default are none.

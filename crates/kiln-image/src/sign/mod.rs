@@ -26,7 +26,7 @@ use kiln_model::trust::PublicKey;
 pub use dsse::Envelope;
 pub use key::SecretKey;
 pub use ring::{Revocation, Ring, What};
-pub use rootfs::{Derivation, RootfsError};
+pub use rootfs::{Blocks, Derivation, RootfsError};
 pub use signing::Signing;
 
 /// Keys that can't be used, or a ring that is not right.

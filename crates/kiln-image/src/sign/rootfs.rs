@@ -1,9 +1,11 @@
 //! Records of root filesystems: which one this root has made of an image.
 //!
 //! A manifest names compressed layers; what is mounted is derived from them here. That derivation
-//! is signed with the root's own key, so that no other file can be put in its place.
+//! is signed with the root's own key, so that no other file can be put in its place. What the file's
+//! blocks measure is signed with it: a kernel that measures the file itself can then be believed
+//! without a byte being read.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
@@ -12,7 +14,8 @@ use kiln_model::trust::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Envelope, Ring, SignError, Signing};
-use crate::store::ImageFiles;
+use crate::store::{ImageFiles, StoreError};
+use crate::verity;
 
 /// What the signed payload is.
 const PAYLOAD_TYPE: &str = "application/vnd.kiln.rootfs.v1+json";
@@ -27,12 +30,45 @@ pub struct Derivation {
     pub rootfs: Digest,
     /// Its length in bytes.
     pub size: u64,
+    /// What its blocks measure; nothing where that was not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Blocks>,
+}
+
+/// What the kernel makes of a file's blocks: SHA-256 over blocks of 4096 bytes, without a salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocks {
+    /// What fs-verity measures of the file.
+    pub fs_verity: Digest,
+    /// The root of its hash tree, as dm-verity is told it.
+    pub root: Digest,
 }
 
 impl Derivation {
-    /// What was made of an image of the store.
+    /// What was made of an image of the store. No byte of it is read.
     pub fn of(files: &ImageFiles) -> Self {
-        Self { manifest: files.digest, rootfs: files.erofs_digest, size: files.size_bytes }
+        let (manifest, rootfs) = (files.digest, files.erofs_digest);
+        Self { manifest, rootfs, size: files.size_bytes, blocks: None }
+    }
+
+    /// The same with what its blocks measure, for which the file is read once, in full. The file's
+    /// own checksum is taken of the very bytes that are measured.
+    pub fn measured(files: &ImageFiles) -> Result<Self, StoreError> {
+        let path = || files.erofs.clone();
+        let found = File::open(&files.erofs).and_then(verity::of_reader);
+        let found = found.map_err(|source| StoreError::Io { path: path(), source })?;
+        if (found.digest, found.size_bytes) != (files.erofs_digest, files.size_bytes) {
+            let (expected, found) = (files.erofs_digest, found.digest);
+            return Err(StoreError::Altered { expected, found, path: path() });
+        }
+        let blocks = Blocks { fs_verity: found.fs_verity, root: found.root };
+        Ok(Self { blocks: Some(blocks), ..Self::of(files) })
+    }
+
+    /// Whether both name the same filesystem of the same image.
+    fn names_what(&self, other: &Self) -> bool {
+        (self.manifest, self.rootfs, self.size) == (other.manifest, other.rootfs, other.size)
     }
 
     /// The record in a file's bytes, and the key that has signed it.
@@ -78,21 +114,21 @@ pub enum RootfsError {
 }
 
 impl Signing {
-    /// Signs that this root has made a filesystem of an image. Nothing if that is signed already.
+    /// Signs that this root has made a filesystem of an image, in place of what was signed before.
     pub fn vouch_rootfs(&self, record: &Derivation) -> Result<(), SignError> {
         let key = self.current()?;
-        if let Some(ring) = self.ring()?
-            && self.check_rootfs(&ring, record).is_ok()
-        {
-            return Ok(());
-        }
         let payload = serde_json::to_vec(record).expect("digests and numbers are JSON");
         let envelope = Envelope::sign(&key, PAYLOAD_TYPE, payload);
         self.write(&self.rootfs_path(&record.manifest), &envelope.to_bytes())
     }
 
-    /// Whether the filesystem of an image is one that this root has made.
-    pub fn check_rootfs(&self, ring: &Ring, found: &Derivation) -> Result<(), RootfsError> {
+    /// Whether the filesystem of an image is one that this root has made, and what its blocks
+    /// measure, where that is signed too.
+    pub fn check_rootfs(
+        &self,
+        ring: &Ring,
+        found: &Derivation,
+    ) -> Result<Option<Blocks>, RootfsError> {
         self.check_rootfs_by(ring, found, Derivation::signed)
     }
 
@@ -102,7 +138,7 @@ impl Signing {
         ring: &Ring,
         found: &Derivation,
         signed: impl FnOnce(&[u8]) -> Option<(Derivation, PublicKey)>,
-    ) -> Result<(), RootfsError> {
+    ) -> Result<Option<Blocks>, RootfsError> {
         let path = self.rootfs_path(&found.manifest);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -112,7 +148,7 @@ impl Signing {
             Ok(bytes) => bytes,
         };
         match signed(&bytes).filter(|(_, key)| ring.is_own(key)) {
-            Some((record, _)) if record == *found => Ok(()),
+            Some((record, _)) if record.names_what(found) => Ok(record.blocks),
             Some((record, _)) if record.manifest == found.manifest => {
                 let (recorded, found) = (record.rootfs, found.rootfs);
                 Err(RootfsError::Other { path, recorded, found })
@@ -138,10 +174,11 @@ mod tests {
     fn only_what_this_root_has_made_is_vouched_for() {
         let root = tempfile::tempdir().unwrap();
         let signing = Signing::of_root(root.path());
-        let record = Derivation { manifest: Digest::of(b"m"), rootfs: Digest::of(b"r"), size: 9 };
+        let (manifest, rootfs) = (Digest::of(b"m"), Digest::of(b"r"));
+        let record = Derivation { manifest, rootfs, size: 9, blocks: None };
         signing.vouch_rootfs(&record).unwrap();
         let ring = signing.ring().unwrap().unwrap();
-        signing.check_rootfs(&ring, &record).unwrap();
+        assert_eq!(signing.check_rootfs(&ring, &record).unwrap(), None);
         let other = Derivation { rootfs: Digest::of(b"x"), ..record.clone() };
         let error = signing.check_rootfs(&ring, &other).unwrap_err();
         assert!(matches!(error, RootfsError::Other { .. }));
@@ -157,5 +194,24 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let error = signing.check_rootfs(&ring, &record).unwrap_err();
         assert!(matches!(error, RootfsError::Altered { .. }));
+    }
+    #[test]
+    fn what_blocks_measure_is_signed_of_the_bytes_that_were_summed() {
+        let root = tempfile::tempdir().unwrap();
+        let erofs = root.path().join("filesystem");
+        let bytes = vec![7; 9000];
+        fs::write(&erofs, &bytes).unwrap();
+        let (digest, erofs_digest) = (Digest::of(b"m"), Digest::of(&bytes));
+        let config = crate::store::ImageConfig::default();
+        let files = ImageFiles { digest, erofs, erofs_digest, size_bytes: 9000, config };
+        let signing = Signing::of_root(root.path());
+        signing.vouch_rootfs(&Derivation::measured(&files).unwrap()).unwrap();
+        let ring = signing.ring().unwrap().unwrap();
+        let blocks = signing.check_rootfs(&ring, &Derivation::of(&files)).unwrap().unwrap();
+        let expected = verity::of_reader(&bytes[..]).unwrap();
+        assert_eq!((blocks.fs_verity, blocks.root), (expected.fs_verity, expected.root));
+        fs::write(&files.erofs, vec![8; 9000]).unwrap();
+        let refused = Derivation::measured(&files);
+        assert!(matches!(refused, Err(StoreError::Altered { .. })), "{refused:?}");
     }
 }

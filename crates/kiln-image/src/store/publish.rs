@@ -11,7 +11,7 @@ use kiln_model::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{ImageStore, StoreError, at, hold};
+use super::{Descriptor, ImageStore, StoreError, at, hold};
 use crate::checksum::{self, Hasher};
 
 /// A file that is being written; it is gone when dropped before it was published.
@@ -89,10 +89,27 @@ impl ImageStore {
         Unfinished { file: Some(file), path, hasher }.rename_to(&self.blob(digest))
     }
 
+    /// How much of a blob an earlier attempt has left to go on with, in bytes.
+    pub(crate) fn arrived(&self, blob: &Descriptor) -> u64 {
+        let left = fs::metadata(self.arriving_path(&blob.digest)).map_or(0, |meta| meta.len());
+        left.min(blob.size)
+    }
+
+    /// Where blobs are kept, and how many bytes are free there; none where nobody says.
+    pub(crate) fn free_bytes(&self) -> (PathBuf, Option<u64>) {
+        let disk = rustix::fs::statvfs(&self.blobs).ok();
+        let free = disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        (self.blobs.clone(), free)
+    }
+
+    fn arriving_path(&self, digest: &Digest) -> PathBuf {
+        self.temporary.join(format!("blob-{}", digest.hex()))
+    }
+
     /// Takes hold of the file that a blob comes into while it is fetched, which is found again by a
     /// later attempt. Another process that holds it is waited for, since it fetches the same bytes.
     pub(crate) fn arriving(&self, digest: &Digest) -> Result<Arriving, StoreError> {
-        let path = self.temporary.join(format!("blob-{}", digest.hex()));
+        let path = self.arriving_path(digest);
         let started = Instant::now();
         loop {
             let mut options = File::options();

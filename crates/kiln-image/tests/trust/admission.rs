@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
 
-use kiln_image::admission::{AdmitError, Refusal, admitted};
+use kiln_image::admission::{AdmitError, Refusal, admitted, vouch};
 use kiln_image::sign::{Derivation, What};
 use kiln_model::quantity::Timestamp;
 use kiln_model::trust::{Demands, PublicKey, Signer};
@@ -97,12 +97,7 @@ fn pull(from: &World, to: &World, built: &kiln_image::build::Built) {
     for artifact in from.store.noted_referrers(&built.record.digest).unwrap() {
         to.store.note_referrer(&built.record.digest, &artifact).unwrap();
     }
-    let record = Derivation {
-        manifest: built.record.digest,
-        rootfs: built.image.erofs_digest,
-        size: built.image.size_bytes,
-    };
-    to.signing.vouch_rootfs(&record).unwrap();
+    vouch(&to.signing, &to.store.get(&built.record.digest).unwrap()).unwrap();
 }
 
 #[test]
@@ -141,6 +136,30 @@ fn a_filesystem_that_this_root_has_not_made_is_refused() {
     assert!(matches!(refused, Refusal::Rootfs { .. }));
     world.admitted("v1");
     guard.check(&built.image, &Demands::default()).unwrap();
+}
+
+#[test]
+fn what_a_kernel_measures_of_a_filesystem_is_signed() {
+    let world = World::new();
+    let built = world.admitted("v1");
+    let cleared = world.guard().clear(&built.image, &Demands::default()).unwrap();
+    let file = fs::File::open(&built.image.erofs).unwrap();
+    let found = kiln_image::verity::of_reader(file).unwrap();
+    let blocks = cleared.blocks.unwrap();
+    assert_eq!((blocks.fs_verity, blocks.root), (found.fs_verity, found.root));
+    // A record of before that was said is still good for what it says, and is replaced by the next.
+    let record = Derivation::of(&built.image);
+    world.signing.vouch_rootfs(&record).unwrap();
+    let cleared = world.guard().clear(&built.image, &Demands::default()).unwrap();
+    assert_eq!(cleared.blocks, None);
+    vouch(&world.signing, &built.image).unwrap();
+    let cleared = world.guard().clear(&built.image, &Demands::default()).unwrap();
+    assert_eq!(cleared.blocks, Some(blocks));
+    // One that was altered measures nothing: it is not made to look right by being measured anew.
+    fs::remove_file(&built.image.erofs).unwrap();
+    fs::write(&built.image.erofs, "other").unwrap();
+    world.signing.vouch_rootfs(&record).unwrap();
+    assert!(vouch(&world.signing, &built.image).is_err());
 }
 
 #[test]

@@ -36,6 +36,7 @@ enum Command {
     /// Of `DM_DEV_SUSPEND`: without its flag it puts the loaded table to work.
     Resume = 6,
     LoadTable = 9,
+    TableStatus = 12,
     TargetVersion = 17,
 }
 
@@ -96,8 +97,18 @@ impl DeviceMapper {
         Ok(names(self.ask(Command::ListDevices, "", 0, &[])?.get(HEADER_BYTES..).unwrap_or(&[])))
     }
 
+    /// What the one target of a device says of its state; `device` is the device's number.
+    pub(crate) fn status(&self, device: u64) -> io::Result<String> {
+        let mut buffer = request(Command::TableStatus, "", 0, &[])?;
+        buffer[DEVICE..DEVICE + 8].copy_from_slice(&device.to_ne_bytes());
+        Ok(status(&self.send(Command::TableStatus, buffer)?))
+    }
+
     fn ask(&self, command: Command, name: &str, flags: u32, data: &[u8]) -> io::Result<Vec<u8>> {
-        let mut buffer = request(command, name, flags, data)?;
+        self.send(command, request(command, name, flags, data)?)
+    }
+
+    fn send(&self, command: Command, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
         // `_IOWR(0xfd, command, struct dm_ioctl)`.
         let number = 0xc138_fd00 | command as libc::Ioctl;
         // SAFETY: the kernel reads and writes within the length that the buffer itself says.
@@ -146,6 +157,13 @@ fn table(target: &Target<'_>) -> Vec<u8> {
     bytes
 }
 
+/// The text behind the first `struct dm_target_spec` of an answer.
+fn status(answer: &[u8]) -> String {
+    let text = answer.get(HEADER_BYTES + TARGET_BYTES..).unwrap_or_default();
+    let text: Vec<u8> = text.iter().copied().take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The names in a run of `struct dm_name_list`.
 fn names(mut list: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
@@ -176,6 +194,14 @@ mod tests {
         assert_eq!(bytes[20..24], 48_u32.to_ne_bytes());
         assert_eq!(&bytes[24..31], b"verity\0");
         assert_eq!(&bytes[40..48], b"1 7:0\0\0\0");
+    }
+
+    #[test]
+    fn a_status_stands_behind_its_target() {
+        let mut answer = vec![0; HEADER_BYTES];
+        answer.extend_from_slice(&table(&Target { kind: "verity", sectors: 8, parameters: "C" }));
+        assert_eq!(status(&answer), "C");
+        assert_eq!(status(&[0; 16]), "");
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::fs_verity;
 /// The images in use.
 #[derive(Debug)]
 pub(crate) struct Images {
-    /// By the file as it was, and by what keeps it so.
-    mounted: HashMap<(Stamp, Seal), Weak<Mounted>>,
+    /// By the file as it was, its hash tree as it was, and by what keeps it so.
+    mounted: HashMap<(Stamp, Option<Stamp>, Seal), Weak<Mounted>>,
     /// The host's /dev, as the launcher reaches it.
     devices: PathBuf,
     /// With what the names of the root's device-mapper devices begin.
@@ -75,7 +75,12 @@ impl Images {
         let file = File::open(base.host(&image.path)).map_err(failed)?;
         let stamp = Stamp::of(&file.metadata().map_err(failed)?);
         check(&file, &stamp, image)?;
-        let key = (stamp, image.seal.clone());
+        let tree = match &image.seal {
+            // Where it is gone, making the device says so.
+            Seal::DmVerity { tree, .. } => std::fs::metadata(base.host(tree)).ok(),
+            Seal::Watched(_) | Seal::FsVerity { .. } => None,
+        };
+        let key = (stamp, tree.as_ref().map(Stamp::of), image.seal.clone());
         if let Some(mounted) = self.mounted.get(&key).and_then(Weak::upgrade) {
             return Ok(Image(mounted));
         }

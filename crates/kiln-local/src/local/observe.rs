@@ -104,7 +104,9 @@ impl Machine {
             }
         };
         let drift = match phase {
-            Phase::Running => self.seals.differences(&record.image),
+            Phase::Running => {
+                self.seals.differences(&record.image, record.pid, record.started_at_ms)
+            }
             Phase::Ended { .. } => Vec::new(),
         };
         Some(ObservedInstance {

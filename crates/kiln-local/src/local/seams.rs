@@ -83,8 +83,9 @@ pub struct ImageFiles {
     pub rootfs: PathBuf,
     /// The checksum that the file must have.
     pub digest: Digest,
-    /// What the file must measure, where that is known; else it is read in full to know it.
-    pub verity: Option<FileDigests>,
+    /// What the file must measure, where somebody whom this machine believes has signed it; else it
+    /// is read in full to know it.
+    pub signed: Option<FileDigests>,
     /// The program and its first arguments.
     pub argv: Vec<String>,
     /// Environment.

@@ -31,14 +31,14 @@ const PROGRAMS: [Program; 6] = [
     Program { name: "network", seconds: 120, environment: "", test: "network", arguments: "" },
     Program {
         name: "fs-verity",
-        seconds: 120,
+        seconds: 150,
         environment: "KILN_INTEGRITY=fs-verity",
         test: "whole",
         arguments: "sealing:: --skip a_write_through --skip a_machine_that",
     },
     Program {
         name: "dm-verity",
-        seconds: 120,
+        seconds: 150,
         // No fs-verity there.
         environment: "KILN_INTEGRITY=dm-verity TMPDIR=/dev/shm",
         test: "whole",

@@ -43,22 +43,29 @@ fn examples_pass_their_tests_and_are_the_same_elsewhere() {
     assert_eq!(again, built);
 }
 
-/// A root, and the example in a directory of its own.
-struct Place {
-    root: PathBuf,
-    stack: PathBuf,
+/// A root, and a stack's directory of its own.
+pub struct Place {
+    pub root: PathBuf,
+    pub stack: PathBuf,
 }
 
 impl Place {
+    /// One with the example.
     fn new(directory: &Path, name: &str) -> Self {
-        let place = directory.join(name);
-        let (root, stack) = (place.join("r"), place.join("images"));
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/images");
-        fs::create_dir_all(&place).unwrap();
-        let copied = Command::new("cp").arg("--recursive").args([&example, &stack]).status();
+        let place = Self::empty(directory, name);
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/images/.");
+        let copied = Command::new("cp").arg("--recursive").args([&example, &place.stack]).status();
         assert!(copied.unwrap().success());
         // What a developer has locked there is another matter.
-        let _ = fs::remove_file(stack.join("kiln.lock"));
+        let _ = fs::remove_file(place.stack.join("kiln.lock"));
+        place
+    }
+
+    /// One with an empty directory of a stack.
+    pub fn empty(directory: &Path, name: &str) -> Self {
+        let place = directory.join(name);
+        let (root, stack) = (place.join("r"), place.join("images"));
+        fs::create_dir_all(&stack).unwrap();
         Self { root, stack }
     }
 
@@ -73,7 +80,7 @@ impl Place {
     }
 
     /// The program as it is mostly run.
-    fn kiln(&self, arguments: &[&str]) -> Command {
+    pub fn kiln(&self, arguments: &[&str]) -> Command {
         let words = self.words(arguments);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
@@ -83,7 +90,7 @@ impl Place {
 
     /// The program on one processor of a host of another name, with another mask, time zone,
     /// language and home, and years later where `faketime` is at hand.
-    fn estranged(&self, arguments: &[&str]) -> Command {
+    pub fn estranged(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         let script = "hostname elsewhere; umask 077; exec taskset --cpu-list 0 \"$@\"";
         command.args(["--uts", "sh", "-c", script, "sh"]).args(self.words(arguments));
@@ -100,14 +107,14 @@ impl Place {
     }
 }
 
-fn must(mut command: Command) -> Value {
+pub fn must(mut command: Command) -> Value {
     let output: Output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", told(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Name and digest of each image, in order.
-fn digests(document: &Value) -> Vec<(String, String)> {
+pub fn digests(document: &Value) -> Vec<(String, String)> {
     let images = document["images"].as_array().unwrap().iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut found: Vec<_> = images.map(|i| (text(&i["name"]), text(&i["digest"]))).collect();
@@ -130,7 +137,7 @@ fn without_tests(configuration: &str) -> String {
 }
 
 /// Gives files a second name in another directory.
-fn share(from: &Path, to: &Path) {
+pub fn share(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -117,7 +117,7 @@ fn probe_image(probe: &Path, root: &Path) -> ImageFiles {
     ImageFiles {
         rootfs,
         digest,
-        verity: None,
+        signed: None,
         argv,
         env: BTreeMap::new(),
         user: String::new(),

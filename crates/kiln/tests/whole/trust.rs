@@ -86,6 +86,33 @@ fn what_is_not_admitted_or_altered_never_starts() {
 }
 
 #[test]
+fn an_image_whose_test_fails_is_refused_and_the_old_generation_serves_on() {
+    let site = site_or_skip!("an_image_whose_test_fails_is_refused");
+    site.write(SHOP);
+    site.must(&["apply", "--yes"]);
+    let (load, ids) = (Load::start(site.address(), 4), site.instances("web", "id"));
+    let tastes = "test \"tastes\" {\n    http = { port = 8080, path = \"/\", status = 418 }\n    \
+                deadline = \"1s\"\n  }\n  entrypoint =";
+    site.write(&SHOP.replace("entrypoint =", tastes));
+    let output = site.run(&["apply", "--yes", "--var", "release=v2"]);
+    let text = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["image.probe", "tastes", "418", "what serves is untouched"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let status = site.status();
+    assert_eq!((&status["generation"], &status["healthy"]), (&1.into(), &true.into()), "{status}");
+    assert_eq!(site.instances("web", "id"), ids, "what serves was not touched");
+    assert_eq!(site.get("/"), (200, "v1".to_owned()));
+    load.stop();
+    // It was built, and is not admitted: nothing else starts it either.
+    let images: serde_json::Value =
+        serde_json::from_str(&site.must(&["image", "list", "--json"])).unwrap();
+    let admitted = images["images"].as_array().unwrap().iter().filter(|i| i["admitted"] == true);
+    assert_eq!(admitted.count(), 1, "{images}");
+}
+
+#[test]
 fn a_stack_that_trusts_others_only_starts_nothing_of_its_own() {
     let site = site_or_skip!("a_stack_that_trusts_others_only");
     site.write(SHOP);

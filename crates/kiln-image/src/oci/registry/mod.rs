@@ -165,6 +165,13 @@ pub struct Registry {
     patience: Patience,
 }
 
+impl RegistryError {
+    /// Whether there was no room for what came.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    }
+}
+
 impl Registry {
     /// A client with the logins of the user whose environment this is.
     pub fn from_env() -> Self {

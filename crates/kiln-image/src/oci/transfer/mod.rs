@@ -4,6 +4,7 @@ mod import;
 mod pull;
 mod push;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use kiln_model::digest::Digest;
@@ -43,6 +44,19 @@ pub enum TransferError {
         /// The image.
         image: Digest,
     },
+    /// What is to come does not fit on the disk.
+    #[error(
+        "the image does not fit on the disk: {} of it are not here yet, and the disk of {} has {} free",
+        mib(*needed), path.display(), mib(*free)
+    )]
+    NoRoom {
+        /// Where it would come to.
+        path: PathBuf,
+        /// The length of what is to come, in bytes.
+        needed: u64,
+        /// How many bytes are free.
+        free: u64,
+    },
     /// The image runs elsewhere.
     #[error("{reference} is an image for {found}, and this machine is {wanted}")]
     Platform {
@@ -53,6 +67,11 @@ pub enum TransferError {
         /// What this machine is.
         wanted: String,
     },
+}
+
+/// Bytes as a person reads them.
+fn mib(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
 }
 
 /// Counts what has been moved, and tells of it.

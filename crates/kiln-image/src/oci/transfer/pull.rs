@@ -103,6 +103,7 @@ impl ImageStore {
         progress: &dyn Progress,
     ) -> Result<(), TransferError> {
         let blobs: Vec<Descriptor> = fetched.manifest.blobs().into_iter().cloned().collect();
+        self.check_room(&blobs)?;
         let meter = Meter::new(progress, false, &blobs);
         parallel::each(&blobs, PARALLEL, |blob| {
             self.fetch_blob(registry, reference, blob, &|more| meter.moved(more))?;
@@ -112,6 +113,18 @@ impl ImageStore {
         self.publish_bytes(&fetched.bytes)?;
         self.note_reference(reference, fetched.digest)?;
         Ok(())
+    }
+
+    /// Refuses what does not fit on the disk, before any of it is fetched. What is made of it needs
+    /// room too, of which nobody knows before.
+    fn check_room(&self, blobs: &[Descriptor]) -> Result<(), TransferError> {
+        let missing = blobs.iter().filter(|blob| !self.has(blob));
+        let needed: u64 = missing.map(|blob| blob.size - self.arrived(blob)).sum();
+        let (path, free) = self.free_bytes();
+        match free {
+            Some(free) if needed > free => Err(TransferError::NoRoom { path, needed, free }),
+            _ => Ok(()),
+        }
     }
 
     fn fetch_blob(
@@ -134,7 +147,13 @@ impl ImageStore {
             arrived(size);
             return Ok(());
         }
-        registry.download(reference, blob, &arriving.path, arrived)?;
+        if let Err(error) = registry.download(reference, blob, &arriving.path, arrived) {
+            if error.is_full_disk() {
+                // A later attempt would go on with it; but the room is worth more now.
+                let _ = std::fs::remove_file(&arriving.path);
+            }
+            return Err(error.into());
+        }
         Ok(self.publish_file(&arriving.path, &blob.digest)?)
     }
 

@@ -63,7 +63,7 @@ pub(super) struct Followed<'a> {
 pub(super) fn follow(scene: Scene<'_>, script: Followed<'_>) -> BTreeSet<String> {
     let first = script.text.lines().next().unwrap_or_default();
     let mut missed = BTreeSet::new();
-    if !first.starts_with("#!") || !(first.contains("/sh") || first.contains("/bash")) {
+    if !is_shell(first) {
         let program = first.trim_start_matches("#!").split_ascii_whitespace().next();
         missed.insert(program.unwrap_or("an unknown interpreter").to_owned());
         return missed;
@@ -76,6 +76,14 @@ pub(super) fn follow(scene: Scene<'_>, script: Followed<'_>) -> BTreeSet<String>
     follower.run(&command);
     follower.clear_temporary();
     follower.missed
+}
+
+/// Whether a script's first line names a shell.
+fn is_shell(first: &str) -> bool {
+    let interpreter =
+        first.strip_prefix("#!").and_then(|rest| rest.split_ascii_whitespace().next());
+    let name = interpreter.and_then(|path| path.rsplit('/').next());
+    matches!(name, Some("sh" | "bash" | "dash"))
 }
 
 /// A text that may not be known.
@@ -409,8 +417,7 @@ impl<'a> Follower<'a> {
     /// Follows another script of the image, as a program of its own.
     fn follow_file(&mut self, path: &str, words: &[Value]) -> Option<Status> {
         let text = self.read(path)?;
-        let first = text.lines().next().filter(|first| first.starts_with("#!"))?;
-        if !(first.contains("/sh") || first.contains("/bash")) || self.calls >= MAX_CALLS {
+        if !is_shell(text.lines().next()?) || self.calls >= MAX_CALLS {
             return None;
         }
         let command = parser::parse(&text).ok()?;

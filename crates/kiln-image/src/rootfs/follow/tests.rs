@@ -171,3 +171,13 @@ fn what_an_instance_brings_is_left_to_it() {
     }
     assert!(after.tree.get("usr/bin").is_some(), "a top directory stays");
 }
+
+#[test]
+fn a_script_of_any_usual_shell_is_followed() {
+    for first in ["#!/bin/sh", "#! /bin/bash -e", "#!/bin/dash", "#!/usr/bin/dash -e"] {
+        assert!(is_shell(first), "{first}");
+    }
+    for first in ["#!/usr/bin/perl", "#!/usr/bin/python3", "#!/bin/csh", "/bin/sh", ""] {
+        assert!(!is_shell(first), "{first}");
+    }
+}

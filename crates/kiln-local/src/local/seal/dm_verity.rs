@@ -60,7 +60,9 @@ impl Sealing for DmVerity {
             }
             Err(error) => return lacks(&format!("the device mapper can't be used: {error}")),
         }
-        let root = candidate.digests()?.root;
+        // Read at the first start although its root is signed: the file can have been written to, and
+        // an instance would meet that only when it needs the block.
+        let root = candidate.read_once()?.root;
         let tree = candidate.images.hash_tree(candidate.image, candidate.file);
         Ok(Seal::DmVerity { tree: tree.map_err(Failure::Io)?, root })
     }

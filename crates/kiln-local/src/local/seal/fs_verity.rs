@@ -1,5 +1,6 @@
 //! By fs-verity: from the first start on nobody can write to the file, and the kernel verifies what
-//! is read of it. A start only compares what the kernel measures.
+//! is read of it. A start only compares what the kernel measures with what was signed, and reads
+//! nothing.
 
 use std::io;
 
@@ -24,7 +25,7 @@ impl Sealing for FsVerity {
             fs_verity::enable(candidate.file).map_err(lacks)?;
             measured = fs_verity::measure(candidate.file).map_err(lacks)?;
         }
-        let expected = candidate.digests()?.fs_verity;
+        let expected = candidate.expected()?.fs_verity;
         if measured == Some(expected) {
             return Ok(Seal::FsVerity { digest: expected });
         }

@@ -7,6 +7,7 @@
 mod dm_verity;
 mod fs_verity;
 mod held;
+mod rot;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,6 +26,7 @@ use super::seams::{FileDigests, ImageFiles, Images};
 use crate::launcher::protocol::{ImageSource, Seal};
 use dm_verity::DmVerity;
 use fs_verity::FsVerity;
+use rot::Rot;
 pub(super) use watch::Watch;
 
 /// A way to keep the file of a root filesystem from being altered while instances run from it.
@@ -43,6 +45,7 @@ struct Candidate<'a> {
     image: &'a ImageFiles,
     file: &'a File,
     known: &'a Mutex<BTreeMap<Digest, FileDigests>>,
+    rot: &'a Rot,
 }
 
 /// Why a file is not sealed in some way.
@@ -91,17 +94,20 @@ pub(super) struct Seals {
     ways: Vec<Arc<dyn Sealing>>,
     /// What files that were read in full measure, by their digest: that never changes.
     known: Mutex<BTreeMap<Digest, FileDigests>>,
+    /// What the kernel has refused to read.
+    rot: Arc<Rot>,
 }
 
 impl Seals {
     /// The ways of this machine. What is watched and found altered raises the alarm in `changes`.
     pub(super) fn new(images: Arc<dyn Images>, changes: Arc<Changes>) -> Self {
         let dm_verity = Arc::new(DmVerity::default());
-        let watch = Arc::new(Watch::new(images, changes));
+        let rot = Arc::new(Rot::new());
+        let watch = Arc::new(Watch::new(images, changes, rot.clone()));
         let mut ways: Vec<Arc<dyn Sealing>> =
             vec![Arc::new(FsVerity), dm_verity.clone(), watch.clone()];
         ways.sort_by_key(|way| std::cmp::Reverse(way.integrity()));
-        Self { dm_verity, watch, ways, known: Mutex::default() }
+        Self { dm_verity, watch, ways, known: Mutex::default(), rot }
     }
 
     /// Seals the file of an image, at least as strongly as demanded.
@@ -113,7 +119,8 @@ impl Seals {
     ) -> Result<ImageSource, SealError> {
         let failed = |source| SealError::Io { path: image.rootfs.display().to_string(), source };
         let file = File::open(&image.rootfs).map_err(failed)?;
-        let candidate = Candidate { images, image, file: &file, known: &self.known };
+        let candidate =
+            Candidate { images, image, file: &file, known: &self.known, rot: &self.rot };
         let demanded = demanded.unwrap_or(Integrity::Watched);
         let mut lacks = Vec::new();
         for way in self.ways.iter().filter(|way| way.integrity() >= demanded) {
@@ -140,11 +147,30 @@ impl Seals {
         }
     }
 
-    /// In what the root filesystem of a running instance differs from its image.
-    pub(super) fn differences(&self, image: &ImageSource) -> Vec<Drift> {
-        let found = self.watch.complaint(image);
+    /// In what the root filesystem of a running instance differs from its image. `main` is the host's
+    /// id of its main process, and it was started so many milliseconds after 1970 began.
+    pub(super) fn differences(
+        &self,
+        image: &ImageSource,
+        main: i32,
+        started_at_ms: u64,
+    ) -> Vec<Drift> {
+        let refused = || self.refused(image, main, started_at_ms);
+        let found = self.watch.complaint(image).or_else(refused);
         let expected = image.digest.map_or_else(|| "as it was".to_owned(), |d| d.to_string());
         found.map(|found| Drift { what: "image".to_owned(), expected, found }).into_iter().collect()
+    }
+
+    /// What the kernel has refused to read of an instance's filesystem. The hash tree may be what is
+    /// wrong: it is made anew.
+    fn refused(&self, image: &ImageSource, main: i32, started_at_ms: u64) -> Option<String> {
+        let found = self.rot.complaint(image, main, started_at_ms)?;
+        if let Seal::DmVerity { tree, .. } = &image.seal
+            && image.digest.is_some_and(|digest| self.rot.is_doubted(&digest))
+        {
+            let _ = std::fs::remove_file(tree);
+        }
+        Some(found)
     }
 
     /// What watches files.
@@ -154,10 +180,20 @@ impl Seals {
 }
 
 impl Candidate<'_> {
-    /// What the file's blocks are to measure. Where that is not known, the file is read in full.
-    fn digests(&self) -> Result<FileDigests, Failure> {
-        let known = || self.known().get(&self.image.digest).copied();
-        self.image.verity.or_else(known).map_or_else(|| self.read_in_full(), Ok)
+    /// What the file's blocks are to measure, as was signed or as it was read before. Where neither
+    /// is known, or the kernel has refused to read some of it, the file is read in full.
+    fn expected(&self) -> Result<FileDigests, Failure> {
+        match self.image.signed {
+            Some(signed) if !self.rot.is_doubted(&self.image.digest) => Ok(signed),
+            _ => self.read_once(),
+        }
+    }
+
+    /// What the file's blocks measure, for which it is read in full at the first start.
+    fn read_once(&self) -> Result<FileDigests, Failure> {
+        let doubted = self.rot.is_doubted(&self.image.digest);
+        let known = self.known().get(&self.image.digest).copied().filter(|_| !doubted);
+        known.map_or_else(|| self.read_in_full(), Ok)
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<Digest, FileDigests>> {
@@ -165,14 +201,26 @@ impl Candidate<'_> {
     }
 
     /// Reads the file through the descriptor that is held, and refuses it if it is not as its
-    /// digest says.
+    /// digest says, or some of it can't be read.
     fn read_in_full(&self) -> Result<FileDigests, Failure> {
-        let found = self.images.measure(self.file).map_err(Failure::Io)?;
-        if found.digest == self.image.digest {
+        let path = self.image.rootfs.display();
+        if self.rot.is_doubted(&self.image.digest) {
+            // From the disk, and not from what was read before. Where that can't be, it is read as
+            // it is.
+            let _ = rustix::fs::fadvise(self.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        let found = match self.images.measure(self.file) {
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                return Err(Failure::Altered(format!("some of {path} can't be read: {error}")));
+            }
+            found => found.map_err(Failure::Io)?,
+        };
+        let expected = self.image.digest;
+        if found.digest == expected {
             self.known().insert(found.digest, found);
+            self.rot.trust(&expected, &self.image.rootfs);
             return Ok(found);
         }
-        let (path, expected) = (self.image.rootfs.display(), self.image.digest);
         let text = format!("{path} has the checksum {}, not {expected}", found.digest);
         Err(Failure::Altered(text))
     }

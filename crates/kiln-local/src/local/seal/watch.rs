@@ -20,6 +20,7 @@ use kiln_model::trust::Integrity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::held::{Held, State};
+use super::rot::Rot;
 use super::{Candidate, Failure, Sealing};
 use crate::fanotify;
 use crate::launcher::protocol::{ImageSource, Seal, Stamp};
@@ -42,6 +43,8 @@ pub(in crate::local) struct Watch {
     events: Option<OwnedFd>,
     images: Arc<dyn Images>,
     changes: Arc<Changes>,
+    /// What the kernel refuses to read raises the same alarm.
+    rot: Arc<Rot>,
 }
 
 impl Sealing for Watch {
@@ -84,9 +87,9 @@ impl Sealing for Watch {
 }
 
 impl Watch {
-    pub(super) fn new(images: Arc<dyn Images>, changes: Arc<Changes>) -> Self {
+    pub(super) fn new(images: Arc<dyn Images>, changes: Arc<Changes>, rot: Arc<Rot>) -> Self {
         let held = Mutex::new(BTreeMap::new());
-        Self { held, events: fanotify::open().ok(), images, changes }
+        Self { held, events: fanotify::open().ok(), images, changes, rot }
     }
 
     /// What is wrong with the file of an instance that runs from it.
@@ -166,7 +169,7 @@ impl Watch {
 
     /// Takes in what was written to, and looks at all files.
     fn turn(self: &Arc<Self>, written: &[Key]) {
-        let mut altered = false;
+        let mut altered = self.rot.has_news();
         {
             let mut all = self.lock();
             all.retain(|_, held| held.is_needed());

@@ -19,9 +19,10 @@ mod verify;
 use std::path::PathBuf;
 
 use kiln_daemon::prepare::ImageProgress;
+use kiln_image::admission::vouch;
 use kiln_image::oci::reference::Reference;
 use kiln_image::progress::{Event, Progress};
-use kiln_image::sign::{Derivation, Signing};
+use kiln_image::sign::Signing;
 use kiln_image::store::{ImageStore, Record};
 use kiln_model::name::{ComponentId, Kind};
 
@@ -256,9 +257,7 @@ fn arrived(
     reference: Option<&Reference>,
 ) -> Result<Exit, CommandError> {
     let files = store.get(&record.digest).map_err(|e| CommandError::of(&e))?;
-    Signing::of_root(context.root.path())
-        .vouch_rootfs(&Derivation::of(&files))
-        .map_err(|e| CommandError::of(&e))?;
+    vouch(&Signing::of_root(context.root.path()), &files).map_err(|e| CommandError::of(&e))?;
     let document = PullDocument {
         image: document(&Judge::new(context, store), record),
         reference: reference.map(ToString::to_string),
