@@ -164,6 +164,19 @@ impl Lock {
         self.inputs(recipe, architecture).map_or(Inputs::Unlocked, Inputs::Locked)
     }
 
+    /// Takes over from `other` what this lock says nothing of: requests and references. Whether it
+    /// took anything.
+    pub fn complete_from(&mut self, other: &Self) -> bool {
+        let before = (self.entries.len(), self.references.len());
+        for (request, entry) in &other.entries {
+            self.entries.entry(request.clone()).or_insert_with(|| entry.clone());
+        }
+        for (reference, digest) in &other.references {
+            self.references.entry(reference.clone()).or_insert(*digest);
+        }
+        before != (self.entries.len(), self.references.len())
+    }
+
     /// Notes what a recipe copies.
     pub fn record_copies(&mut self, recipe: &Recipe) {
         for step in &recipe.steps {

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use kiln_daemon::api::Apply;
+use kiln_daemon::api::follows::Following;
 use kiln_daemon::ledger::Ledger;
 use kiln_model::change::changes;
 use kiln_model::generation::{Content, Generation, Origin};
@@ -38,6 +39,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
         content: goal.content.clone(),
         origin: Origin::Rollback { to: goal.number },
         commit: goal.commit.clone(),
+        ends: Vec::new(),
         question: format!("Bring stack {stack} back to the content of generation {}?", goal.number),
     };
     replace(context, &ledger, &stack, wanted, args.yes, begun)
@@ -63,6 +65,8 @@ pub(crate) struct Wanted {
     pub(crate) origin: Origin,
     pub(crate) commit: Option<String>,
     pub(crate) question: String,
+    /// Branches that are followed no longer, before anything else is done.
+    pub(crate) ends: Vec<Following>,
 }
 
 /// Shows what a content changes, asks, and brings it about.
@@ -91,6 +95,10 @@ pub(crate) fn replace(
     if view.sides.differ() && !yes && !context.confirm(&wanted.question)? {
         context.say("Nothing was changed.");
         return Ok(Exit::Failed);
+    }
+    for Following { id, branch, url, .. } in &wanted.ends {
+        context.ask(async |mut client| client.unfollow(id).await)?;
+        context.say(&format!("branch {branch} of {url} is followed no longer"));
     }
     let outputs = outputs(&wanted.content.outputs);
     let proposal = Apply {
