@@ -1,5 +1,6 @@
 //! The rollout of one commit, watched while the next commit is prepared.
 
+use std::fmt::Write as _;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -157,9 +158,10 @@ pub(super) fn why(reason: &Abandonment) -> String {
     .to_owned();
     for blame in &reason.blame {
         let component = blame.component.as_ref().map(|c| format!("{c}: ")).unwrap_or_default();
-        text.push_str(&format!("\n{component}{}", blame.cause));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{component}{}", blame.cause);
         for line in blame.last_words.iter().rev().take(5).rev() {
-            text.push_str(&format!("\n| {line}"));
+            let _ = write!(text, "\n| {line}");
         }
     }
     text

@@ -315,6 +315,7 @@ impl Worker {
                 let tip =
                     Tip { commit: Commit { id, subject: String::new() }, seen, notes: vec![] };
                 self.give_up(&tip, Checked::default(), None, &told(&error));
+                self.tip = None;
                 return Ok(());
             }
             fetched => fetched.map_err(|error| told(&error))?,
@@ -437,7 +438,11 @@ impl Worker {
                 }
                 Err(ClientError::Refused(fault)) => match fault.kind {
                     FaultKind::Conflict => {}
-                    FaultKind::Pinned => return Ok(None),
+                    FaultKind::Pinned => {
+                        // From now on the pin is seen before anything is prepared.
+                        self.record.stack = Some(stack);
+                        return Ok(None);
+                    }
                     FaultKind::BadRequest | FaultKind::NotFound => {
                         return Err(Failure::bad(&fault.message));
                     }

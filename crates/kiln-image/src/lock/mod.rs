@@ -212,3 +212,24 @@ impl Lock {
         self.copies.retain(|from, _| copies.contains(from));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(references: &[(&str, u8)]) -> Lock {
+        let entry = |(reference, digest): &(&str, u8)| {
+            let key = ((*reference).to_owned(), "amd64".to_owned());
+            (key, Digest::from_bytes([*digest; 32]))
+        };
+        Lock { references: references.iter().map(entry).collect(), ..Lock::default() }
+    }
+
+    #[test]
+    fn a_lock_is_completed_and_keeps_what_it_says() {
+        let mut own = lock(&[("web:1", 1)]);
+        assert!(own.complete_from(&lock(&[("web:1", 9), ("db:1", 2)])));
+        assert_eq!(own, lock(&[("web:1", 1), ("db:1", 2)]));
+        assert!(!own.complete_from(&lock(&[("db:1", 3)])), "nothing was lacking");
+    }
+}

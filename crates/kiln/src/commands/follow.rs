@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -80,8 +80,8 @@ pub(crate) struct Args {
     /// Look now, and try again what was given up
     #[arg(long)]
     retry: bool,
-    /// Nothing is asked; for scripts that say it everywhere
-    #[arg(long, hide = true)]
+    /// Do not ask; where there is no terminal, nothing is asked anyway
+    #[arg(long)]
     yes: bool,
 }
 
@@ -104,34 +104,20 @@ fn list(context: &Context) -> Result<Exit, CommandError> {
 
 fn follow(context: &Context, args: &Args, url: &str) -> Result<Exit, CommandError> {
     let here = std::env::current_dir().unwrap_or_default();
-    let full = |path: &PathBuf| here.join(path);
     let address = Address::parse(url, &here).map_err(usage)?;
     check_branch(&args.branch).map_err(usage)?;
     let path = normal_path(&args.path).map_err(usage)?;
-    if args.every < Millis::seconds(1) {
-        return Err(CommandError::usage("a repository is looked at once a second at most")
+    if args.every < Millis(100) {
+        return Err(CommandError::usage("a repository is looked at ten times a second at most")
             .with_help("one of this machine is noticed at once whatever --every says"));
     }
-    context.root.prepare()?;
-    let mut wanted = Follow {
-        url: address.to_string(),
-        branch: args.branch.clone(),
-        path,
-        every: args.every,
-        signers: args.require_signed.then(|| signers(args, &here)).transpose()?,
-        webhook: None,
-        identity: args.identity.as_ref().map(full),
-        token_file: args.token_file.as_ref().map(full),
-        vars: args.variables.vars.clone(),
-        var_files: args.variables.var_files.clone(),
-        secrets: args.secrets.iter().map(full).collect(),
-        adopt: args.adopt,
-    };
-    for file in wanted.identity.iter().chain(&wanted.token_file).chain(&wanted.secrets) {
-        fs::metadata(file).map_err(|error| {
-            CommandError::usage(format!("{} cannot be read", file.display())).caused_by(&error)
-        })?;
+    let question = format!("Deploy what is on {} of {address} from now on?", args.branch);
+    if !args.yes && std::io::stdin().is_terminal() && !context.confirm(&question)? {
+        context.say("Nothing was changed.");
+        return Ok(Exit::Failed);
     }
+    context.root.prepare()?;
+    let mut wanted = wanted(args, &address, path, &here)?;
     let tip = probe(&context.root, &wanted).map_err(|error| {
         let shown = CommandError::failed(error.to_string());
         match error.help() {
@@ -150,6 +136,36 @@ fn follow(context: &Context, args: &Args, url: &str) -> Result<Exit, CommandErro
         )
     })?;
     Ok(Exit::Done)
+}
+
+/// What was asked for, its files with their whole paths. The webhook comes when the rest is right.
+fn wanted(
+    args: &Args,
+    address: &Address,
+    path: String,
+    here: &Path,
+) -> Result<Follow, CommandError> {
+    let full = |path: &PathBuf| here.join(path);
+    let wanted = Follow {
+        url: address.to_string(),
+        branch: args.branch.clone(),
+        path,
+        every: args.every,
+        signers: args.require_signed.then(|| signers(args, here)).transpose()?,
+        webhook: None,
+        identity: args.identity.as_ref().map(full),
+        token_file: args.token_file.as_ref().map(full),
+        vars: args.variables.vars.clone(),
+        var_files: args.variables.var_files.clone(),
+        secrets: args.secrets.iter().map(full).collect(),
+        adopt: args.adopt,
+    };
+    for file in wanted.identity.iter().chain(&wanted.token_file).chain(&wanted.secrets) {
+        fs::metadata(file).map_err(|error| {
+            CommandError::usage(format!("{} cannot be read", file.display())).caused_by(&error)
+        })?;
+    }
+    Ok(wanted)
 }
 
 fn tell(context: &Context, args: &Args) -> Result<Exit, CommandError> {
@@ -180,7 +196,9 @@ fn meant<'a>(
         let address = Address::parse(text, &here).map(|address| address.to_string());
         (text.as_str(), address.unwrap_or_default())
     });
-    let named = context.directory.to_str().filter(|name| *name != ".");
+    // A directory that is no followed stack's name says nothing about which is meant.
+    let named = context.directory.to_str();
+    let named = named.filter(|name| follows.iter().any(|f| f.stack.as_deref() == Some(*name)));
     let is_meant = |f: &&Following| match (&by, named) {
         (Some((text, address)), _) => f.is_meant(text) || f.url == *address,
         (None, Some(stack)) => f.stack.as_deref() == Some(stack),

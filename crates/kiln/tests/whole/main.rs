@@ -14,6 +14,7 @@
 
 mod crash;
 mod failure;
+mod follow;
 mod images;
 mod isolation;
 mod leftovers;
