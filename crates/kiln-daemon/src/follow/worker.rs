@@ -383,7 +383,7 @@ impl Worker {
                 self.retry = None;
                 self.record.phase = Phase::RollingOut;
                 self.record.stack = Some(under_way.stack.clone());
-                self.record.trouble = None;
+                self.no_trouble();
                 self.flight = Some(under_way);
             }
             // It was pinned meanwhile; the next turn sees that.
@@ -553,8 +553,15 @@ impl Worker {
         };
         say(&result.sentence());
         self.record.add(result);
-        self.record.trouble = None;
+        self.no_trouble();
         self.keep();
+    }
+
+    /// Nothing stands in a commit's way any more; whether its branch can be seen is another matter.
+    fn no_trouble(&mut self) {
+        if self.failures == 0 {
+            self.record.trouble = None;
+        }
     }
 
     fn trouble(&mut self, trouble: String) {

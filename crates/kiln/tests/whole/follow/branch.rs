@@ -169,6 +169,7 @@ fn only_the_newest_of_several_commits_matters_and_a_stuck_one_gives_way() {
         repository.commit_only(&stack(&site, &format!("v{number}")), "One of several");
     }
     repository.push();
+    result_of(&site, &repository.head(), "deployed");
     served(&site, "v6");
     assert_eq!(following(&site)["results"].as_array().unwrap().len(), 2);
 

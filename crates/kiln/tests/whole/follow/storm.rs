@@ -48,8 +48,8 @@ fn thirty_commits_under_load_drop_no_request() {
 
 /// A rollback holds while a commit comes, until it is resumed.
 fn hold_and_resume(site: &crate::site::Site, repository: &super::repository::Repository) {
-    let before = site.get("/").1;
     result_of(site, &repository.head(), "deployed");
+    let before = site.get("/").1;
     site.must(&["rollback", "--yes"]);
     let held = site.get("/").1;
     assert_ne!(held, before);

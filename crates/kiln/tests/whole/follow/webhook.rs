@@ -56,7 +56,7 @@ fn a_signed_webhook_triggers_at_once_and_nothing_else_is_accepted() {
     repository.commit(&stack(&site, "v1"), "One");
     repository.bare_git(&["update-server-info"]);
     let server = Files::serve(repository.bare());
-    let url = format!("http://127.0.0.1:{}/", server.port);
+    let url = format!("http://127.0.0.1:{}/shop.git", server.port);
     let port = free_port();
     let hook = format!("127.0.0.1:{port}");
     site.must(&[
@@ -140,7 +140,7 @@ fn answer(mut stream: TcpStream, directory: &std::path::Path) {
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split_whitespace().nth(1).unwrap_or("/").split('?').next().unwrap_or("/");
-    let found = fs::read(directory.join(path.trim_start_matches('/')));
+    let found = fs::read(directory.join(path.trim_start_matches("/shop.git/")));
     let (status, body) = found.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
     let length = body.len();
     let _ = write!(
