@@ -70,7 +70,7 @@ pub(crate) enum Verb {
     /// Take out the pin that a rollback has set
     Resume(commands::resume::Args),
     /// Deploy what is on a branch, commit by commit; without a URL, show what is followed
-    Follow(commands::follow::Args),
+    Follow(Box<commands::follow::Args>),
     /// Pin the number of a server's instances, or give it back
     Scale(commands::scale::Args),
     /// Measure now and show what is not as declared

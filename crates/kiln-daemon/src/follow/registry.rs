@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(registry.register(&wanted).unwrap(), id, "the same branch once");
         assert_eq!(registry.follow(&id).unwrap(), Some(wanted));
         assert_eq!(registry.record(&id).unwrap(), record, "what became of it is not forgotten");
-        assert_eq!(registry.ids().unwrap(), [id.clone()]);
+        assert_eq!(registry.ids().unwrap(), std::slice::from_ref(&id));
         assert!(registry.remove(&id).unwrap());
         assert!(!registry.remove(&id).unwrap());
         assert_eq!(registry.follow(&id).unwrap(), None);

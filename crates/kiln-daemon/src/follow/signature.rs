@@ -1,4 +1,4 @@
-//! Whether a commit is signed by somebody who may: with SSH keys (`ssh-keygen`) or OpenPGP (`gpg`).
+//! Whether a commit is signed by somebody who may: with SSH keys (`ssh-keygen`) or `OpenPGP` (`gpg`).
 
 use std::fs;
 use std::io;
@@ -12,14 +12,14 @@ use super::git::{Git, GitError, bounded};
 
 /// How long a check may take.
 const BOUND: Duration = Duration::from_secs(60);
-/// What a file of OpenPGP keys holds, where it is text.
+/// What a file of `OpenPGP` keys holds, where it is text.
 const ARMOR: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 
 /// Who may sign commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signers {
-    /// A file of theirs: SSH's allowed signers, or OpenPGP keys as text.
+    /// A file of theirs: SSH's allowed signers, or `OpenPGP` keys as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
     /// A keyring of `gpg`, with what it says of whom to trust.

@@ -331,7 +331,9 @@ impl Worker {
             notes.push(format!("the branch was forced: {short} is not in its history any more"));
         }
         say(&format!("{} is at {} ({})", self.follow.branch, short(&fetched), commit.subject));
-        notes.iter().for_each(|note| say(note));
+        for note in &notes {
+            say(note);
+        }
         self.tip = Some(Tip { commit, seen, notes });
         Ok(())
     }

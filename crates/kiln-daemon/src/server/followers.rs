@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::api::follows::Following;
 use crate::api::{Fault, FaultKind};
+use crate::follow;
 use crate::follow::registry::{Follow, Registry, RegistryError};
-use crate::follow::{self};
 use crate::root::Root;
 
 use super::handler::fault;
@@ -186,20 +186,13 @@ impl Supervisor {
                     Over::Ended
                 }
             };
-            let Over::Ended = over else { return self.say_over(over) };
+            let Over::Ended = over else { return say_over(over) };
             failures = if begun.elapsed() > LONG_RUN { 0 } else { failures + 1 };
             let pause = PAUSE * (1 << u32::min(failures, 6));
             tokio::select! {
-                over = &mut self.stopped => return self.say_over(Over::Stopped(over.ok())),
+                over = &mut self.stopped => return say_over(Over::Stopped(over.ok())),
                 () = tokio::time::sleep(pause) => {}
             }
-        }
-    }
-
-    fn say_over(self, over: Over) {
-        if let Over::Stopped(Some(told)) = over {
-            // Who asked may have gone away.
-            let _ = told.send(());
         }
     }
 
@@ -256,6 +249,13 @@ impl Supervisor {
                 }
             }
         }
+    }
+}
+
+fn say_over(over: Over) {
+    if let Over::Stopped(Some(told)) = over {
+        // Who asked may have gone away.
+        let _ = told.send(());
     }
 }
 

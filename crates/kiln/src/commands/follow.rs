@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Give up commits that are not signed by somebody who may
     #[arg(long)]
     require_signed: bool,
-    /// Who may sign: a file of SSH's allowed signers, or of OpenPGP keys as text
+    /// Who may sign: a file of SSH's allowed signers, or of PGP keys as text
     #[arg(long, value_name = "FILE", requires = "require_signed")]
     signers: Option<PathBuf>,
     /// Listen for webhooks on an address of this machine's loopback
@@ -275,31 +275,31 @@ fn hook(
     }
     let secret_file = match &args.webhook_secret_file {
         Some(file) => std::env::current_dir().unwrap_or_default().join(file),
-        None => {
-            let secret = std::env::var(SECRET).ok().filter(|secret| !secret.is_empty());
-            let secret = secret.ok_or_else(|| {
-                CommandError::usage("a webhook needs a secret that its requests are signed with")
-                    .with_help(format!("name a file with --webhook-secret-file, or set {SECRET}"))
-            })?;
-            let place = Registry::of(&context.root).place(&wanted.id());
-            let path = place.join("webhook-secret");
-            let written = fs::create_dir_all(&place).and_then(|()| {
-                let mut options = fs::OpenOptions::new();
-                let mut file =
-                    options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-                file.write_all(secret.as_bytes())
-            });
-            written.map_err(|error| {
-                CommandError::failed("the secret cannot be kept").caused_by(&error)
-            })?;
-            path
-        }
+        None => keep_secret(context, wanted)?,
     };
     webhook::read_secret(&secret_file).map_err(|problem| {
         CommandError::usage(format!("the secret of the webhook cannot be used: {problem}"))
             .with_help("`openssl rand -hex 32` makes a good one")
     })?;
     Ok(Webhook { listen, secret_file })
+}
+
+/// Keeps the secret that stands in the environment, which the daemon does not see; its file.
+fn keep_secret(context: &Context, wanted: &Follow) -> Result<PathBuf, CommandError> {
+    let secret = std::env::var(SECRET).ok().filter(|secret| !secret.is_empty());
+    let secret = secret.ok_or_else(|| {
+        CommandError::usage("a webhook needs a secret that its requests are signed with")
+            .with_help(format!("name a file with --webhook-secret-file, or set {SECRET}"))
+    })?;
+    let place = Registry::of(&context.root).place(&wanted.id());
+    let path = place.join("webhook-secret");
+    let written = fs::create_dir_all(&place).and_then(|()| {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(secret.as_bytes())
+    });
+    written.map_err(|e| CommandError::failed("the secret cannot be kept").caused_by(&e))?;
+    Ok(path)
 }
 
 /// All that is followed, as text.
