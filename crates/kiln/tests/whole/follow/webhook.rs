@@ -76,24 +76,24 @@ fn a_signed_webhook_triggers_at_once_and_nothing_else_is_accepted() {
     repository.commit(&stack(&site, "v2"), "Two");
     repository.bare_git(&["update-server-info"]);
     wait("it listens", &site, || TcpStream::connect(("127.0.0.1", port)).is_ok());
-    let post = |header: &str| format!("POST /hook HTTP/1.1\r\n{header}");
+    let hook_head = |header: &str| format!("POST /hook HTTP/1.1\r\n{header}");
     let signed = format!("X-Hub-Signature-256: sha256={signature}\r\n");
     let wrong = signed.replace(&signature[..4], "0000");
     let old = format!("X-Hub-Signature: sha1={}\r\n", &signature[..40]);
-    assert_eq!(send(port, &post(""), body), 401);
-    assert_eq!(send(port, &post(&old), body), 401);
-    assert_eq!(send(port, &post(&wrong), body), 401);
-    assert_eq!(send(port, &post(&signed), b"{\"ref\":\"another body\"}"), 401);
+    assert_eq!(send(port, &hook_head(""), body), 401);
+    assert_eq!(send(port, &hook_head(&old), body), 401);
+    assert_eq!(send(port, &hook_head(&wrong), body), 401);
+    assert_eq!(send(port, &hook_head(&signed), b"{\"ref\":\"another body\"}"), 401);
     assert_eq!(send(port, &format!("GET / HTTP/1.1\r\n{signed}"), b""), 405);
-    assert_eq!(send(port, &post(&signed), &vec![b'x'; 5 << 20]), 413);
+    assert_eq!(send(port, &hook_head(&signed), &vec![b'x'; 5 << 20]), 413);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(site.get("/"), (200, "v1".to_owned()), "none of these had it looked at");
-    assert_eq!(send(port, &post(&signed), body), 202);
+    assert_eq!(send(port, &hook_head(&signed), body), 202);
     served(&site, "v2");
 
     // A server that cannot be reached is said, and what runs is kept.
     drop(server);
-    assert_eq!(send(port, &post(&signed), body), 202);
+    assert_eq!(send(port, &hook_head(&signed), body), 202);
     wait("it is said", &site, || {
         following(&site)["trouble"].as_str().is_some_and(|text| text.contains("cannot be read"))
     });
