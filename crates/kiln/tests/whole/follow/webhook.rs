@@ -56,6 +56,7 @@ fn a_signed_webhook_triggers_at_once_and_nothing_else_is_accepted() {
     repository.commit(&stack(&site, "v1"), "One");
     repository.bare_git(&["update-server-info"]);
     let server = Files::serve(repository.bare());
+    site.write(&stack(&site, "by-hand"));
     let url = format!("http://127.0.0.1:{}/shop.git", server.port);
     let port = free_port();
     let hook = format!("127.0.0.1:{port}");
