@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod client;
+pub mod follow;
 pub mod ledger;
 pub mod prepare;
 pub mod root;

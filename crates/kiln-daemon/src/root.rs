@@ -163,6 +163,11 @@ impl Root {
         self.try_lock("run/start.lock")
     }
 
+    /// The lock of the one process that follows a branch; `None` where another one has it.
+    pub fn try_lock_follow(&self, id: &str) -> Result<Option<Locked>, RootError> {
+        self.try_lock(&format!("run/follow-{id}.lock"))
+    }
+
     fn try_lock(&self, name: &str) -> Result<Option<Locked>, RootError> {
         let path = self.path.join(name);
         let failed = |source| RootError::Unusable { path: path.clone(), source };

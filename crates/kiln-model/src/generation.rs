@@ -52,8 +52,10 @@ pub struct Output {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// A person (or what follows a repository) applied a stack.
+    /// A person applied a stack.
     Apply,
+    /// It came with a commit of a branch that is followed.
+    Follow,
     /// The content of an older generation, by `rollback`.
     Rollback {
         /// The generation whose content it is.

@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Rollback(commands::rollback::Args),
     /// Take out the pin that a rollback has set
     Resume(commands::resume::Args),
+    /// Deploy what is on a branch, commit by commit; without a URL, show what is followed
+    Follow(Box<commands::follow::Args>),
     /// Pin the number of a server's instances, or give it back
     Scale(commands::scale::Args),
     /// Measure now and show what is not as declared
@@ -97,6 +99,9 @@ pub(crate) enum Verb {
     /// Run the parent of all instances; the daemon starts it
     #[command(hide = true)]
     Launcher(commands::launcher::Args),
+    /// Follow one branch; the daemon starts it
+    #[command(hide = true)]
+    Follower(commands::follower::Args),
     /// Run a program of an image; a build starts it
     #[command(hide = true)]
     Sandbox(commands::sandbox::Args),

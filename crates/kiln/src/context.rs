@@ -75,6 +75,7 @@ impl Context {
             vars: variables.vars.clone(),
             var_files: variables.var_files.clone(),
             env,
+            secret_directories: None,
         }
     }
 

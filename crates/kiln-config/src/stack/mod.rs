@@ -71,6 +71,9 @@ pub struct Inputs {
     pub var_files: Vec<PathBuf>,
     /// The environment. An empty variable counts as unset.
     pub env: BTreeMap<String, String>,
+    /// Where the files of secrets may lie besides the stack's directory; `None` where they may lie
+    /// anywhere, since whoever wrote the stack may read this machine's files anyway.
+    pub secret_directories: Option<Vec<PathBuf>>,
     /// The addresses that the parent generation, and others that are kept, have given out; where
     /// empty, [`Surroundings::carried`] is asked.
     pub carried: Offsets,

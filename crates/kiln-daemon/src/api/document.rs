@@ -4,6 +4,8 @@ use kiln_engine::metrics::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::follow::record::{CommitResult, Phase};
+
 /// The state of a stack, measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -11,7 +13,8 @@ pub struct Status {
     pub stack: String,
     /// The active generation; null before the first is active.
     pub generation: Option<u64>,
-    /// The commit that the active generation came from.
+    /// The commit that the active generation came from, or the newest one of the branch that is
+    /// followed which changes nothing of it.
     pub commit: Option<String>,
     /// Whether all that is wanted is ready and is what it should be.
     pub healthy: bool,
@@ -23,6 +26,9 @@ pub struct Status {
     pub pinned: Option<u64>,
     /// What keeps the daemon from looking or acting at present.
     pub trouble: Option<String>,
+    /// The branch that the stack follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow: Option<Branch>,
     /// The components, in the order of kind and name.
     pub components: Vec<Component>,
 }
@@ -33,6 +39,25 @@ pub struct Status {
 pub struct Metrics {
     /// The families, in a fixed order.
     pub families: Vec<Family>,
+}
+
+/// A branch that a stack follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Branch {
+    /// The repository.
+    pub url: String,
+    /// The branch.
+    pub branch: String,
+    /// The stack's directory in the repository; empty for its top.
+    pub path: String,
+    /// What is being done.
+    pub phase: Phase,
+    /// The newest commit that was seen.
+    pub commit: Option<String>,
+    /// What stands in the way at present.
+    pub trouble: Option<String>,
+    /// What became of the commit that was tried last.
+    pub last: Option<CommitResult>,
 }
 
 /// A rollout under way.

@@ -11,12 +11,16 @@
 //! | `POST /v1/stacks/S/cancel` | the number of the generation that was given up |
 //! | `GET /v1/stacks/S/status` | [`Status`](document::Status) |
 //! | `POST /v1/stacks/S/measure` | [`Drift`](document::Drift) |
+//! | `GET /v1/follows` | list of [`Following`](follows::Following) |
+//! | `POST /v1/follows` with [`Follow`](crate::follow::registry::Follow) | [`Following`](follows::Following) |
+//! | `POST /v1/follows/ID/look`, `retry`, `stop` | [`Following`](follows::Following) |
 //!
 //! A stream is newline-delimited JSON; its first line says what was decided, its last how it
 //! ended. A client that goes away changes nothing. What is refused is answered with a status of
 //! 400 or above and a [`Fault`]. No request changes an instance that exists.
 
 pub mod document;
+pub mod follows;
 
 use kiln_engine::engine::Proposal;
 use kiln_engine::journal::Abandonment;
@@ -136,6 +140,8 @@ pub enum FaultKind {
     NotFound,
     /// It does not fit what there is now.
     Conflict,
+    /// The stack is pinned, and the request came from a branch that is followed.
+    Pinned,
     /// The daemon can't.
     Internal,
 }

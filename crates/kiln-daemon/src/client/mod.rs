@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use crate::api::document::{Drift, Metrics, Status};
+use crate::api::follows::Following;
 use crate::api::{self, Fault, Line};
+use crate::follow::registry::Follow;
 use crate::root::{Root, RootError};
 
 pub use start::ensure_daemon;
@@ -180,6 +182,27 @@ impl Client {
     /// Takes the pin out.
     pub async fn resume(&mut self, stack: &StackName) -> Result<(), ClientError> {
         self.post(&format!("/v1/stacks/{stack}/resume"), &()).await
+    }
+
+    /// The branches that are followed.
+    pub async fn follows(&mut self) -> Result<Vec<Following>, ClientError> {
+        self.get("/v1/follows").await
+    }
+
+    /// Begins to follow a branch.
+    pub async fn follow(&mut self, wanted: &Follow) -> Result<Following, ClientError> {
+        self.post("/v1/follows", wanted).await
+    }
+
+    /// Has a branch looked at now; with `retry`, also if its commit was given up.
+    pub async fn look(&mut self, id: &str, retry: bool) -> Result<Following, ClientError> {
+        let verb = if retry { "retry" } else { "look" };
+        self.post(&format!("/v1/follows/{id}/{verb}"), &()).await
+    }
+
+    /// Ends the following of a branch.
+    pub async fn unfollow(&mut self, id: &str) -> Result<Following, ClientError> {
+        self.post(&format!("/v1/follows/{id}/stop"), &()).await
     }
 
     /// Gives up the rollout under way; its generation.

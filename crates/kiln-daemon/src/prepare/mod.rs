@@ -55,6 +55,8 @@ pub struct Source {
     pub var_files: Vec<PathBuf>,
     /// The environment.
     pub env: BTreeMap<String, String>,
+    /// Where files of secrets may lie besides the stack's directory; `None`: anywhere.
+    pub secret_directories: Option<Vec<PathBuf>>,
 }
 
 /// Why nothing can be committed.
@@ -234,6 +236,7 @@ fn load(
         vars: source.vars.clone(),
         var_files: source.var_files.clone(),
         env: source.env.clone(),
+        secret_directories: source.secret_directories.clone(),
         ..Inputs::default()
     };
     let around = surroundings::Around::new(&source.directory, lock, ledger);

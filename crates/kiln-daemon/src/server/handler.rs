@@ -17,8 +17,10 @@ use serde::de::DeserializeOwned;
 
 use crate::api::document::Metrics;
 use crate::api::{self, Decision, Fault, FaultKind, MAX_BODY_BYTES};
+use crate::follow::registry::{Follow, is_id};
 
-use super::follow::{Goal, follow};
+use super::followers::{Followers, Word};
+use super::watch::{Goal, watch_to_the_end};
 use super::{Daemon, metrics as of, status};
 
 /// What is answered: one document, or lines.
@@ -65,6 +67,9 @@ async fn route<T: Target, C: Clock, S: Store>(
                 ("scale", false) => scale(daemon, &stack, request).await,
                 ("resume", false) => {
                     daemon.known(&stack)?.pin(None).await?;
+                    if let Some(followers) = daemon.followers.get() {
+                        followers.resumed(stack.as_str()).await;
+                    }
                     document(&())
                 }
                 ("cancel", false) => document(&daemon.known(&stack)?.cancel().await?),
@@ -76,7 +81,25 @@ async fn route<T: Target, C: Clock, S: Store>(
                 _ => Err(unknown(&path)),
             }
         }
+        ["v1", "follows", rest @ ..] if get || post => {
+            let followers = daemon.followers.get().ok_or_else(|| unknown(&path))?;
+            follows(followers, rest, request).await
+        }
         _ => Err(unknown(&path)),
+    }
+}
+
+async fn follows(followers: &Followers, rest: &[&str], request: Request<Incoming>) -> Answer {
+    match (rest, request.method() == Method::GET) {
+        ([], true) => document(&followers.list()?),
+        ([], false) => {
+            let wanted: Follow = read(request).await?;
+            document(&followers.follow(&wanted).await?)
+        }
+        ([id, "look"], false) => document(&followers.tell(id, Word::Look).await?),
+        ([id, "retry"], false) => document(&followers.tell(id, Word::Retry).await?),
+        ([id, "stop"], false) if is_id(id) => document(&followers.unfollow(id).await?),
+        _ => Err(unknown(request.uri().path())),
     }
 }
 
@@ -129,7 +152,13 @@ async fn show_status<T: Target, C: Clock, S: Store>(
         Some(number) => daemon.engine.store.generation(stack, number).map_err(Refusal::from)?,
         None => None,
     };
-    document(&status::status(&snapshot, active.as_deref()))
+    let mut shown = status::status(&snapshot, active.as_deref());
+    if let Some(followers) = daemon.followers.get() {
+        let mut list = followers.list()?;
+        list.retain(|following| following.stack.as_deref() == Some(stack.as_str()));
+        status::add_following(&mut shown, list.pop());
+    }
+    document(&shown)
 }
 
 /// What is measured of everything, at once.
@@ -153,7 +182,7 @@ fn stream(
     goal: Goal,
 ) -> Response<Body> {
     let (out, body) = Channel::new(LINES_AHEAD);
-    tokio::spawn(follow(handle, heard, goal, out));
+    tokio::spawn(watch_to_the_end(handle, heard, goal, out));
     let mut response = Response::new(Either::Right(body));
     let kind = header::HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -183,7 +212,7 @@ fn refuse(fault: &Fault) -> Response<Body> {
     let status = match fault.kind {
         FaultKind::BadRequest => StatusCode::BAD_REQUEST,
         FaultKind::NotFound => StatusCode::NOT_FOUND,
-        FaultKind::Conflict => StatusCode::CONFLICT,
+        FaultKind::Conflict | FaultKind::Pinned => StatusCode::CONFLICT,
         FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };
     json(status, serde_json::to_vec(fault).unwrap_or_default())
@@ -226,6 +255,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let kind = match &refusal {
             Refusal::ParentChanged { .. } | Refusal::NoRollout(_) => FaultKind::Conflict,
+            Refusal::Pinned { .. } => FaultKind::Pinned,
             Refusal::NoSuchServer { .. } => FaultKind::NotFound,
             Refusal::Encode(_) => FaultKind::BadRequest,
             Refusal::Store(_) | Refusal::Journal(_) | Refusal::ShuttingDown => FaultKind::Internal,

@@ -3,7 +3,7 @@
 //! It can be ended at any moment: what it decided is in the store, instances and the gateway go
 //! on without it, and the next daemon finds them again by measuring.
 
-mod follow;
+mod followers;
 mod handler;
 mod local;
 mod log;
@@ -11,11 +11,12 @@ mod metrics;
 mod process;
 mod status;
 mod verity;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
@@ -28,6 +29,9 @@ use kiln_model::name::StackName;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::api::{Fault, FaultKind};
+use crate::root::Root;
+
+use followers::Followers;
 
 pub use local::serve_local;
 pub use log::DaemonLog;
@@ -42,14 +46,21 @@ pub struct Daemon<T, C, S> {
     keepers: Mutex<BTreeMap<StackName, Handle>>,
     log: DaemonLog,
     begun: Instant,
+    /// What follows branches, where this daemon does.
+    followers: OnceLock<Arc<Followers>>,
 }
 
 impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
     /// A daemon with a keeper for each stack that the store knows. Must be called within a
     /// runtime: keepers begin at once.
     pub fn start(engine: Arc<Engine<T, C, S>>, log: DaemonLog) -> Result<Arc<Self>, Refusal> {
-        let daemon =
-            Arc::new(Self { engine, keepers: Mutex::default(), log, begun: Instant::now() });
+        let daemon = Arc::new(Self {
+            engine,
+            keepers: Mutex::default(),
+            log,
+            begun: Instant::now(),
+            followers: OnceLock::new(),
+        });
         for stack in daemon.engine.store.stacks()? {
             // A stack whose journal is damaged must not keep the others from being kept.
             if let Err(refusal) = daemon.known_or_new(&stack) {
@@ -57,6 +68,12 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
             }
         }
         Ok(daemon)
+    }
+
+    /// Begins to follow the branches that are registered in `root`: each in a process of `program`,
+    /// which must be able to reach this daemon.
+    pub fn follow(&self, root: &Root, program: PathBuf) {
+        self.followers.get_or_init(|| Followers::begin(root, program, self.log.clone()));
     }
 
     /// Answers clients until the future is dropped.
@@ -154,7 +171,7 @@ async fn write_down(
 }
 
 /// An error and what it comes from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

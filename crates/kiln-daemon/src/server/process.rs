@@ -111,6 +111,7 @@ where
         let engine = Engine::new(Arc::new(target), Arc::new(SystemClock), store);
         let daemon = Daemon::start(Arc::new(engine), log.clone())?;
         let socket = bind(&root.socket()).map_err(io("bind its socket"))?;
+        daemon.follow(root, own_program().map_err(io("find its own program"))?);
         log.line(&format!("kiln {} serves {}", crate::api::VERSION, root.path().display()));
         tokio::select! {
             result = daemon.answer(socket) => result.map_err(io("answer clients")),

@@ -12,6 +12,7 @@ use kiln_model::spec::scale::Scale;
 use kiln_model::spec::{Body, Spec};
 
 use crate::api::document;
+use crate::api::follows::Following;
 
 /// The state of a stack. `active` is the generation that serves.
 pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> document::Status {
@@ -40,8 +41,30 @@ pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> docume
         }),
         pinned: state.pin,
         trouble: trouble.clone(),
+        follow: None,
         components,
     }
+}
+
+/// Adds what follows a branch. Where the branch has moved on without changing anything of the stack,
+/// the newest such commit is the one that serves.
+pub(super) fn add_following(status: &mut document::Status, following: Option<Following>) {
+    let Some(following) = following else { return };
+    if let Some(newest) = following.results.iter().find(|result| result.serves())
+        && newest.generation == status.generation
+    {
+        status.commit = Some(newest.commit.clone());
+    }
+    let last = following.results.into_iter().next();
+    status.follow = Some(document::Branch {
+        url: following.url,
+        branch: following.branch,
+        path: following.path,
+        phase: following.phase,
+        commit: following.commit,
+        trouble: following.trouble,
+        last,
+    });
 }
 
 /// Whether a component has what it wants and nothing differs.

@@ -123,6 +123,14 @@ pub enum Refusal {
         /// What is active.
         found: Option<u64>,
     },
+    /// The stack is pinned, and this came from a branch that is followed.
+    #[error("{stack} is pinned to generation {generation}: what follows a branch leaves it alone")]
+    Pinned {
+        /// The stack.
+        stack: StackName,
+        /// The generation that it is pinned to.
+        generation: u64,
+    },
     /// There is no such server.
     #[error("{stack} has no {component} that could be scaled")]
     NoSuchServer {

@@ -35,6 +35,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
 
     fn try_admit(&mut self, proposal: &Proposal) -> Result<Option<Committed>, Refusal> {
         let wanted = proposal.content.digest()?;
+        if let (Origin::Follow, Some(generation)) = (&proposal.origin, self.state.pin) {
+            return Err(Refusal::Pinned { stack: self.stack.clone(), generation });
+        }
         if let Some(rollout) = &self.state.rollout {
             let under_way = self.generation(rollout.generation)?;
             let same = under_way.content.digest()? == wanted;

@@ -164,6 +164,19 @@ impl Lock {
         self.inputs(recipe, architecture).map_or(Inputs::Unlocked, Inputs::Locked)
     }
 
+    /// Takes over from `other` what this lock says nothing of: requests and references. Whether it
+    /// took anything.
+    pub fn complete_from(&mut self, other: &Self) -> bool {
+        let before = (self.entries.len(), self.references.len());
+        for (request, entry) in &other.entries {
+            self.entries.entry(request.clone()).or_insert_with(|| entry.clone());
+        }
+        for (reference, digest) in &other.references {
+            self.references.entry(reference.clone()).or_insert(*digest);
+        }
+        before != (self.entries.len(), self.references.len())
+    }
+
     /// Notes what a recipe copies.
     pub fn record_copies(&mut self, recipe: &Recipe) {
         for step in &recipe.steps {
@@ -197,5 +210,26 @@ impl Lock {
             requests.contains(&here)
         });
         self.copies.retain(|from, _| copies.contains(from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lock(references: &[(&str, u8)]) -> Lock {
+        let entry = |(reference, digest): &(&str, u8)| {
+            let key = ((*reference).to_owned(), "amd64".to_owned());
+            (key, Digest::from_bytes([*digest; 32]))
+        };
+        Lock { references: references.iter().map(entry).collect(), ..Lock::default() }
+    }
+
+    #[test]
+    fn a_lock_is_completed_and_keeps_what_it_says() {
+        let mut own = lock(&[("web:1", 1)]);
+        assert!(own.complete_from(&lock(&[("web:1", 9), ("db:1", 2)])));
+        assert_eq!(own, lock(&[("web:1", 1), ("db:1", 2)]));
+        assert!(!own.complete_from(&lock(&[("db:1", 3)])), "nothing was lacking");
     }
 }

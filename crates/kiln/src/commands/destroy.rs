@@ -20,7 +20,11 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let begun = Instant::now();
     let ledger = context.ledger()?;
     let stack = context.stack_name(&ledger)?;
+    // What follows a branch would bring it back with the next commit.
+    let mut follows = context.ask(async |mut client| client.follows().await)?;
+    follows.retain(|following| following.stack.as_deref() == Some(stack.as_str()));
     let wanted = Wanted {
+        ends: follows,
         content: Content::default(),
         origin: Origin::Destroy,
         commit: None,

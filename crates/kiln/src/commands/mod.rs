@@ -7,6 +7,8 @@ pub(crate) mod diff;
 pub(crate) mod drift;
 pub(crate) mod events;
 pub(crate) mod fmt;
+pub(crate) mod follow;
+pub(crate) mod follower;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod image;
@@ -45,6 +47,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Rollback(args) => rollback::run(context, &args),
         Verb::Resume(args) => resume::run(context, &args),
         Verb::Scale(args) => scale::run(context, &args),
+        Verb::Follow(args) => follow::run(context, &args),
         Verb::Drift(args) => drift::run(context, &args),
         Verb::Logs(args) => logs::run(context, &args),
         Verb::Events(args) => events::run(context, &args),
@@ -57,6 +60,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Version(args) => version::run(context, &args),
         Verb::Gateway(args) => gateway::run(context, &args),
         Verb::Launcher(args) => launcher::run(context, &args),
+        Verb::Follower(args) => follower::run(context, &args),
         Verb::Sandbox(args) => sandbox::run(context, &args),
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use kiln_daemon::api::Apply;
-use kiln_daemon::ledger::Ledger;
+use kiln_daemon::api::follows::Following;
+use kiln_daemon::ledger::{Ledger, LedgerError};
 use kiln_model::change::changes;
 use kiln_model::generation::{Content, Generation, Origin};
 use kiln_model::name::StackName;
@@ -20,6 +21,9 @@ use super::apply::Concluded;
 use super::apply::conclusion::{Change, conclude};
 use super::show::chapter;
 
+/// How often a stack that others change all the time is looked at anew.
+const MOST_TURNS: usize = 5;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The generation to go back to; the one that served before where not given
@@ -33,14 +37,25 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let begun = Instant::now();
     let ledger = context.ledger()?;
     let stack = context.stack_name(&ledger)?;
-    let goal = goal(&ledger, &stack, args.generation)?;
-    let wanted = Wanted {
-        content: goal.content.clone(),
-        origin: Origin::Rollback { to: goal.number },
-        commit: goal.commit.clone(),
-        question: format!("Bring stack {stack} back to the content of generation {}?", goal.number),
-    };
-    replace(context, &ledger, &stack, wanted, args.yes, begun)
+    for _ in 0..MOST_TURNS {
+        let goal = goal(&ledger, &stack, args.generation)?;
+        let wanted = Wanted {
+            content: goal.content.clone(),
+            origin: Origin::Rollback { to: goal.number },
+            commit: goal.commit.clone(),
+            ends: Vec::new(),
+            question: format!(
+                "Bring stack {stack} back to the content of generation {}?",
+                goal.number
+            ),
+        };
+        match attempt(context, &ledger, &stack, wanted, args.yes, begun) {
+            // Nobody has confirmed what has changed meanwhile.
+            Err(Concluded::ParentChanged) if args.yes => {}
+            ended => return concluded(ended, &stack),
+        }
+    }
+    concluded(Err(Concluded::ParentChanged), &stack)
 }
 
 fn goal(
@@ -63,6 +78,8 @@ pub(crate) struct Wanted {
     pub(crate) origin: Origin,
     pub(crate) commit: Option<String>,
     pub(crate) question: String,
+    /// Branches that are followed no longer, before anything else is done.
+    pub(crate) ends: Vec<Following>,
 }
 
 /// Shows what a content changes, asks, and brings it about.
@@ -74,7 +91,30 @@ pub(crate) fn replace(
     yes: bool,
     begun: Instant,
 ) -> Result<Exit, CommandError> {
-    let (state, active) = (ledger.state(stack)?, ledger.active(stack)?);
+    concluded(attempt(context, ledger, stack, wanted, yes, begun), stack)
+}
+
+/// The end as a command's.
+fn concluded(ended: Result<Exit, Concluded>, stack: &StackName) -> Result<Exit, CommandError> {
+    ended.map_err(|error| match error {
+        Concluded::Failed(error) => error,
+        Concluded::ParentChanged => CommandError::failed(format!(
+            "stack {stack} was changed meanwhile, and what was shown is no longer what would happen"
+        ))
+        .with_help("say it again to see what it would be now"),
+    })
+}
+
+fn attempt(
+    context: &Context,
+    ledger: &Ledger,
+    stack: &StackName,
+    wanted: Wanted,
+    yes: bool,
+    begun: Instant,
+) -> Result<Exit, Concluded> {
+    let of = |error: LedgerError| Concluded::Failed(error.into());
+    let (state, active) = (ledger.state(stack).map_err(of)?, ledger.active(stack).map_err(of)?);
     let nothing = Content::default();
     let before = active.as_ref().map_or(&nothing, |generation| &generation.content);
     let after = sealed(&wanted.content);
@@ -92,6 +132,10 @@ pub(crate) fn replace(
         context.say("Nothing was changed.");
         return Ok(Exit::Failed);
     }
+    for Following { id, branch, url, .. } in &wanted.ends {
+        context.ask(async |mut client| client.unfollow(id).await)?;
+        context.say(&format!("branch {branch} of {url} is followed no longer"));
+    }
     let outputs = outputs(&wanted.content.outputs);
     let proposal = Apply {
         content: wanted.content,
@@ -101,12 +145,5 @@ pub(crate) fn replace(
     };
     let board = Board::new(context.err);
     let change = Change { stack, outputs, begun };
-    match context.block_on(conclude(context, change, &proposal, &board)) {
-        Ok(exit) => Ok(exit),
-        Err(Concluded::Failed(error)) => Err(error),
-        Err(Concluded::ParentChanged) => Err(CommandError::failed(format!(
-            "stack {stack} was changed meanwhile, and what was shown is no longer what would happen"
-        ))
-        .with_help("say it again to see what it would be now")),
-    }
+    context.block_on(conclude(context, change, &proposal, &board))
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use kiln_daemon::api::document::{Component, Failures, Instance, Scale, Status};
+use kiln_daemon::api::document::{Branch, Component, Failures, Instance, Scale, Status};
 
+use super::follow::phase;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::render::style::Palette;
@@ -71,7 +72,22 @@ fn head(status: &Status, palette: Palette) -> String {
     if let Some(trouble) = &status.trouble {
         let _ = writeln!(text, "  {}: {trouble}", palette.red("trouble"));
     }
+    if let Some(follow) = &status.follow {
+        branch_lines(follow, palette, &mut text);
+    }
     text
+}
+
+fn branch_lines(follow: &Branch, palette: Palette, text: &mut String) {
+    let (branch, url, phase) = (&follow.branch, &follow.url, phase(follow.phase));
+    let _ = writeln!(text, "  follows {branch} of {url}: {phase}");
+    if let Some(last) = &follow.last {
+        let sentence = last.sentence();
+        let _ = writeln!(text, "  commit {}", sentence.lines().next().unwrap_or_default());
+    }
+    if let Some(trouble) = &follow.trouble {
+        let _ = writeln!(text, "  {}: {trouble}", palette.red("trouble"));
+    }
 }
 
 fn facts(component: &Component, palette: Palette) -> String {

@@ -31,7 +31,7 @@ pub(crate) struct Summary {
     pub(crate) parent: Option<u64>,
     /// `rolling_out`, `active`, `retired` or `abandoned`.
     pub(crate) state: String,
-    /// `apply`, `rollback` or `destroy`.
+    /// `apply`, `follow`, `rollback` or `destroy`.
     pub(crate) origin: String,
     /// The generation whose content a rollback brought back.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +87,7 @@ impl Summary {
         let generation = &chapter.generation;
         let (origin, rollback_to) = match generation.origin {
             Origin::Apply => ("apply", None),
+            Origin::Follow => ("follow", None),
             Origin::Rollback { to } => ("rollback", Some(to)),
             Origin::Destroy => ("destroy", None),
         };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_daemon::api::document::{Drift, Metrics, Status};
+use kiln_daemon::api::follows::Following;
 use schemars::{JsonSchema, schema_for};
 
 use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
@@ -13,7 +14,9 @@ use super::image::{
     ImageDetailDocument, ImagesDocument, LockDocument, TestsDocument, VerificationDocument,
 };
 use super::look::{EventsDocument, LogsDocument, TopDocument};
-use super::small::{FmtDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument};
+use super::small::{
+    FmtDocument, FollowsDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument,
+};
 use super::trust::{
     CollectionDocument, ExportedKeyDocument, KeyDocument, KeysDocument, RevocationDocument,
 };
@@ -44,6 +47,8 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<ExportedKeyDocument>("exported-key");
     check::<Failure>("failure");
     check::<FmtDocument>("fmt");
+    check::<Following>("following");
+    check::<FollowsDocument>("follows");
     check::<GenerationDocument>("generation");
     check::<HistoryDocument>("history");
     check::<ImageDetailDocument>("image");

@@ -1,5 +1,6 @@
 //! Documents of a few fields.
 
+use kiln_daemon::api::follows::Following;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -43,6 +44,14 @@ pub(crate) struct ResumeDocument {
     pub(crate) stack: String,
     /// The generation that it was pinned to; null where it was not.
     pub(crate) was_pinned: Option<u64>,
+}
+
+/// What `follow` prints without a URL; with one, it prints one of the list.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "follows")]
+pub(crate) struct FollowsDocument {
+    /// The branches that are followed.
+    pub(crate) follows: Vec<Following>,
 }
 
 /// What `version` prints.

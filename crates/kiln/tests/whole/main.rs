@@ -15,6 +15,7 @@
 mod certificates;
 mod crash;
 mod failure;
+mod follow;
 mod full_disk;
 mod health;
 mod images;

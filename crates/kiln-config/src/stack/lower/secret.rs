@@ -83,10 +83,22 @@ fn made(version: Option<String>, source: SecretSource) -> Secret {
     Secret { identity: SecretIdentity { version }, source }
 }
 
-/// The content of a file, which may lie anywhere; one line break at its end does not count.
+/// The content of a file, which may lie anywhere unless it is said where; one line break at its
+/// end does not count.
 fn from_file(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {
     let path = field.string()?;
-    let full: PathBuf = reader.world.outside.inputs.directory.join(Path::new(&path));
+    let inputs = &reader.world.outside.inputs;
+    let full: PathBuf = inputs.directory.join(Path::new(&path));
+    if let Some(allowed) = &inputs.secret_directories
+        && !lies_in(&full, std::iter::once(&inputs.directory).chain(allowed))
+    {
+        let summary = format!("the file {path} is not where secrets may be taken from here");
+        let diagnostic = Diagnostic::error(field.span(), summary)
+            .with_label("outside of the stack's directory")
+            .with_help("what follows a branch reads secrets of this machine below --secrets DIR");
+        field.report(diagnostic);
+        return None;
+    }
     match read_text(&full) {
         Ok(text) => {
             let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -97,6 +109,13 @@ fn from_file(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {
             None
         }
     }
+}
+
+/// Whether a file lies in one of the directories, links being followed on both sides. What is not
+/// there lies nowhere.
+fn lies_in<'a>(file: &Path, mut directories: impl Iterator<Item = &'a PathBuf>) -> bool {
+    let Ok(file) = file.canonicalize() else { return false };
+    directories.any(|directory| directory.canonicalize().is_ok_and(|d| file.starts_with(d)))
 }
 
 fn from_environment(reader: &Reader<'_>, field: &Field<'_>) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Following a stack on its way, for a client that waits.
+//! Watching a change to its end, for a client that waits.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Goal {
 }
 
 /// Sends what happens until the goal is reached or given up. Ends early where the client is gone.
-pub(super) async fn follow(
+pub(super) async fn watch_to_the_end(
     handle: Handle,
     mut heard: Receiver<Progress>,
     goal: Goal,
