@@ -151,6 +151,7 @@ fn is_failing(waiting: &Waiting) -> bool {
 pub(super) fn why(reason: &Abandonment) -> String {
     let mut text = match reason.kind {
         AbandonKind::Deadline => "it was not healthy at its deadline",
+        AbandonKind::Worse => "its instances did worse than those before",
         AbandonKind::Refused => "a step of it is not possible here",
         AbandonKind::Cancelled => "its rollout was cancelled",
         AbandonKind::Superseded => "another generation took its place",

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use kiln_engine::target::Examination;
+use kiln_model::name::InstanceId;
 use tokio::process::Command;
 
 /// What of a program's output is told where it does not pass.
@@ -16,7 +17,7 @@ pub(super) async fn command(command: &[String], asked: &Examination) -> Result<(
     let Some((program, arguments)) = command.split_first() else {
         return Err("it names no program".to_owned());
     };
-    let instances: Vec<&str> = asked.instances.iter().map(|id| id.as_str()).collect();
+    let instances: Vec<&str> = asked.instances.iter().map(InstanceId::as_str).collect();
     let output = Command::new(program)
         .args(arguments)
         .env_clear()

@@ -107,7 +107,9 @@ fn one_that_recovers_late_makes_the_new_one_superfluous() {
 #[test]
 fn when_all_are_unready_for_long_they_are_replaced_within_the_surge() {
     let (mut machine, desired, all) = settled();
-    all.iter().for_each(|id| sicken(&mut machine, id));
+    for id in &all {
+        sicken(&mut machine, id);
+    }
     machine.observed.at = machine.observed.at.after(BOUND);
     machine.healthy = false;
     settle(&mut machine, &desired);

@@ -48,7 +48,7 @@ endpoint "shop" {{
 /// A certificate authority on this machine, with names that all lead here.
 struct Authority {
     names: Child,
-    authority: Child,
+    process: Child,
     configuration: PathBuf,
     dns: u16,
     roots: PathBuf,
@@ -81,13 +81,13 @@ impl Authority {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("pebble-challtestsrv of Debian's pebble: {error}"))?;
-        let authority = pebble(&configuration, dns);
-        Ok(Self { names, authority, configuration, dns, roots, directory, management })
+        let process = pebble(&configuration, dns);
+        Ok(Self { names, process, configuration, dns, roots, directory, management })
     }
 
     /// Another one takes its place, which knows nothing of accounts and has another root.
     fn renew(&mut self) {
-        self.authority = pebble(&self.configuration, self.dns);
+        self.process = pebble(&self.configuration, self.dns);
     }
 
     /// The root by which what it issues is trusted, as a file.
@@ -118,7 +118,7 @@ fn pebble(configuration: &Path, dns: u16) -> Child {
 
 impl Drop for Authority {
     fn drop(&mut self) {
-        for child in [&mut self.names, &mut self.authority] {
+        for child in [&mut self.names, &mut self.process] {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -159,8 +159,8 @@ fn certificates_by_acme_are_obtained_renewed_and_kept() {
     let shown = || openssl::serial(site.address(), "shop.example").unwrap();
     eventually("the certificate is renewed", || shown() != first && serves("shop.example", &root));
     // The authority is away: what is there stays in use, and the status says why.
-    authority.authority.kill().unwrap();
-    authority.authority.wait().unwrap();
+    authority.process.kill().unwrap();
+    authority.process.wait().unwrap();
     let held = shown();
     eventually("the trouble is told", || problem(&site).contains("shop.example is not renewed"));
     assert_eq!(shown(), held);
@@ -183,7 +183,7 @@ fn kept_for_root_alone(directory: &Path) {
         for entry in fs::read_dir(directory).unwrap() {
             let entry = entry.unwrap();
             let mode = entry.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o077, 0, "{:?} is for others too", entry.path());
+            assert_eq!(mode & 0o077, 0, "{} is for others too", entry.path().display());
             seen += 1;
             if entry.file_type().unwrap().is_dir() {
                 open.push(entry.path());

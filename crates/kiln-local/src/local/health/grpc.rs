@@ -132,7 +132,7 @@ fn serving_status(framed: &[u8]) -> Option<u64> {
     let (mut rest, mut status) = (message, 0);
     while !rest.is_empty() {
         let key = take_varint(&mut rest)?;
-        let value = (key & 7 == 0).then(|| take_varint(&mut rest)).flatten()?;
+        let value = (key % 8 == 0).then(|| take_varint(&mut rest)).flatten()?;
         if key >> 3 == 1 {
             status = value;
         }
