@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_engine::journal::{Entry, Event, Illegal, State};
 use kiln_engine::key::RootKey;
@@ -18,6 +18,8 @@ use crate::root::Root;
 pub struct Ledger {
     store: SqliteStore,
     key: RootKey,
+    /// The generation that was read last: a large one is asked for more than once.
+    last: Mutex<Option<Arc<Generation>>>,
 }
 
 /// Why the store can't be read.
@@ -79,7 +81,7 @@ impl Ledger {
         let key = RootKey::open(&directory)
             .map_err(|source| LedgerError::Unreadable { path: directory.join("key"), source })?;
         let store = SqliteStore::open_existing(&directory, &key)?;
-        Ok(store.map(|store| Self { store, key }))
+        Ok(store.map(|store| Self { store, key, last: Mutex::default() }))
     }
 
     /// The store of `root`, made if there is none.
@@ -88,7 +90,7 @@ impl Ledger {
         let key = RootKey::open(&directory)
             .map_err(|source| LedgerError::Unreadable { path: directory.join("key"), source })?;
         let store = SqliteStore::open(&directory, &key)?;
-        Ok(Self { store, key })
+        Ok(Self { store, key, last: Mutex::default() })
     }
 
     /// The store itself.
@@ -129,7 +131,14 @@ impl Ledger {
         stack: &StackName,
         number: u64,
     ) -> Result<Option<Arc<Generation>>, LedgerError> {
-        Ok(self.store.generation(stack, number)?)
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last.as_ref().filter(|g| g.stack == *stack && g.number == number);
+        if let Some(known) = known {
+            return Ok(Some(known.clone()));
+        }
+        let found = self.store.generation(stack, number)?;
+        last.clone_from(&found);
+        Ok(found)
     }
 
     /// The generation that serves, if any.

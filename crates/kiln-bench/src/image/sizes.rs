@@ -24,7 +24,6 @@ pub(crate) fn bench(kiln: &Path) -> Result {
     let heads = [
         "program",
         "Kiln MiB",
-        "pushed MiB",
         "packages",
         "essential MiB",
         "packages",
@@ -46,7 +45,6 @@ pub(crate) fn bench(kiln: &Path) -> Result {
         let image = &built["images"][0];
         let lock = fs::read_to_string(directory.path().join("stack/kiln.lock"))?;
         let mut row = vec![name.to_owned(), mib(image["size"].as_u64().unwrap_or(0))];
-        row.push(mib(image["transfer_size"].as_u64().unwrap_or(0)));
         row.push(lock.matches("\"sha256\"").count().to_string());
         for variant in ["essential", "apt"] {
             if !is_there("mmdebstrap") {

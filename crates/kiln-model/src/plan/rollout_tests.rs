@@ -261,3 +261,38 @@ fn a_switch_is_not_taken_back_for_one_that_was_killed() {
     let scenes = story.until(Outcome::Ready);
     assert!(scenes.iter().all(|s| s.serving.1 == 0 && s.serving.0 >= 2));
 }
+
+#[test]
+fn where_two_may_not_serve_at_once_what_is_asked_is_held_until_the_old_have_answered() {
+    let rollout = Rollout { overlap: false, ..by(Strategy::BlueGreen) };
+    let mut story = Story::of(&rollout);
+    let wanted = story.desired.content.components[&id(WEB)].digest;
+    for instance in &mut story.machine.observed.instances {
+        instance.in_flight = 2;
+    }
+    while story.turn().serving != (0, 0) {}
+    let table = story.machine.observed.table.clone().unwrap();
+    assert!(table.endpoints[0].sleeps, "what is asked is held");
+    for _ in 0..20 {
+        assert_eq!(story.turn().serving, (0, 0));
+    }
+    for instance in story.machine.observed.instances.iter_mut().filter(|i| i.digest != wanted) {
+        instance.in_flight = 0;
+    }
+    assert_eq!(story.turn().serving, (3, 0));
+    assert!(!story.machine.observed.table.as_ref().unwrap().endpoints[0].sleeps);
+    story.until(Outcome::Ready);
+}
+
+#[test]
+fn a_hand_over_waits_no_longer_than_a_drain() {
+    let rollout = Rollout { overlap: false, ..by(Strategy::BlueGreen) };
+    let mut story = Story::of(&rollout);
+    for instance in &mut story.machine.observed.instances {
+        instance.in_flight = 1;
+    }
+    while story.turn().serving != (0, 0) {}
+    story.turn();
+    story.machine.observed.at = story.machine.observed.at.after(DRAIN_BOUND);
+    assert_eq!(story.turn().serving, (3, 0));
+}

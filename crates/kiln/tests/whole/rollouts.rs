@@ -1,6 +1,8 @@
 //! Releases that get healthy and are worse: each way of replacing calls them off, says why, and
 //! goes back to what was. Good ones go through, step by step.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::load::Load;
 use crate::site::{Site, eventually, site_or_skip, told};
 
@@ -152,4 +154,31 @@ fn serves(site: &Site, release: &str) {
 fn sorted(mut ids: Vec<String>) -> Vec<String> {
     ids.sort();
     ids
+}
+
+#[test]
+fn a_hand_over_fails_nobody_and_no_two_releases_answer_at_once() {
+    let site = site_or_skip!("a_hand_over_fails_nobody");
+    let rollout = r#"{ strategy = "blue_green", overlap = false, watch = "0s" }"#;
+    site.write(&STACK.replace("ROLLOUT", rollout));
+    site.must(&["apply", "--yes", "--var", r#"args=["--slow", "30"]"#]);
+    let (load, over) = (Load::start(site.address(), 8), AtomicBool::new(false));
+    let answers = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                answers.push(site.get("/").1);
+            }
+            answers
+        });
+        let args = ["apply", "--yes", "--var", "release=v2", "--var", r#"args=["--slow", "30"]"#];
+        site.must(&args);
+        over.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    load.stop();
+    let first = answers.iter().position(|answer| answer == "v2");
+    let later = &answers[first.unwrap_or(answers.len())..];
+    assert!(later.iter().all(|answer| answer == "v2"), "{answers:?}");
+    serves(&site, "v2");
 }
