@@ -100,9 +100,9 @@ pub struct Evidence {
     pub old: Answers,
 }
 
-/// How sure it must be that more requests fail than allowed, in standard deviations: 95 of a
-/// hundred.
-const SURE: f64 = 1.645;
+/// How sure it must be that more requests fail than allowed, in standard deviations: 99 of a
+/// hundred, and it is asked at each look.
+const SURE: f64 = 2.326;
 
 /// Why a change is to be called off by what was answered, in words; `None` where nothing speaks
 /// against it.
@@ -181,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn five_of_a_hundred_failures_are_found_and_one_of_forty_is_not() {
+    fn five_of_a_hundred_failures_are_found_and_one_of_twenty_is_not() {
         let before = answers(1000, 0, 800);
-        assert_eq!(judged(answers(39, 1, 800), before.clone()), None);
+        assert_eq!(judged(answers(19, 1, 800), before.clone()), None);
         assert!(judged(answers(95, 5, 800), before.clone()).is_some());
         assert!(judged(answers(0, 20, 800), before.clone()).is_some());
         assert_eq!(judged(answers(0, 19, 800), before), None, "too few to say");

@@ -11,6 +11,7 @@
 pub mod address;
 mod decide;
 mod deploy;
+mod error;
 mod flight;
 pub mod git;
 mod local;
@@ -30,8 +31,9 @@ use registry::Follow;
 
 use crate::root::Root;
 
+pub use error::WorkError;
 pub use signature::Signers;
-pub use worker::{WorkError, work};
+pub use worker::work;
 
 /// Why a branch can't be followed.
 #[derive(Debug, thiserror::Error)]

@@ -18,17 +18,18 @@ use crate::api::FaultKind;
 use crate::client::{Client, ClientError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::prepare::Home;
-use crate::root::{Locked, Root, RootError};
+use crate::root::{Locked, Root};
 use crate::server::chain;
 
-use super::address::{Address, AddressError};
+use super::address::Address;
 use super::decide::{Active, Decision, MOST_TRIES, Retry, Situation, decide, pause};
 use super::deploy::{Checked, Failure, Preparation, Prepared, place};
+use super::error::WorkError;
 use super::flight::{Flight, Landing, why};
 use super::local::{Fingerprint, fingerprint};
 use super::mirror::{Access, Commit, Mirror, MirrorError};
 use super::record::{CommitResult, Outcome, Phase, Record};
-use super::registry::{Follow, Registry, RegistryError};
+use super::registry::{Follow, Registry};
 use super::webhook;
 
 /// How often a repository of this machine is glanced at.
@@ -51,37 +52,6 @@ pub(super) enum Message {
     Retry,
     /// The rollout under way has ended.
     Landed,
-}
-
-/// Why a branch can't be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkError {
-    /// It is not registered.
-    #[error("nothing is followed as {0}")]
-    Unknown(String),
-    /// Another process does it.
-    #[error("another process follows {0} already")]
-    Taken(String),
-    /// The root.
-    #[error(transparent)]
-    Root(#[from] RootError),
-    /// The registry.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The store.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The address.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// Threads, or a directory.
-    #[error("the process cannot {what}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// Says something to the daemon, which writes it down.

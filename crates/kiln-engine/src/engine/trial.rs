@@ -35,6 +35,10 @@ pub(super) struct Watcher {
     last: BTreeMap<InstanceId, (ComponentId, Digest, Answers)>,
     fallen: BTreeMap<ComponentId, String>,
     checks: BTreeMap<ComponentId, CheckRecord>,
+    /// Whether the rollout's beginning was seen; after a restart it was not.
+    begun: bool,
+    /// Checks that are being asked.
+    asked: BTreeSet<ComponentId>,
     due: BTreeMap<ComponentId, Timestamp>,
     running: JoinSet<(ComponentId, Timestamp, Result<(), String>)>,
 }
@@ -42,7 +46,10 @@ pub(super) struct Watcher {
 impl Watcher {
     /// A rollout begins, or is over.
     pub(super) fn begin(&mut self) {
-        self.start = self.readings.0.clone();
+        let (older, newer) = &self.readings;
+        self.start = if older.is_empty() { newer.clone() } else { older.clone() };
+        self.begun = true;
+        self.asked.clear();
         self.last.clear();
         self.fallen.clear();
         self.checks.clear();
@@ -52,8 +59,13 @@ impl Watcher {
 
     /// Takes in what was seen.
     pub(super) fn see(&mut self, now: Timestamp, instances: &[ObservedInstance], rollout: bool) {
+        let reading = || instances.iter().map(|i| (i.id.clone(), i.answers.clone())).collect();
+        if rollout && !self.begun {
+            self.start = reading();
+            self.begun = true;
+        }
         if now.since(self.read_at) >= APART {
-            let reading = instances.iter().map(|i| (i.id.clone(), i.answers.clone())).collect();
+            let reading = reading();
             self.readings.0 = std::mem::replace(&mut self.readings.1, reading);
             self.read_at = now;
         }
@@ -127,8 +139,12 @@ impl Watcher {
                 continue;
             }
             let due = self.due.get(id).copied().unwrap_or(now);
+            if self.asked.contains(id) {
+                continue;
+            }
             if due <= now {
-                self.due.insert(id.clone(), now.after(check.every.max(check.timeout)));
+                self.due.insert(id.clone(), now.after(check.every));
+                self.asked.insert(id.clone());
                 let examination = Examination {
                     stack: stack.clone(),
                     component: id.clone(),
@@ -162,14 +178,15 @@ impl Watcher {
     pub(super) async fn answered(&mut self) {
         match self.running.join_next().await {
             Some(Ok((component, began, result))) => {
+                self.asked.remove(&component);
                 let record = self.checks.entry(component).or_default();
                 match result {
                     Ok(()) => (record.passed, record.failure) = (Some(began), None),
                     Err(failure) => record.failure = Some(failure),
                 }
             }
-            // One that panicked has said nothing, and is asked again.
-            Some(Err(_)) => {}
+            // One that panicked has said nothing. Whose it was is not known: all are asked again.
+            Some(Err(_)) => self.asked.clear(),
             None => std::future::pending().await,
         }
     }

@@ -3,6 +3,7 @@
 
 use crate::analysis;
 use crate::generation::Generation;
+use crate::name::ComponentId;
 use crate::observed::Observed;
 use crate::quantity::Timestamp;
 use crate::spec::Server;
@@ -33,10 +34,23 @@ pub(super) fn worse(desired: &Generation, observed: &Observed, fleets: &Fleets) 
         let fallen = trial.fallen.get(id).map(|cause| format!("it was ready, and then {cause}"));
         let check = || trial.checks.get(id)?.failure.as_ref().map(|f| format!("its check: {f}"));
         let judged = || analysis::judge(analysis, trial.evidence.get(id)?);
-        let what = fallen.or_else(check).or_else(judged)?;
+        let unasked = || is_unchecked(observed, id, server).then(|| NEVER_PASSED.to_owned());
+        let what = fallen.or_else(check).or_else(judged).or_else(unasked)?;
         Some(fleets.waiting(id, Some(Reason::Worse { what })))
     };
     judged(desired, observed).filter_map(found).flatten().collect()
+}
+
+/// What is said of a check that was not answered in time.
+const NEVER_PASSED: &str = "its check had not passed by the deadline";
+
+/// Whether all serves, and the deadline has come before a server's check passed.
+fn is_unchecked(observed: &Observed, id: &ComponentId, server: &Server) -> bool {
+    let Some(rollout) = &observed.rollout else { return false };
+    let passed = |since| {
+        check_passed(&server.policy.rollout.analysis, &observed.trial, id, since)
+    };
+    observed.at >= rollout.deadline && rollout.serving.is_some_and(|since| !passed(since))
 }
 
 /// How far the watch has come.
@@ -53,12 +67,7 @@ pub(super) fn watch(desired: &Generation, observed: &Observed) -> Watch {
     let until = since.after(trial.watch);
     let checked = judged(desired, observed)
         .all(|(id, server)| check_passed(&server.policy.rollout.analysis, trial, id, since));
-    // A check that has not been asked yet is waited for until the deadline.
-    if observed.at >= until && (checked || observed.at >= rollout.deadline) {
-        Watch::Over
-    } else {
-        Watch::Until(until)
-    }
+    if observed.at >= until && checked { Watch::Over } else { Watch::Until(until) }
 }
 
 /// What the watch makes the keeper write down once all that is wanted serves.
@@ -69,7 +78,7 @@ pub(super) fn milestone(watch: &Watch, serves: bool) -> Option<Milestone> {
 fn judged<'a>(
     desired: &'a Generation,
     observed: &'a Observed,
-) -> impl Iterator<Item = (&'a crate::name::ComponentId, &'a Server)> {
+) -> impl Iterator<Item = (&'a ComponentId, &'a Server)> {
     let judged = &observed.trial.judged;
     desired.content.servers().filter(|(id, _, _)| judged.contains(*id)).map(|(id, _, s)| (id, s))
 }

@@ -140,8 +140,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_eq!(tcp(&place(), port).await, Ok(()));
-        drop(listener);
-        let said = tcp(&place(), port).await.unwrap_err();
+        // Nobody listens there; one of the ports that are given out might be taken meanwhile.
+        let said = tcp(&place(), 1).await.unwrap_err();
         assert!(said.contains("refused"), "{said}");
     }
 }
