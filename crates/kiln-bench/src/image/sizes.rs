@@ -21,15 +21,8 @@ pub(crate) fn bench(kiln: &Path) -> Result {
     let directory = tempfile::tempdir()?;
     let mirror = Mirror::start(&directory.path().join("mirror"))?;
     let stack = Stack::new(kiln, directory.path(), &mirror)?;
-    let heads = [
-        "program",
-        "Kiln MiB",
-        "packages",
-        "essential MiB",
-        "packages",
-        "apt MiB",
-        "packages",
-    ];
+    let heads =
+        ["program", "Kiln MiB", "packages", "essential MiB", "packages", "apt MiB", "packages"];
     let title = "What an image weighs, beside mmdebstrap's variants `essential` and `apt`";
     let mut table = Table::new(title, &heads);
     for (name, package) in PROGRAMS {

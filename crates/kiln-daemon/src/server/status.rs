@@ -259,21 +259,30 @@ mod tests {
 
     use kiln_engine::journal::State;
     use kiln_model::fixture::{endpoint, generation, image, network, server};
+    use kiln_model::generation::Generation;
     use kiln_model::observed::{Observed, Phase};
     use kiln_model::plan::plan;
 
     use super::*;
 
+    fn declared() -> Generation {
+        let specs = vec![
+            image("web", "v1"),
+            network("front", "10.0.0.0/24"),
+            server("web").replicas(2).spec(),
+            endpoint("shop", "127.0.0.1:8080", "web"),
+        ];
+        generation(1, specs)
+    }
+
+    /// An instance as the generation wants it.
+    fn current(n: u8, health: Verdict) -> ObservedInstance {
+        let web = declared().content.components[&"server.web".parse().unwrap()].digest;
+        ObservedInstance { digest: web, ..instance(n, health) }
+    }
+
     fn snapshot(instances: Vec<ObservedInstance>) -> Snapshot {
-        let desired = generation(
-            1,
-            vec![
-                image("web", "v1"),
-                network("front", "10.0.0.0/24"),
-                server("web").replicas(2).spec(),
-                endpoint("shop", "127.0.0.1:8080", "web"),
-            ],
-        );
+        let desired = declared();
         let observed = Observed { instances, ..Observed::default() };
         let (_, report) = plan(&desired, &observed);
         let mut state = State::default();
@@ -313,14 +322,16 @@ mod tests {
     fn a_stack_is_healthy_when_all_that_is_wanted_is_ready() {
         let ready = || Verdict::Ready { since: Timestamp(0) };
         let status_of = |instances| status(&snapshot(instances), None);
-        let whole = status_of(vec![instance(1, ready()), instance(2, ready())]);
+        let whole = status_of(vec![current(1, ready()), current(2, ready())]);
         assert!(whole.healthy);
+        // What was replaced, and is kept for a while, is not among those wanted.
+        assert!(!status_of(vec![current(1, ready()), instance(3, ready())]).healthy);
         let web = whole.components.iter().find(|c| c.kind == "server").unwrap();
         let replicas = web.replicas.as_ref().unwrap();
         assert_eq!((replicas.wanted, replicas.ready), (2, 2));
         assert_eq!(web.address.as_deref(), Some("10.0.0.2"));
         let refused = Verdict::Starting { last: Some("connection refused".to_owned()) };
-        let half = status_of(vec![instance(1, ready()), instance(2, refused)]);
+        let half = status_of(vec![current(1, ready()), current(2, refused)]);
         assert!(!half.healthy);
         let web = half.components.iter().find(|c| c.kind == "server").unwrap();
         assert_eq!(web.instances[1].state, "starting");

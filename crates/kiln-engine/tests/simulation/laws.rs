@@ -108,12 +108,12 @@ pub fn patience(world: &mut World, id: &InstanceId) {
     let state = state(world);
     let aim = state.aim().and_then(|number| durable_generation(world, number));
     let (id, digest) = (&body.seen.component, body.seen.digest);
-    let wanted = aim.as_ref().and_then(|g| g.content.components.get(id));
-    let Some(server) = wanted.filter(|c| c.digest == digest).and_then(|c| c.spec.as_server())
+    let Some(aim) =
+        aim.filter(|g| g.content.components.get(id).is_some_and(|c| c.digest == digest))
     else {
         return;
     };
-    let wanted = state.scale.get(id).copied().unwrap_or(server.policy.replicas) as usize;
+    let wanted = wanted(world, &aim, id) as usize;
     let there = world.bodies.values().filter(|b| {
         b.seen.component == *id
             && b.seen.digest == digest

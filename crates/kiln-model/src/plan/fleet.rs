@@ -145,7 +145,11 @@ impl Fleets {
         for instance in old.iter().skip(stage.keep_old as usize).chain(&unproved) {
             self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
         }
-        for instance in sorted.ailing.iter().skip(wanted.saturating_sub(ready) as usize) {
+        // What is unready for long is of no use where older ones serve in its place: beside both
+        // there might be no room for a new one.
+        let serving = old.iter().filter(|i| i.is_ready() && !stage.hidden.contains(&i.id));
+        let served = ready + count(serving).min(stage.keep_old);
+        for instance in sorted.ailing.iter().skip(wanted.saturating_sub(served) as usize) {
             self.retire(instance, unready(instance));
         }
         // Of too many those go that do not serve yet, then the newest: what has served longest

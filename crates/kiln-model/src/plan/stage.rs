@@ -104,11 +104,18 @@ impl Situation<'_> {
         let mut stage = self.rolling(1, 0);
         let until = self.observed.active_since.map(|since| since.after(self.rollout.keep));
         let Some(until) = until.filter(|until| *until > self.observed.at) else { return stage };
+        // Where none of those wanted is ready, what was kept serves once more.
+        if self.ready() == 0 {
+            return stage;
+        }
         let warm = |i: &&ObservedInstance| {
             i.digest != self.digest && i.generation < self.desired.number && i.drift.is_empty()
         };
         stage.hidden = Self::ids(self.old_ready().filter(warm));
-        stage.keep_old = stage.keep_old.max(count(stage.hidden.iter()));
+        let kept = count(stage.hidden.iter());
+        // They stand in nobody's way.
+        stage.surplus += kept;
+        stage.keep_old = stage.keep_old.max(kept);
         stage.wake_at = (!stage.hidden.is_empty()).then_some(until);
         stage
     }

@@ -47,9 +47,7 @@ const NEVER_PASSED: &str = "its check had not passed by the deadline";
 /// Whether all serves, and the deadline has come before a server's check passed.
 fn is_unchecked(observed: &Observed, id: &ComponentId, server: &Server) -> bool {
     let Some(rollout) = &observed.rollout else { return false };
-    let passed = |since| {
-        check_passed(&server.policy.rollout.analysis, &observed.trial, id, since)
-    };
+    let passed = |since| check_passed(&server.policy.rollout.analysis, &observed.trial, id, since);
     observed.at >= rollout.deadline && rollout.serving.is_some_and(|since| !passed(since))
 }
 

@@ -80,6 +80,7 @@ fn served(site: &Site, release: &str) {
         crate::site::get(site.address(), "/")
             .is_ok_and(|answer| answer == (200, release.to_owned()))
     });
+    wait("the change stands", site, || site.status()["rollout"].is_null());
 }
 
 /// What is followed.
