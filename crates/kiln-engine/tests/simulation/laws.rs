@@ -104,7 +104,6 @@ fn falters(body: &Body, now: Timestamp) -> bool {
 pub fn patience(world: &mut World, id: &InstanceId) {
     let Some(body) = world.bodies.get(id).cloned() else { return };
     let Verdict::Unready { since, .. } = body.seen.health else { return };
-    let may_come_back = body.patience.is_some_and(|bound| world.now().since(since) < bound);
     let state = state(world);
     let aim = state.aim().and_then(|number| durable_generation(world, number));
     let (id, digest) = (&body.seen.component, body.seen.digest);
@@ -113,6 +112,10 @@ pub fn patience(world: &mut World, id: &InstanceId) {
     else {
         return;
     };
+    // How it is handled is said by the generation that is aimed at, not by the one it was made for.
+    let declared = aim.content.components.get(id).and_then(|c| c.spec.as_server());
+    let bound = declared.and_then(|server| server.policy.health.replace_after);
+    let may_come_back = bound.is_some_and(|bound| world.now().since(since) < bound);
     let wanted = wanted(world, &aim, id) as usize;
     let there = world.bodies.values().filter(|b| {
         b.seen.component == *id
