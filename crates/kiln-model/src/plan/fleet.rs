@@ -148,8 +148,8 @@ impl Fleets {
         // What is unready for long is of no use where older ones serve in its place: beside both
         // there might be no room for a new one.
         let serving = old.iter().filter(|i| i.is_ready() && !stage.hidden.contains(&i.id));
-        let served = ready + count(serving).min(stage.keep_old);
-        for instance in sorted.ailing.iter().skip(wanted.saturating_sub(served) as usize) {
+        let answering = ready + count(serving).min(stage.keep_old);
+        for instance in sorted.ailing.iter().skip(wanted.saturating_sub(answering) as usize) {
             self.retire(instance, unready(instance));
         }
         // Of too many those go that do not serve yet, then the newest: what has served longest
