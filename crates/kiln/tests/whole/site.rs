@@ -170,13 +170,27 @@ impl Site {
     }
 }
 
+impl Site {
+    /// Ends all there is. A change that is under way may come in between: then it is tried again.
+    fn retire(&self) {
+        for _ in 0..10 {
+            let output = self.run(&["destroy", "--yes"]);
+            let said = told(&output);
+            if output.status.success() || said.contains("never been applied") {
+                return;
+            }
+            if !std::thread::panicking() {
+                eprintln!("destroy: {said}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         if self.root().exists() {
-            let output = self.run(&["destroy", "--yes"]);
-            if !output.status.success() && !std::thread::panicking() {
-                eprintln!("destroy: {}", told(&output));
-            }
+            self.retire();
         }
         for role in ["serve", "gateway", "launcher"] {
             self.signal(role, rustix::process::Signal::TERM);

@@ -131,7 +131,7 @@ fn following_outlives_the_daemon_and_ends_when_it_is_told_to() {
     eventually("its process ends with it", || site.processes("follower").is_empty());
     repository.commit(&stack(&site, "v2"), "Two");
     // Any verb that needs a daemon starts one.
-    site.status();
+    eventually("another daemon answers", || site.run(&["status"]).status.success());
     served(&site, "v2");
     assert_eq!(site.processes("serve").len(), 1);
 
@@ -140,7 +140,8 @@ fn following_outlives_the_daemon_and_ends_when_it_is_told_to() {
         repository.commit(&stack(&site, release), release);
         std::thread::sleep(Duration::from_millis(300));
         site.signal("serve", Signal::KILL);
-        site.status();
+        // One that asks while it dies is told that the connection broke.
+        eventually("another daemon answers", || site.run(&["status"]).status.success());
         served(&site, release);
     }
     let pids = site.processes("follower");

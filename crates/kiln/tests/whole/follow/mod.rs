@@ -80,7 +80,12 @@ fn served(site: &Site, release: &str) {
         crate::site::get(site.address(), "/")
             .is_ok_and(|answer| answer == (200, release.to_owned()))
     });
-    wait("the change stands", site, || site.status()["rollout"].is_null());
+    // The daemon may be killed at this very moment.
+    wait("the change stands", site, || {
+        let output = site.run(&["status", "--json"]);
+        let status = serde_json::from_slice::<Value>(&output.stdout);
+        output.status.success() && status.is_ok_and(|status| status["rollout"].is_null())
+    });
 }
 
 /// What is followed.
