@@ -43,6 +43,15 @@ impl Failure {
         }
     }
 
+    /// The same of an instance that was made then. Several that were there at once and crash are no
+    /// row: one made since the crash before is.
+    pub(crate) fn of_one_made_at(mut self, made_at: Timestamp, before: Option<&Failure>) -> Self {
+        if let Some(before) = before.filter(|before| made_at < before.at) {
+            self.in_a_row = before.in_a_row;
+        }
+        self
+    }
+
     /// Whether it is not too long ago to be of interest.
     pub(crate) fn is_recent(&self, now: Timestamp) -> bool {
         now.since(self.at) < RECENT

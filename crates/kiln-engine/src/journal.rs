@@ -294,11 +294,8 @@ impl State {
             }
             Event::Crashed { component, instance, made_at, cause, last_words } => {
                 let before = self.crashes.get(component).filter(|c| c.is_recent(entry.at));
-                let mut crash = Failure::after(before, entry.at, instance, cause, last_words);
-                // Several that were there at once and crash are no row: one made since then is.
-                if let Some(before) = before.filter(|before| *made_at < before.at) {
-                    crash.in_a_row = before.in_a_row;
-                }
+                let crash = Failure::after(before, entry.at, instance, cause, last_words);
+                let crash = crash.of_one_made_at(*made_at, before);
                 self.crashes.insert(component.clone(), crash);
             }
             Event::Made { .. } | Event::Retired { .. } => {}

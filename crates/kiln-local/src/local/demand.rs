@@ -62,11 +62,21 @@ impl Machine {
 /// The number that a program prints, in thousandths. It has no input, the usual path and nothing
 /// else of the daemon's environment; it and what it has started are ended with this future.
 pub(super) async fn number(command: &[String]) -> Result<u64, String> {
+    let out = run(command, &[]).await?;
+    let program = command.first().map_or("", String::as_str);
+    thousandths(&out).ok_or_else(|| format!("{program} printed {:?}, no number", shown(out.trim())))
+}
+
+/// What a program on the host prints that ends with status 0: without a shell and without input, in
+/// `/`, with nothing in its environment but `PATH` and `env`. It is ended, with all that it has
+/// started, when the future is dropped.
+pub(super) async fn run(command: &[String], env: &[(&str, String)]) -> Result<String, String> {
     let [program, arguments @ ..] = command else { return Err("there is no program".to_owned()) };
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
         .env("PATH", PATH)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -79,11 +89,11 @@ pub(super) async fn number(command: &[String]) -> Result<u64, String> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (out, err) = tokio::join!(text(out), text(err));
     let status = child.wait().await.map_err(|error| format!("{program}: {error}"))?;
-    if !status.success() {
-        let said = err.trim().lines().last().map(|line| format!(": {}", shown(line)));
-        return Err(format!("{program} ended with {status}{}", said.unwrap_or_default()));
+    if status.success() {
+        return Ok(out);
     }
-    thousandths(&out).ok_or_else(|| format!("{program} printed {:?}, no number", shown(out.trim())))
+    let said = err.trim().lines().last().map(|line| format!(": {}", shown(line)));
+    Err(format!("{program} ended with {status}{}", said.unwrap_or_default()))
 }
 
 /// What a program has started, ended with it.
