@@ -11,7 +11,7 @@ use kiln_model::route::{EndpointRoute, Protocol, Rule};
 
 use crate::backend::{Backend, Manner};
 use crate::client::{Http1, get, http2_call};
-use crate::world::{Network, World, component, endpoint, eventually, table};
+use crate::world::{Network, World, component, endpoint, eventually, free_port, table};
 
 fn rule(host: Option<&str>, path: &str, backend: &Backend) -> Rule {
     Rule {
@@ -163,7 +163,7 @@ fn datagrams_stay_with_their_instance_until_it_leaves() {
     let [one, two] = ["udp-1", "udp-2"].map(|i| Backend::datagrams(&network, i));
     let with = |b: &Backend| vec![endpoint("dns", 0, Protocol::Udp, vec![b.route.clone()])];
     let mut routes = with(&one);
-    routes[0].listen = ([127, 0, 0, 1], free_udp_port()).into();
+    routes[0].listen = ([127, 0, 0, 1], free_port()).into();
     let address = put(&world, routes.clone())[0];
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -190,10 +190,6 @@ fn datagrams_stay_with_their_instance_until_it_leaves() {
     put(&world, routes);
     assert_eq!(get(address, "/").unwrap().text(), "web-1");
     assert_eq!(call("d"), "udp-2: d");
-}
-
-fn free_udp_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

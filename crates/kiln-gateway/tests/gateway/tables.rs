@@ -9,18 +9,13 @@ use kiln_model::route::{Protocol, RouteTable};
 
 use crate::backend::Backend;
 use crate::client::{Http1, get};
-use crate::world::{World, endpoint, table};
+use crate::world::{World, endpoint, free_port, table};
 
 fn refusal(world: &World, table: RouteTable) -> Refusal {
     match world.gateway.set_table(table) {
         Err(GatewayError::Refused(refusal)) => refusal,
         other => panic!("not refused: {other:?}"),
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! A root with a gateway, and networks made for one test.
 
+use std::collections::hash_map::RandomState;
 use std::fs::Metadata;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_gateway::{Gateway, ensure_running};
@@ -28,6 +32,21 @@ pub(crate) fn exe() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let profile = tests.parent().and_then(Path::parent).unwrap();
     profile.join("examples/gateway")
+}
+
+/// A port that is free for TCP and UDP alike: below those that the kernel gives to clients, as
+/// another test's connection might take one of theirs before it is listened at, and another each
+/// time.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU32> =
+        LazyLock::new(|| AtomicU32::new(RandomState::new().build_hasher().finish() as u32));
+    loop {
+        let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 22_000) as u16;
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Whether the test can run here; says so when it cannot.

@@ -1,10 +1,14 @@
 //! A site: a root, the directory of a stack, and the program to work on them.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -233,9 +237,19 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let status = status.ok_or_else(|| std::io::Error::other(format!("no answer: {answer:?}")))?;
     Ok((status, body.to_owned()))
 }
-
+/// A port that is free for TCP and UDP alike: below those that the kernel gives to clients, as
+/// another test's connection might take one of theirs before it is listened at, and another each
+/// time.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: LazyLock<AtomicU32> =
+        LazyLock::new(|| AtomicU32::new(RandomState::new().build_hasher().finish() as u32));
+    loop {
+        let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 22_000) as u16;
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The static probe, or what is lacking.
