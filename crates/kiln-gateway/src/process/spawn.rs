@@ -89,15 +89,16 @@ pub fn ensure_running(root: &Path, exe: &Path) -> Result<Gateway, StartError> {
         return Ok(gateway);
     }
     let mut child = spawn(root, exe, &log)?;
-    match await_answer(&gateway, &mut child, log) {
+    let answered = await_answer(&gateway, &mut child, log);
+    // Collects the process when it ends, so that none is left behind as a zombie.
+    std::thread::spawn(move || child.wait());
+    match answered {
         // The one that runs serves on, and is as good as before.
         Err(error) if matches!(found, Found::Running { .. }) => {
             eprintln!("kiln: the gateway of another build stays: {error}");
         }
         answered => answered?,
     }
-    // Collects the process when it ends, so that none is left behind as a zombie.
-    std::thread::spawn(move || child.wait());
     Ok(gateway)
 }
 
@@ -153,9 +154,9 @@ fn await_answer(gateway: &Gateway, child: &mut Child, log: PathBuf) -> Result<()
             return Err(StartError::Ended { status, log });
         }
         if Instant::now() >= deadline {
-            // It is ours and of no use; whoever comes next may try again.
-            let _ = child.kill();
-            let _ = child.wait();
+            // It is not ended: by now it may have taken over from the one before, and traffic
+            // would stop with it. Each of its own waits has an end; who comes next finds it, or
+            // another starts and takes over from it.
             return Err(StartError::Silent { after: START_TIME, log });
         }
         std::thread::sleep(Duration::from_millis(2));

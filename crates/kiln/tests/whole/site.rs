@@ -191,8 +191,26 @@ impl Site {
     }
 }
 
+impl Site {
+    /// The last lines of each process's log, for a failure's message.
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for log in ["daemon", "gateway", "launcher"] {
+            let text = fs::read(self.root().join(format!("logs/{log}.log"))).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            let last = lines[lines.len().saturating_sub(30)..].join("\n  ");
+            words += &format!("{log}.log ends with\n  {last}\n");
+        }
+        words
+    }
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.last_words());
+        }
         if self.root().exists() {
             self.retire();
         }
