@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 /// A test program that runs in the guest. Each `test result:` line of it counts.
 struct Program {
     name: &'static str,
-    /// How long it may take.
+    /// How long it may take: several times what it needs where it has the processors to itself.
     seconds: u32,
     environment: &'static str,
     /// The test target.
@@ -26,27 +26,27 @@ struct Program {
 }
 
 const PROGRAMS: [Program; 6] = [
-    Program { name: "units", seconds: 60, environment: "", test: "kiln_local", arguments: "" },
-    Program { name: "launcher", seconds: 150, environment: "", test: "launcher", arguments: "" },
-    Program { name: "network", seconds: 120, environment: "", test: "network", arguments: "" },
+    Program { name: "units", seconds: 150, environment: "", test: "kiln_local", arguments: "" },
+    Program { name: "launcher", seconds: 300, environment: "", test: "launcher", arguments: "" },
+    Program { name: "network", seconds: 300, environment: "", test: "network", arguments: "" },
     Program {
         name: "fs-verity",
-        seconds: 150,
+        seconds: 400,
         environment: "KILN_INTEGRITY=fs-verity",
         test: "whole",
-        arguments: "sealing:: --skip a_write_through --skip a_machine_that",
+        arguments: "sealing:: --skip a_write_ --skip a_machine_that",
     },
     Program {
         name: "dm-verity",
-        seconds: 150,
+        seconds: 400,
         // No fs-verity there.
         environment: "KILN_INTEGRITY=dm-verity TMPDIR=/dev/shm",
         test: "whole",
-        arguments: "sealing:: --skip a_write_through --skip what_rots",
+        arguments: "sealing:: --skip a_write_ --skip what_rots",
     },
     Program {
         name: "whole",
-        seconds: 150,
+        seconds: 400,
         environment: "",
         test: "whole",
         arguments: "isolation:: leftovers::",
