@@ -12,7 +12,7 @@ use crate::engines::{
 };
 use crate::site::{eventually, send, site_or_skip, told};
 
-/// A `dockerd` with storage, a process namespace and a mount namespace of its own; it touches no
+/// A `dockerd` with storage, a process namespace and a mount namespace of its own, which touches no
 /// network. Nothing of it is left when this is dropped.
 struct Docker {
     directory: PathBuf,
@@ -35,7 +35,10 @@ impl Docker {
         std::fs::write(directory.join("none.json"), "{}").map_err(|e| e.to_string())?;
         let cgroup = format!("kiln-docker-{number}");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd"]);
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        // Where containerd has directories of its own, whatever it is told.
+        let places = "mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /opt; exec dockerd \"$@\"";
+        command.args(["sh", "-e", "-c", places, "sh"]);
         for (option, name) in [
             ("--config-file", "none.json"),
             ("--data-root", "data"),
@@ -72,11 +75,16 @@ impl Docker {
         std::fs::read_to_string(children).ok()?.split_whitespace().next()?.parse().ok()
     }
 
-    /// The client of the daemon's containerd.
+    /// The client of the daemon's containerd, which shares files with it.
     fn containerd(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("/usr/bin/ctr");
+        let mut command = Command::new("nsenter");
+        command
+            .arg("--target")
+            .arg(self.daemon().unwrap().to_string())
+            .args(["--mount", "--pid", "ctr"]);
         command.arg("--address").arg(self.directory.join("exec/containerd/containerd.sock"));
-        command.args(["--namespace", "test"]).args(arguments).env_clear().output().unwrap()
+        command.args(["--namespace", "test"]).args(arguments).env_clear();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap()
     }
 }
 
