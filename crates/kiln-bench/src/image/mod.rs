@@ -104,7 +104,9 @@ fn nginx(stack: &Stack<'_>, mirror: &Mirror) -> Result {
         stack.write(&format!("page {number}"))?;
         warm.push(stack.run(&["image", "build"])?);
         if peer_is_there {
-            peer.push(mmdebstrap(stack.directory, mirror.url(), "essential", "nginx-light")?.0);
+            peer.push(
+                mmdebstrap(stack.directory, mirror.url(), "essential", Some("nginx-light"))?.0,
+            );
         }
     }
     let mut again = Vec::new();
@@ -138,13 +140,18 @@ fn memory(runs: &[Run]) -> String {
 }
 
 /// A root filesystem by mmdebstrap, as a tar archive: the run, and the archive's length.
-fn mmdebstrap(directory: &Path, mirror: &str, variant: &str, package: &str) -> Result<(Run, u64)> {
+fn mmdebstrap(
+    directory: &Path,
+    mirror: &str,
+    variant: &str,
+    package: Option<&str>,
+) -> Result<(Run, u64)> {
     let archive = directory.join("mmdebstrap.tar");
     let mut command = Command::new("mmdebstrap");
     command
         .args(["--quiet", "--format=tar"])
         .arg(format!("--variant={variant}"))
-        .arg(format!("--include={package}"))
+        .args(package.map(|package| format!("--include={package}")))
         .arg("bookworm")
         .arg(&archive)
         .arg(format!("deb {mirror}/debian bookworm main"))

@@ -67,7 +67,7 @@ fn a_stop_is_heard_where_there_is_a_handler_and_short_where_there_is_none() {
     let begin = Instant::now();
     client.stop("deaf", libc::SIGTERM, grace).unwrap();
     assert_eq!(wait_for_exit(&mut client, "deaf").signal, Some(libc::SIGKILL));
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    assert!(begin.elapsed() < grace / 2, "{:?}", begin.elapsed());
     // One that hears but does not end is ended after its grace.
     root.start(&mut client, root.spec("stubborn", &["term"]));
     client.stop("stubborn", libc::SIGWINCH, Duration::from_millis(50)).unwrap();
@@ -141,7 +141,7 @@ fn a_flood_of_output_is_bounded_and_starves_nobody() {
     let begin = Instant::now();
     let (exit, _) = root.run(root.spec("calm", &["exit", "0"]));
     assert_eq!(exit.code, Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     let size: u64 = fs::read_dir(&directory)
         .unwrap()
         .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))

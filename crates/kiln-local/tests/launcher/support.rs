@@ -18,7 +18,7 @@ use kiln_local::launcher::protocol::{
 use kiln_local::launcher::{SOCKET, ensure_running};
 use kiln_local::logs;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tells the roots of one process apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);

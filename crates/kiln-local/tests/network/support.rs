@@ -12,7 +12,7 @@ use kiln_netns::Namespace;
 use tempfile::TempDir;
 
 /// How long what must happen may take.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// How long it is waited for what must not happen.
 pub(crate) const NEVER: Duration = Duration::from_millis(400);
 

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 /// A test program that runs in the guest. Each `test result:` line of it counts.
 struct Program {
     name: &'static str,
-    /// How long it may take.
+    /// How long it may take: several times what it needs where it has the processors to itself.
     seconds: u32,
     environment: &'static str,
     /// The test target.
@@ -26,27 +26,27 @@ struct Program {
 }
 
 const PROGRAMS: [Program; 6] = [
-    Program { name: "units", seconds: 60, environment: "", test: "kiln_local", arguments: "" },
-    Program { name: "launcher", seconds: 150, environment: "", test: "launcher", arguments: "" },
-    Program { name: "network", seconds: 120, environment: "", test: "network", arguments: "" },
+    Program { name: "units", seconds: 150, environment: "", test: "kiln_local", arguments: "" },
+    Program { name: "launcher", seconds: 300, environment: "", test: "launcher", arguments: "" },
+    Program { name: "network", seconds: 300, environment: "", test: "network", arguments: "" },
     Program {
         name: "fs-verity",
-        seconds: 150,
+        seconds: 400,
         environment: "KILN_INTEGRITY=fs-verity",
         test: "whole",
-        arguments: "sealing:: --skip a_write_through --skip a_machine_that",
+        arguments: "sealing:: --skip a_write_ --skip a_machine_that",
     },
     Program {
         name: "dm-verity",
-        seconds: 150,
+        seconds: 400,
         // No fs-verity there.
         environment: "KILN_INTEGRITY=dm-verity TMPDIR=/dev/shm",
         test: "whole",
-        arguments: "sealing:: --skip a_write_through --skip what_rots",
+        arguments: "sealing:: --skip a_write_ --skip what_rots",
     },
     Program {
         name: "whole",
-        seconds: 150,
+        seconds: 400,
         environment: "",
         test: "whole",
         arguments: "isolation:: leftovers::",
@@ -129,6 +129,16 @@ fn build() -> Built {
     command.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
+    }
+    // What cargo has told this program of its package is no setting. Build scripts that look at it
+    // (ring's does) would run again, and all that stands on them would be compiled anew, now and
+    // at the next call from outside.
+    let told =
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars_os() {
+        if told.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
     }
     let output = command.stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "cargo test --no-run: {}", output.status);

@@ -14,6 +14,8 @@
 
 mod certificates;
 mod crash;
+mod docker;
+mod engines;
 mod failure;
 mod follow;
 mod full_disk;

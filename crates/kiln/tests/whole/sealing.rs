@@ -170,6 +170,27 @@ fn a_write_through_a_mapping_is_noticed_and_answered() {
     assert_replaced(&site, &ids);
 }
 
+/// How many places are written to, one after the other.
+const PLACES: u64 = 8;
+
+#[test]
+fn a_write_to_any_place_is_noticed_and_answered() {
+    let name = "a_write_to_any_place_is_noticed_and_answered";
+    let site = site_or_skip!(name);
+    bring_up(&site);
+    if integrity(&site) != "watched" {
+        println!("skipped: {name}: this machine has something better than watching");
+        return;
+    }
+    for number in 0..PLACES {
+        let (file, ids) = (erofs(&site), site.instances("web", "id"));
+        // Scattered over the file, and the same each time (Knuth's multiplicative hash).
+        let place = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        flip(&file, place % fs::metadata(&file).unwrap().len()).unwrap();
+        assert_replaced(&site, &ids);
+    }
+}
+
 #[test]
 fn what_changes_no_byte_is_no_drift() {
     let site = site_or_skip!("what_changes_no_byte_is_no_drift");

@@ -180,7 +180,9 @@ impl Site {
         for _ in 0..10 {
             let output = self.run(&["destroy", "--yes"]);
             let said = told(&output);
-            if output.status.success() || said.contains("never been applied") {
+            // Nothing in this root, or nothing of this stack.
+            let nothing = ["nothing has been applied", "never been applied"];
+            if output.status.success() || nothing.iter().any(|it| said.contains(it)) {
                 return;
             }
             if !std::thread::panicking() {
