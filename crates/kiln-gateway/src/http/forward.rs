@@ -2,12 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Uri, Version};
 
 use crate::http::fault::Fault;
@@ -89,13 +87,13 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Vec
 pub(crate) struct Head {
     /// The host that it names.
     pub(crate) host: HeaderValue,
-    /// The client's side of the connection, where it asks for another protocol on it.
-    pub(crate) on_upgrade: Option<OnUpgrade>,
+    /// Whether the client asks for another protocol on its connection.
+    pub(crate) upgrade: bool,
 }
 
 /// Makes a client's request one for an instance, which speaks HTTP/1.1 or, with `http2`, that.
-pub(crate) fn prepare_request(
-    request: &mut Request<Incoming>,
+pub(crate) fn prepare_request<B>(
+    request: &mut Request<B>,
     origin: &Origin,
     http2: bool,
 ) -> Result<Head, Fault> {
@@ -103,7 +101,7 @@ pub(crate) fn prepare_request(
         return Err(Fault::Connect);
     }
     let protocol = if http2 { None } else { asked_upgrade(request) };
-    let on_upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut *request));
+    let upgrade = protocol.is_some();
     let host = host_of(request)?;
     *request.uri_mut() =
         if http2 { absolute_form(request.uri(), &host)? } else { origin_form(request.uri())? };
@@ -133,7 +131,7 @@ pub(crate) fn prepare_request(
     } else {
         headers.insert(HOST, host.clone());
     }
-    Ok(Head { host, on_upgrade })
+    Ok(Head { host, upgrade })
 }
 
 /// Makes an instance's response one for the client. `upgraded`: it has agreed to switch.
@@ -154,7 +152,7 @@ fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// The protocol to which an HTTP/1.1 client wants to switch. The switch to HTTP/2 is not
 /// offered: who speaks it says so with the first bytes.
-fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
+fn asked_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let asked = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
     let protocol = headers.get(UPGRADE)?;
@@ -164,7 +162,7 @@ fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
 
 /// The one host that a request is for. Where its target and its `Host` both name one, they have
 /// to be the same: another server might go by the other one.
-fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
+fn host_of<B>(request: &Request<B>) -> Result<HeaderValue, Fault> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() || !host.is_none_or(|host| is_host(host.as_bytes())) {
@@ -246,7 +244,7 @@ fn strip_connection_fields(headers: &mut HeaderMap) {
 }
 
 /// Whether a list contains a word, in any case and with any parameters.
-fn has_token(list: &HeaderValue, token: &str) -> bool {
+pub(crate) fn has_token(list: &HeaderValue, token: &str) -> bool {
     list.to_str().is_ok_and(|list| {
         list.split(',').any(|item| {
             let word = item.split(';').next().unwrap_or_default().trim();
