@@ -10,8 +10,8 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::name::InstanceId;
 use rustix::net::Shutdown;
@@ -133,7 +133,11 @@ impl Load {
         self.sockets().insert(socket);
         let enlisted = Enlisted { load: Arc::clone(self), socket };
         // Looked at after it was listed: either this or `sever` sees the other.
-        if enlisted.is_severed() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(enlisted) }
+        if enlisted.is_severed() {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(enlisted)
+        }
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashSet<RawFd>> {

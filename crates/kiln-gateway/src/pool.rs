@@ -62,14 +62,16 @@ impl Sender {
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(
         self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<InstanceBody>, Sent> {
         match self {
             Sender::One(line) => Ok(line.send(request).await?.map(InstanceBody::One)),
             Sender::Many { mut sender, stream } => {
                 let replay = Replay::of(&request);
-                match sender.try_send_request(request).await {
-                    Ok(response) => Ok(response.map(|body| InstanceBody::Two(body, stream))),
+                match sender.try_send_request(*request).await {
+                    Ok(response) => {
+                        Ok(response.map(|body| InstanceBody::Two { body, _stream: stream }))
+                    }
                     Err(mut error) => Err(match error.take_message() {
                         Some(request) => Sent::Not(Box::new(request)),
                         None => Sent::Perhaps(replay.map(|replay| Box::new(replay.request()))),

@@ -65,17 +65,22 @@ impl Progress {
 
 impl RequestBody {
     /// A client's body of at most `limit` bytes.
-    pub(crate) fn new(body: ClientBody, limit: Option<u64>) -> Result<Self, Fault> {
+    pub(crate) fn new(body: ClientBody, limit: Option<u64>) -> Self {
         if matches!(body, ClientBody::None) {
-            return Ok(RequestBody::None);
+            return RequestBody::None;
         }
         let left = limit.unwrap_or(u64::MAX);
-        if body.size_hint().lower() > left {
-            return Err(Fault::TooLarge);
-        }
         let progress =
             Arc::new(Progress { last_ms: AtomicU64::new(now_ms()), trouble: AtomicU8::new(0) });
-        Ok(RequestBody::Stream { body, progress, left })
+        RequestBody::Stream { body, progress, left }
+    }
+
+    /// Whether it says itself that it is larger than it may be.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            RequestBody::None => false,
+            RequestBody::Stream { body, left, .. } => body.size_hint().lower() > *left,
+        }
     }
 
     /// Where it is marked how the body gets on.
@@ -142,7 +147,7 @@ pub(crate) enum InstanceBody {
     /// A body over HTTP/1, with the connection.
     One(Box<Line>),
     /// A body over HTTP/2, with its place on the connection.
-    Two(Incoming, pool::Stream),
+    Two { body: Incoming, _stream: pool::Stream },
     /// Another protocol, which has the connection from now on.
     Switched(Box<Line>, InFlight),
 }
@@ -175,7 +180,7 @@ impl InstanceBody {
         match self {
             InstanceBody::None | InstanceBody::Switched(..) => Poll::Ready(None),
             InstanceBody::One(line) => line.poll_frame(cx),
-            InstanceBody::Two(body, _) => {
+            InstanceBody::Two { body, .. } => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
@@ -213,7 +218,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             ResponseBody::Backend(InstanceBody::One(line), _) => line.is_end(),
-            ResponseBody::Backend(InstanceBody::Two(body, _), _) => body.is_end_stream(),
+            ResponseBody::Backend(InstanceBody::Two { body, .. }, _) => body.is_end_stream(),
             ResponseBody::Backend(..) => true,
             ResponseBody::Text(text, _) => text.is_none(),
         }
@@ -224,7 +229,7 @@ impl Body for ResponseBody {
             ResponseBody::Backend(InstanceBody::One(line), _) => {
                 line.left().map_or_else(SizeHint::new, SizeHint::with_exact)
             }
-            ResponseBody::Backend(InstanceBody::Two(body, _), _) => body.size_hint(),
+            ResponseBody::Backend(InstanceBody::Two { body, .. }, _) => body.size_hint(),
             ResponseBody::Backend(..) => SizeHint::with_exact(0),
             ResponseBody::Text(text, _) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))

@@ -50,7 +50,9 @@ impl Clock {
     }
 
     pub(crate) fn end(&self) {
-        self.idle_since.store(now_ms(), Relaxed);
+        if self.active.load(Relaxed) == 1 {
+            self.idle_since.store(now_ms(), Relaxed);
+        }
         self.active.fetch_sub(1, Relaxed);
     }
 

@@ -13,7 +13,7 @@ use crate::http::body::{InstanceBody, Lease, Progress, RequestBody, ResponseBody
 use crate::http::fault::Fault;
 use crate::http::forward::{Head, prepare_request, prepare_response, say_close};
 use crate::http::note::Note;
-use crate::http::one::{ClientBody, Sent};
+use crate::http::one::Sent;
 use crate::http::serve::{Busy, Session};
 use crate::load::{InFlight, Unit};
 use crate::peer::Peer;
@@ -36,7 +36,7 @@ struct Account {
 /// Answers one request, whatever happens.
 pub(crate) async fn answer(
     session: &Arc<Session>,
-    request: Request<ClientBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let endpoint = session.connection.route.endpoint().map(|endpoint| &*endpoint.counters);
@@ -82,9 +82,9 @@ pub(crate) async fn answer(
 /// Why one attempt gave no response.
 enum Failure {
     /// No connection to the instance could be made.
-    NotConnected(Request<RequestBody>),
+    NotConnected(Box<Request<RequestBody>>),
     /// A kept connection turned out to be closed before anything was sent.
-    Stale(Request<RequestBody>),
+    Stale(Box<Request<RequestBody>>),
     /// The connection ended after something of the request was sent, which is still there where
     /// it has no body.
     Lost { kept: bool, request: Option<Box<Request<RequestBody>>> },
@@ -96,7 +96,7 @@ enum Failure {
 
 async fn forward(
     session: &Arc<Session>,
-    mut request: Request<ClientBody>,
+    mut request: Box<Request<RequestBody>>,
     busy: Busy,
     account: &mut Account,
 ) -> Result<Response<ResponseBody>, Fault> {
@@ -114,9 +114,9 @@ async fn forward(
         counters.request();
         counters.begin()
     });
-    let request = request.map(|body| RequestBody::new(body, connection.bounds.body));
-    let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, body?);
+    if request.body().is_too_large() {
+        return Err(Fault::TooLarge);
+    }
     let place =
         match &way.gate {
             Some(gate) => Some(gate.enter().await.map_err(|_full| {
@@ -139,7 +139,7 @@ async fn forward(
     respond(response, lease, upgrade)
 }
 
-fn way(session: &Session, request: &Request<ClientBody>, host: &str) -> Result<Way, Fault> {
+fn way(session: &Session, request: &Request<RequestBody>, host: &str) -> Result<Way, Fault> {
     let connection = &session.connection;
     let asked = Asked { host, path: request.uri().path(), headers: request.headers() };
     let way = connection.route.way(&connection.shared, connection.remote.ip(), Some(asked));
@@ -149,7 +149,7 @@ fn way(session: &Session, request: &Request<ClientBody>, host: &str) -> Result<W
 /// Sends the request to an instance, and to others where nothing can have come of it.
 async fn send(
     session: &Session,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     way: &Way,
     mut repeatable: bool,
 ) -> Result<(Response<InstanceBody>, Arc<Peer>, InFlight), Fault> {
@@ -192,7 +192,7 @@ async fn send(
                 }
                 // Once, and only what may be done twice.
                 let again = lost.filter(|_| std::mem::take(&mut repeatable));
-                request = *again.ok_or(Fault::Broken)?;
+                request = again.ok_or(Fault::Broken)?;
                 fresh = true;
                 avoid = if kept { avoid } else { Some(peer) };
             }
@@ -211,7 +211,7 @@ async fn send(
 async fn attempt(
     session: &Session,
     peer: &Arc<Peer>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     fresh: bool,
 ) -> Result<Response<InstanceBody>, Failure> {
     let connection = &session.connection;
@@ -234,8 +234,8 @@ async fn attempt(
                 return Err(Failure::Client(fault));
             }
             Err(match sent {
-                Sent::Not(request) if was_kept => Failure::Stale(*request),
-                Sent::Not(request) => Failure::NotConnected(*request),
+                Sent::Not(request) if was_kept => Failure::Stale(request),
+                Sent::Not(request) => Failure::NotConnected(request),
                 Sent::Perhaps(request) => Failure::Lost { kept: was_kept, request },
             })
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::Stream;
 use crate::connection::Connection;
-use crate::http::body::ResponseBody;
+use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::clock::{Clock, Due};
 use crate::http::forward::Origin;
 use crate::http::one::{ClientBody, Served};
@@ -126,7 +126,9 @@ async fn answer(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    Ok(proxy::answer(&session, request.map(ClientBody::two)).await)
+    let limit = session.connection.bounds.body;
+    let request = request.map(|body| RequestBody::new(ClientBody::two(body), limit));
+    Ok(proxy::answer(&session, Box::new(request)).await)
 }
 
 /// A connection that can be asked to end after what is in flight: with `Connection: close`

@@ -163,7 +163,10 @@ mod tests {
     use super::*;
 
     /// The body that comes in pieces of this size, and what is left behind it.
-    fn decoded(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    fn decoded(
+        bytes: &[u8],
+        piece: usize,
+    ) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
         let (mut decoder, mut input) = (Decoder::chunked(), BytesMut::new());
         let (mut body, mut fields) = (Vec::new(), None);
         for piece in bytes.chunks(piece) {

@@ -23,8 +23,8 @@ use super::framing::{Decoder, Malformed};
 use crate::http::forward::has_token;
 use crate::http::limits;
 
-/// Fields that are made for a message on its way through.
-const MADE: usize = 6;
+/// Fields that a request gets on its way through.
+const MADE: usize = 5;
 
 /// Looks for the end of a request's head, each byte once.
 #[derive(Debug, Default)]
@@ -169,10 +169,7 @@ pub(super) struct ResponseHead {
 }
 
 /// Takes the head of a response to a `method` request apart; `None` when its end has not come.
-pub(super) fn response(
-    input: &[u8],
-    method: &Method,
-) -> Result<Option<ResponseHead>, Malformed> {
+pub(super) fn response(input: &[u8], method: &Method) -> Result<Option<ResponseHead>, Malformed> {
     let mut space: Headers<'_> = [const { MaybeUninit::uninit() }; limits::HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = ParserConfig::default();
@@ -190,7 +187,7 @@ pub(super) fn response(
     };
     let is_new = parsed.version == Some(1);
     let status = StatusCode::from_u16(parsed.code.unwrap_or(0)).map_err(|_| Malformed)?;
-    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + MADE);
+    let mut headers = HeaderMap::with_capacity(parsed.headers.len() + 1);
     let (mut length_field, mut coding, mut keep) = (None, None, is_new);
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
@@ -308,7 +305,10 @@ mod tests {
         let head = request(Bytes::from_static(&bytes[4..bytes.len() - 3])).unwrap();
         assert_eq!((head.parts.method, head.parts.uri.path()), (Method::POST, "/x"));
         assert_eq!((head.body, head.keep), (Decoder::Length(7), true));
-        assert_eq!((&head.parts.headers["host"], &head.parts.headers["x"]), (&"a".parse().unwrap(), &"".parse().unwrap()));
+        assert_eq!(
+            (&head.parts.headers["host"], &head.parts.headers["x"]),
+            (&"a".parse().unwrap(), &"".parse().unwrap())
+        );
         let old = request(Bytes::from_static(b"GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n"));
         assert!(old.is_ok_and(|old| old.keep && old.parts.version == Version::HTTP_10));
         let last = request(Bytes::from_static(b"GET / HTTP/1.1\r\nconnection: x, Close\r\n\r\n"));
@@ -360,7 +360,10 @@ mod tests {
             Ok::<_, Malformed>(head.map(|head| (head.body, head.keep, head.length == text.len())))
         };
         for (text, expected) in [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", Some((Decoder::Length(3), true, true))),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n",
+                Some((Decoder::Length(3), true, true)),
+            ),
             ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n", None),
             ("HTTP/1.1 204 No Content\r\n\r\n", Some((Decoder::Done, true, true))),
             ("HTTP/1.1 200 OK\r\n\r\n", Some((Decoder::UntilEnd, false, true))),

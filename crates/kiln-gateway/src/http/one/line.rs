@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, TRAILER};
-use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -98,38 +97,42 @@ impl Line {
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(
         mut self: Box<Self>,
-        request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<Box<Self>>, Sent> {
-        let (parts, body) = request.into_parts();
-        let had_body = self.begin(&parts, body);
-        match std::future::poll_fn(|cx| self.poll_head(cx, &parts.method)).await {
+        let had_body = self.begin(&mut request);
+        match std::future::poll_fn(|cx| self.poll_head(cx, request.method())).await {
             Ok(head) => Ok(Response::from_parts(head.parts, self)),
             Err(Failed) => {
                 let unsent = !self.output.has_begun();
-                let body = match self.sending.take() {
-                    Some(sending) if unsent && !sending.is_begun => Some(sending.body),
-                    _ => (!had_body).then_some(RequestBody::None),
+                let is_whole = match self.sending.take() {
+                    Some(sending) if unsent && !sending.is_begun => {
+                        *request.body_mut() = sending.body;
+                        true
+                    }
+                    _ => !had_body,
                 };
-                let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
-                Err(match request {
-                    Some(request) if unsent => Sent::Not(request),
-                    request => Sent::Perhaps(request),
+                Err(match is_whole {
+                    true if unsent => Sent::Not(request),
+                    true => Sent::Perhaps(Some(request)),
+                    false => Sent::Perhaps(None),
                 })
             }
         }
     }
 
     /// Puts the head of a request into the output; whether there is a body.
-    fn begin(&mut self, parts: &Parts, body: RequestBody) -> bool {
+    fn begin(&mut self, request: &mut Request<RequestBody>) -> bool {
+        let body = std::mem::replace(request.body_mut(), RequestBody::None);
+        let headers = request.headers();
         self.keep = true;
         self.decoder = Decoder::Done;
         self.output.begin();
-        self.output.request(parts);
-        let length = parts.headers.get(CONTENT_LENGTH);
+        self.output.request(request);
+        let length = headers.get(CONTENT_LENGTH);
         if matches!(body, RequestBody::None) {
             // What has no body where one is usual says so (RFC 9110, section 8.6).
-            if length.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method)
-            {
+            let is_usual = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+            if is_usual && length.is_none() {
                 self.output.text("content-length: 0\r\n");
             }
             self.output.text("\r\n");
@@ -141,7 +144,7 @@ impl Line {
             self.output.text("transfer-encoding: chunked\r\n");
         }
         self.output.text("\r\n");
-        let announced = parts.headers.contains_key(TRAILER).then(|| parts.headers.clone());
+        let announced = headers.contains_key(TRAILER).then(|| headers.clone());
         self.sending = Some(Sending { body, encoder, announced, is_begun: false });
         true
     }

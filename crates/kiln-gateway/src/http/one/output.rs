@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, TRAILER};
-use hyper::http::{request, response};
-use hyper::Version;
+use hyper::http::response;
+use hyper::{Request, Version};
 use tokio::io::AsyncWrite;
 
 use super::framing::Malformed;
@@ -16,6 +16,9 @@ use super::framing::Malformed;
 /// Pieces of bodies up to this size are gathered with what is written beside them; larger ones
 /// are written from where they are.
 const SMALL: usize = 16 * 1024;
+
+/// What a head usually needs, with a short body.
+const USUAL: usize = 1000;
 
 /// What a buffer without use may keep.
 const KEPT: usize = 4 * 1024;
@@ -76,17 +79,19 @@ impl Output {
     }
 
     /// The head of a request, in HTTP/1.1. Fields of its framing are added by the caller.
-    pub(super) fn request(&mut self, parts: &request::Parts) {
-        self.text(parts.method.as_str());
+    pub(super) fn request<B>(&mut self, request: &Request<B>) {
+        self.gathered.reserve(USUAL);
+        self.text(request.method().as_str());
         self.text(" ");
-        self.text(parts.uri.path_and_query().map_or("/", |target| target.as_str()));
+        self.text(request.uri().path_and_query().map_or("/", |target| target.as_str()));
         self.text(" HTTP/1.1\r\n");
-        self.fields(&parts.headers);
+        self.fields(request.headers());
     }
 
     /// The head of a response in this version, without the empty line behind it.
     pub(super) fn response(&mut self, parts: &response::Parts, version: Version) {
         let status = parts.status;
+        self.gathered.reserve(USUAL);
         self.text(if version == Version::HTTP_10 { "HTTP/1.0 " } else { "HTTP/1.1 " });
         self.text(status.as_str());
         self.text(" ");
@@ -192,7 +197,9 @@ pub(super) fn announced(fields: HeaderMap, by: Option<&HeaderMap>) -> HeaderMap 
     let Some(head) = by else { return HeaderMap::new() };
     let is_named = |name: &HeaderName| {
         let lists = head.get_all(TRAILER).iter().filter_map(|list| list.to_str().ok());
-        lists.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(name.as_str()))
+        lists
+            .flat_map(|list| list.split(','))
+            .any(|item| item.trim().eq_ignore_ascii_case(name.as_str()))
     };
     let mut kept = HeaderMap::new();
     for (name, value) in &fields {
@@ -234,8 +241,7 @@ mod tests {
             assert!(output.is_empty() && output.has_begun());
             output.end(encoder, &HeaderMap::new()).unwrap();
             all.extend(written(&mut output, most).await);
-            let expected =
-                [b"3\r\nabc\r\n4001\r\n", &large[..], b"\r\n0\r\n\r\n"].concat();
+            let expected = [b"3\r\nabc\r\n4001\r\n", &large[..], b"\r\n0\r\n\r\n"].concat();
             assert!(all == expected, "{} bytes", all.len());
         }
     }

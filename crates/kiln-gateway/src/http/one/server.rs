@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
-use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING,
-};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::response;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +19,7 @@ use super::head::RequestHead;
 use super::output::{Encoder, announced};
 use super::wire::{Next, Wire};
 use crate::client::Stream;
-use crate::http::body::ResponseBody;
+use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::serve::{Busy, Session};
 use crate::http::{proxy, tunnel};
 
@@ -81,7 +79,7 @@ async fn serve(session: Arc<Session>, stream: Stream) {
     loop {
         let next = poll_fn(|cx| wire.state().poll_next(cx, session.is_finishing())).await;
         match next {
-            Next::Request(head) => match answer(&session, &wire, *head).await {
+            Next::Request(head) => match answer(&session, &wire, head).await {
                 After::Next => wire.state().rest(),
                 After::End => break,
                 After::Gone | After::Taken => return,
@@ -100,13 +98,14 @@ async fn serve(session: Arc<Session>, stream: Stream) {
 }
 
 /// Answers one request and writes the response.
-async fn answer(session: &Arc<Session>, wire: &Wire, head: RequestHead) -> After {
+async fn answer(session: &Arc<Session>, wire: &Wire, head: Box<RequestHead>) -> After {
     // Until the last byte of the response has been written.
     let _busy = Busy::begin(session);
-    let RequestHead { parts, keep, trailers, .. } = head;
+    let RequestHead { parts, keep, trailers, .. } = *head;
     let asked =
         Asked { version: parts.version, is_head: parts.method == Method::HEAD, keep, trailers };
-    let request = Request::from_parts(parts, wire.body());
+    let body = RequestBody::new(wire.body(), session.connection.bounds.body);
+    let request = Box::new(Request::from_parts(parts, body));
     let mut answering = Box::pin(proxy::answer(session, request));
     let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
@@ -211,7 +210,9 @@ impl Writing<'_> {
                 ready!(wire.state().poll_flush(cx))?;
             }
             match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Ready(frame) => self.add(wire, frame.transpose().map_err(io::Error::other)?)?,
+                Poll::Ready(frame) => {
+                    self.add(wire, frame.transpose().map_err(io::Error::other)?)?
+                }
                 Poll::Pending => {
                     let mut state = wire.state();
                     if let Poll::Ready(flushed) = state.poll_flush(cx) {
