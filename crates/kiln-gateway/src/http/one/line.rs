@@ -126,6 +126,7 @@ impl Line {
         let headers = request.headers();
         self.keep = true;
         self.decoder = Decoder::Done;
+        self.input.relax(true);
         self.output.begin();
         self.output.request(request);
         let length = headers.get(CONTENT_LENGTH);
@@ -161,7 +162,7 @@ impl Line {
                     Ok(None) => {}
                     Ok(Some(head)) => {
                         self.input.bytes.advance(head.length);
-                        self.input.relax();
+                        self.input.relax(false);
                         let status = head.parts.status;
                         // Others come before the response, and concern this connection alone.
                         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -252,13 +253,16 @@ impl Line {
         loop {
             match self.decoder.take(&mut self.input.bytes) {
                 Ok(Some(Piece::Data(data))) => {
-                    self.input.relax();
+                    self.input.relax(self.decoder.is_done());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Some(Piece::Trailers(fields))) if !fields.is_empty() => {
                     return Poll::Ready(Some(Ok(Frame::trailers(fields))));
                 }
-                Ok(_) if self.decoder.is_done() => return Poll::Ready(None),
+                Ok(_) if self.decoder.is_done() => {
+                    self.input.relax(true);
+                    return Poll::Ready(None);
+                }
                 Ok(_) => {}
                 Err(_malformed) => return self.cut(io::ErrorKind::InvalidData.into()),
             }

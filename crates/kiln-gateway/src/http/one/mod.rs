@@ -91,15 +91,16 @@ impl Input {
             return false;
         }
         buffer.put_slice(&self.bytes.split_to(length));
-        self.relax();
+        self.relax(true);
         true
     }
 
-    /// Lets go of the memory when nothing is left in it.
-    fn relax(&mut self) {
-        if self.bytes.is_empty() {
+    /// Lets go of the memory when nothing is left in it, and nothing more is to come of a body
+    /// or it comes slowly.
+    fn relax(&mut self, is_end: bool) {
+        self.eager &= !is_end;
+        if self.bytes.is_empty() && !self.eager {
             self.bytes = BytesMut::new();
-            self.eager = false;
         }
     }
 }

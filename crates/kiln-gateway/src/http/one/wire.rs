@@ -110,7 +110,7 @@ impl State {
     fn request(&mut self, begin: usize, end: usize) -> Next {
         self.input.bytes.advance(begin);
         let bytes = self.input.bytes.split_to(end - begin).freeze();
-        self.input.relax();
+        self.input.relax(true);
         self.scan = Scan::default();
         match head::request(bytes) {
             Ok(head) => {
@@ -160,7 +160,7 @@ impl State {
     pub(super) fn rest(&mut self) {
         self.expects = false;
         self.output.relax();
-        self.input.relax();
+        self.input.relax(true);
         if !self.input.bytes.is_empty() {
             self.clock.bytes_read();
         }
@@ -170,7 +170,7 @@ impl State {
         loop {
             match self.decoder.take(&mut self.input.bytes) {
                 Ok(Some(Piece::Data(data))) => {
-                    self.input.relax();
+                    self.input.relax(self.decoder.is_done());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Some(Piece::Trailers(fields))) if !fields.is_empty() => {
