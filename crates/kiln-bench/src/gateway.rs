@@ -35,6 +35,12 @@ const CONNECTIONS: u32 = 64;
 /// Idle connections whose memory is measured.
 const IDLE: usize = 2000;
 
+/// Connections for which a peer is made ready under load.
+const MANY: usize = 8192;
+
+/// Connections for which a peer is made ready whose memory without them is measured.
+const FEW: usize = 64;
+
 /// Rules of the table that is swapped.
 const RULES: usize = 1000;
 
@@ -107,19 +113,20 @@ struct Site {
     table: RouteTable,
     proxies: Vec<Proxy>,
     children: Vec<Child>,
+    backend: SocketAddr,
+    directory: PathBuf,
     /// Where the namespace of this process is pinned.
     pinned: PathBuf,
 }
 
 impl Site {
     fn start(kiln: &Path, directory: &Path) -> Result<Self> {
-        let certificate = directory.join("pair.pem");
         make_certificate(directory)?;
         let backend = free_port()?;
         let mut children = vec![backend_nginx(directory, backend)?];
-        let (nginx, child) = on_processors(&[0], || nginx(directory, backend, &certificate))??;
+        let (nginx, child) = on_processors(&[0], || nginx(directory, backend, MANY))??;
         children.push(child);
-        let (haproxy, child) = on_processors(&[0], || haproxy(directory, backend, &certificate))??;
+        let (haproxy, child) = on_processors(&[0], || haproxy(directory, backend, MANY))??;
         children.push(child);
         let root = directory.join("root");
         let pinned = pin_own_namespace(&root)?;
@@ -129,12 +136,14 @@ impl Site {
         let pid = gateway.status()?.pid;
         let at = |index: usize| bound[index].address;
         let own = Proxy { name: "kiln", pid, http: at(0), http2: at(0), tls: at(2), tcp: at(1) };
-        Ok(Self { gateway, table, proxies: vec![own, haproxy, nginx], children, pinned })
+        let (proxies, directory) = (vec![own, haproxy, nginx], directory.to_owned());
+        Ok(Self { gateway, table, proxies, children, backend, directory, pinned })
     }
 
     fn measure(&self) -> Result {
-        self.throughput()?;
+        // First: what a load has once needed is kept by the allocator, and hides what comes.
         self.idle()?;
+        self.throughput()?;
         self.swap()
     }
 
@@ -167,20 +176,30 @@ impl Site {
         Ok(())
     }
 
+    /// Each proxy is measured anew, by the difference between none and all of the connections.
+    /// haproxy and nginx take memory for connections when they start, as many as they are told:
+    /// so each is started for few, and once more for as many as come.
     fn idle(&self) -> Result {
         let title = format!("Memory of {IDLE} idle kept connections, KiB for each 1,000");
         let mut table = Table::new(&title, &["what", "kiln", "haproxy", "nginx"]);
-        let mut cells = vec!["HTTP/1.1, after one request each".to_owned()];
-        for proxy in &self.proxies {
-            let before = memory_kib(proxy.pid)?;
-            let mut held = Vec::with_capacity(IDLE);
-            for _ in 0..IDLE {
-                held.push(ask_once(proxy.http)?);
+        let own = &self.proxies[0];
+        let (without, with) = (memory_after(own, 1)?, memory_after(own, IDLE)?);
+        let mut grown = vec![with - without];
+        let peers: [Start; 2] = [haproxy, nginx];
+        for start in peers {
+            let mut memory = [0.0; 2];
+            for (memory, (room, held)) in memory.iter_mut().zip([(FEW, 1), (IDLE + FEW, IDLE)]) {
+                let (proxy, mut child) =
+                    on_processors(&[0], || start(&self.directory, self.backend, room))??;
+                let measured = memory_after(&proxy, held);
+                end(&mut child);
+                *memory = measured?;
             }
-            std::thread::sleep(Duration::from_millis(500));
-            let each = (memory_kib(proxy.pid)? - before) * 1000.0 / f64::from(u32::try_from(IDLE)?);
-            cells.push(digits(each));
+            grown.push(memory[1] - memory[0]);
         }
+        let thousands = f64::from(u32::try_from(IDLE)?) / 1000.0;
+        let mut cells = vec!["HTTP/1.1, after one request each".to_owned()];
+        cells.extend(grown.into_iter().map(|kib| digits(kib / thousands)));
         table.row(&cells);
         table.print();
         Ok(())
@@ -238,16 +257,22 @@ impl Site {
         if let Err(error) = self.gateway.set_table(empty) {
             eprintln!("gateway: {error}");
         }
-        for child in &mut self.children {
-            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-            let _ = child.wait();
-        }
+        self.children.iter_mut().for_each(end);
         let _ = Command::new("umount").arg(&self.pinned).status();
     }
 }
+
+/// Ends a program and waits until it is gone.
+fn end(child: &mut Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let _ = child.wait();
+}
+
+/// Starts a peer before a backend, for so many connections; its files are in the directory.
+type Start = fn(&Path, SocketAddr, usize) -> Result<(Proxy, Child)>;
 
 /// One measurement of a proxy.
 type Ask = fn(&Proxy) -> Result<Load>;
@@ -370,6 +395,15 @@ fn ask_once(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// The memory of a proxy that holds so many connections, each of which has asked once.
+fn memory_after(proxy: &Proxy, held: usize) -> Result<f64> {
+    let held: Result<Vec<_>> = (0..held).map(|_| ask_once(proxy.http)).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let memory = memory_kib(proxy.pid);
+    drop(held?);
+    memory
+}
+
 /// Memory of a process and its children, which is where nginx and haproxy do their work.
 fn memory_kib(pid: u32) -> Result<f64> {
     let mut sum = 0.0;
@@ -437,12 +471,18 @@ fn spawn(command: &mut Command, ready: &[SocketAddr]) -> Result<Child> {
     Ok(child)
 }
 
-fn run_nginx(directory: &Path, name: &str, http: &str, ready: &[SocketAddr]) -> Result<Child> {
+fn run_nginx(
+    directory: &Path,
+    name: &str,
+    room: usize,
+    http: &str,
+    ready: &[SocketAddr],
+) -> Result<Child> {
     let file = directory.join(format!("{name}.conf"));
     let text = format!(
         "daemon off; master_process on; worker_processes 1; pid {0}/{name}.pid; \
          error_log /dev/null; {1}\n\
-         events {{ worker_connections 8192; }}\n{http}",
+         events {{ worker_connections {room}; }}\n{http}",
         directory.display(),
         modules(),
     );
@@ -465,11 +505,12 @@ fn backend_nginx(directory: &Path, at: SocketAddr) -> Result<Child> {
         "http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 1h; \
          server {{ listen {at} backlog=4096; location / {{ return 200 'hello from behind'; }} }} }}"
     );
-    run_nginx(directory, "backend", &http, &[at])
+    run_nginx(directory, "backend", MANY, &http, &[at])
 }
 
-fn nginx(directory: &Path, backend: SocketAddr, pair: &Path) -> Result<(Proxy, Child)> {
+fn nginx(directory: &Path, backend: SocketAddr, room: usize) -> Result<(Proxy, Child)> {
     let [http, http2, tls, tcp] = [free_port()?, free_port()?, free_port()?, free_port()?];
+    let pair = directory.join("pair.pem");
     let pair = pair.display();
     let mut text = format!(
         "http {{ access_log off; keepalive_requests 100000000; http2_max_concurrent_streams 256; \
@@ -488,22 +529,22 @@ fn nginx(directory: &Path, backend: SocketAddr, pair: &Path) -> Result<(Proxy, C
         );
         ready.push(tcp);
     }
-    let child = run_nginx(directory, "proxy", &text, &ready)?;
+    let child = run_nginx(directory, "proxy", room, &text, &ready)?;
     Ok((Proxy { name: "nginx", pid: child.id(), http, http2, tls, tcp }, child))
 }
 
-fn haproxy(directory: &Path, backend: SocketAddr, pair: &Path) -> Result<(Proxy, Child)> {
+fn haproxy(directory: &Path, backend: SocketAddr, room: usize) -> Result<(Proxy, Child)> {
     let [http, tls, tcp] = [free_port()?, free_port()?, free_port()?];
     let file = directory.join("haproxy.cfg");
     let text = format!(
-        "global\n  maxconn 8000\n  nbthread 1\n\
+        "global\n  maxconn {room}\n  nbthread 1\n\
          defaults\n  timeout connect 2s\n  timeout client 75s\n  timeout server 120s\n\
          frontend web\n  mode http\n  option forwardfor\n  bind {http}\n  \
          bind {tls} ssl crt {} alpn h2,http/1.1\n  default_backend b\n\
          backend b\n  mode http\n  http-reuse always\n  balance leastconn\n  server one {backend}\n\
          frontend bytes\n  mode tcp\n  bind {tcp}\n  default_backend c\n\
          backend c\n  mode tcp\n  server one {backend}\n",
-        pair.display()
+        directory.join("pair.pem").display()
     );
     fs::write(&file, text)?;
     let program = which("haproxy").ok_or("no haproxy")?;

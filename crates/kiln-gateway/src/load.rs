@@ -6,11 +6,15 @@
 //! in flight third. All four accesses are sequentially consistent, so one of the two sees the
 //! other: nothing is ever sent to an instance that was reported as drained.
 
+use std::collections::HashSet;
+use std::io;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::name::InstanceId;
+use rustix::net::Shutdown;
 use tokio::sync::watch;
 
 use crate::events::Events;
@@ -44,6 +48,9 @@ pub(crate) struct Load {
     draining: AtomicBool,
     reported: AtomicBool,
     severed: watch::Sender<bool>,
+    /// Sockets that are shut down when the instance is severed; each is open for as long as it
+    /// is listed.
+    sockets: Mutex<HashSet<RawFd>>,
     counters: Counters,
     events: Events,
 }
@@ -56,6 +63,7 @@ impl Load {
             draining: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             severed: watch::Sender::new(false),
+            sockets: Mutex::default(),
             counters: Counters::default(),
             events,
         }
@@ -110,6 +118,30 @@ impl Load {
     /// Ends all that is in flight, now.
     pub(crate) fn sever(&self) {
         self.severed.send_replace(true);
+        for socket in &*self.sockets() {
+            // SAFETY: it is open: it leaves the list, under this lock, before it is closed.
+            let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
+            // One that the instance has closed already is as good.
+            let _ = rustix::net::shutdown(socket, Shutdown::Both);
+        }
+    }
+
+    /// Has a socket shut down when the instance is severed, which ends whoever waits for it. That
+    /// costs a request nothing, other than to wait for [`severed`] beside it.
+    pub(crate) fn enlist(self: &Arc<Self>, socket: &impl AsRawFd) -> io::Result<Enlisted> {
+        let socket = socket.as_raw_fd();
+        self.sockets().insert(socket);
+        let enlisted = Enlisted { load: Arc::clone(self), socket };
+        // Looked at after it was listed: either this or `sever` sees the other.
+        if enlisted.is_severed() {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(enlisted)
+        }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashSet<RawFd>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A receiver for [`severed`].
@@ -139,6 +171,27 @@ impl Load {
         {
             self.events.drained(&self.instance);
         }
+    }
+}
+
+/// A socket that is shut down when its instance is severed. It has to be dropped before the
+/// socket is.
+#[derive(Debug)]
+pub(crate) struct Enlisted {
+    load: Arc<Load>,
+    socket: RawFd,
+}
+
+impl Enlisted {
+    /// Whether what ends was ended.
+    pub(crate) fn is_severed(&self) -> bool {
+        *self.load.severed.borrow()
+    }
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        self.load.sockets().remove(&self.socket);
     }
 }
 

@@ -10,23 +10,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper::{Request, Response};
+use hyper::client::conn::http2;
+use hyper::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::clock::now_ms;
-use crate::http::body::RequestBody;
+use crate::http::body::{InstanceBody, RequestBody};
 use crate::http::limits;
+use crate::http::one::{Line, Sent};
 use crate::load::severed;
 use crate::peer::Peer;
 
 /// How long a connection is kept without use: less than the five seconds after which common
 /// servers close theirs, so that a request seldom meets a connection that is being closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
-
-/// How long a connection may take to become ready for the next request.
-const MOMENT: Duration = Duration::from_millis(200);
 
 /// Connections kept per worker and instance.
 const SHELF_LIMIT: usize = 512;
@@ -39,9 +36,9 @@ const STREAMS: usize = 100;
 #[derive(Debug)]
 pub(crate) enum Sender {
     /// Carries one request at a time.
-    One(http1::SendRequest<RequestBody>),
+    One(Box<Line>),
     /// Carries many, of which this is one.
-    Many { sender: http2::SendRequest<RequestBody>, _stream: Stream },
+    Many { sender: http2::SendRequest<RequestBody>, stream: Stream },
 }
 
 /// One request on a connection that carries many; dropping it ends it.
@@ -62,17 +59,52 @@ impl Drop for Stream {
 }
 
 impl Sender {
-    /// Sends a request and waits for the head of its response; gives the request back where
-    /// nothing of it was sent.
+    /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Option<Box<Request<RequestBody>>>> {
-        let sent = match self {
-            Sender::One(sender) => sender.try_send_request(request).await,
-            Sender::Many { sender, .. } => sender.try_send_request(request).await,
-        };
-        sent.map_err(|mut error: TrySendError<_>| error.take_message().map(Box::new))
+        self,
+        request: Box<Request<RequestBody>>,
+    ) -> Result<Response<InstanceBody>, Sent> {
+        match self {
+            Sender::One(line) => Ok(line.send(request).await?.map(InstanceBody::One)),
+            Sender::Many { mut sender, stream } => {
+                let replay = Replay::of(&request);
+                match sender.try_send_request(*request).await {
+                    Ok(response) => {
+                        Ok(response.map(|body| InstanceBody::Two { body, _stream: stream }))
+                    }
+                    Err(mut error) => Err(match error.take_message() {
+                        Some(request) => Sent::Not(Box::new(request)),
+                        None => Sent::Perhaps(replay.map(|replay| Box::new(replay.request()))),
+                    }),
+                }
+            }
+        }
+    }
+}
+
+/// A request without a body that may have to be sent again.
+struct Replay {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Replay {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        matches!(request.body(), RequestBody::None).then(|| Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        })
+    }
+
+    fn request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::None);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers;
+        request
     }
 }
 
@@ -94,7 +126,7 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    line: Box<Line>,
     since_ms: u64,
 }
 
@@ -119,11 +151,11 @@ impl Pool {
             let free = |shared: &&SharedConnection| shared.streams.load(Relaxed) < STREAMS;
             let shared = kept.shared.iter().find(free)?;
             let sender = shared.sender.clone();
-            return Some(Sender::Many { sender, _stream: Stream::begin(&shared.streams) });
+            return Some(Sender::Many { sender, stream: Stream::begin(&shared.streams) });
         }
         while let Some(idle) = kept.idle.pop() {
-            if !idle.sender.is_closed() && idle.sender.is_ready() && !idle.is_old() {
-                return Some(Sender::One(idle.sender));
+            if !idle.is_old() && idle.line.is_open() {
+                return Some(Sender::One(idle.line));
             }
         }
         None
@@ -162,28 +194,14 @@ fn limit_ms() -> u64 {
     u64::try_from(IDLE_LIMIT.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Opens a connection to `peer` and drives it on this thread until it ends or the instance is
-/// severed.
+/// Opens a connection to `peer`. One that carries many requests is driven on this thread until it
+/// ends or the instance is severed; any other by whoever waits for its response.
 pub(crate) async fn open(peer: &Peer, worker: usize, http2: bool) -> io::Result<Sender> {
-    let stream = TokioIo::new(peer.connect(0).await?);
+    let stream = peer.connect(0).await?;
     if http2 {
-        return open_shared(peer, worker, stream).await;
+        return open_shared(peer, worker, TokioIo::new(stream)).await;
     }
-    let mut builder = http1::Builder::new();
-    builder
-        .max_buf_size(limits::BUFFER)
-        .max_header_size(limits::BUFFER)
-        .max_headers(limits::HEADERS);
-    let (sender, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
-    let mut severance = peer.load().severance();
-    tokio::spawn(async move {
-        tokio::select! {
-            // Its errors reach whoever waits for the response.
-            _ended = connection.with_upgrades() => {}
-            () = severed(&mut severance) => {}
-        }
-    });
-    Ok(Sender::One(sender))
+    Ok(Sender::One(Line::new(stream, peer.load())?))
 }
 
 async fn open_shared(
@@ -209,39 +227,18 @@ async fn open_shared(
     if !peer.pool().closed.load(SeqCst) && shelf.shared.len() < SHELF_LIMIT {
         shelf.shared.push(SharedConnection { sender: sender.clone(), streams });
     }
-    Ok(Sender::Many { sender, _stream: stream })
+    Ok(Sender::Many { sender, stream })
 }
 
-/// Puts a connection back when it is done with its last request; drops it when it is not
-/// within a moment, or is not wanted any more.
-pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, sender: Sender) {
-    let Sender::One(mut sender) = sender else { return };
-    if sender.is_closed() {
-        return;
-    }
-    if sender.is_ready() {
-        shelve(peer, worker, sender);
-        return;
-    }
-    // Waiting keeps neither the peer nor, beyond the moment, its namespace.
-    let peer = Arc::downgrade(peer);
-    tokio::spawn(async move {
-        if let Ok(Ok(())) = tokio::time::timeout(MOMENT, sender.ready()).await
-            && let Some(peer) = peer.upgrade()
-        {
-            shelve(&peer, worker, sender);
-        }
-    });
-}
-
-fn shelve(peer: &Arc<Peer>, worker: usize, sender: http1::SendRequest<RequestBody>) {
+/// Puts a connection back that is done with its last request, unless it is not wanted any more.
+pub(crate) fn give_back(peer: &Arc<Peer>, worker: usize, line: Box<Line>) {
     let pool = peer.pool();
     let mut shelf = pool.shelf(worker);
     // Looked at under the lock that `close` takes after it has set the mark.
     if pool.closed.load(SeqCst) || shelf.idle.len() >= SHELF_LIMIT {
         return;
     }
-    shelf.idle.push(Idle { sender, since_ms: now_ms() });
+    shelf.idle.push(Idle { line, since_ms: now_ms() });
     if !shelf.swept {
         shelf.swept = true;
         tokio::spawn(sweep(Arc::downgrade(peer), worker));
@@ -254,7 +251,7 @@ async fn sweep(peer: Weak<Peer>, worker: usize) {
         tokio::time::sleep(IDLE_LIMIT).await;
         let Some(peer) = peer.upgrade() else { return };
         let mut shelf = peer.pool().shelf(worker);
-        shelf.idle.retain(|idle| !idle.sender.is_closed() && !idle.is_old());
+        shelf.idle.retain(|idle| !idle.is_old() && idle.line.is_open());
         if shelf.idle.is_empty() {
             shelf.idle = Vec::new();
             shelf.swept = false;

@@ -12,10 +12,11 @@ use crate::clock::now_ms;
 use crate::gate::Place;
 use crate::http::fault::Fault;
 use crate::http::note::Note;
+use crate::http::one::{ClientBody, Line};
 use crate::http::serve::Busy;
 use crate::load::InFlight;
 use crate::peer::Peer;
-use crate::pool::{self, Sender};
+use crate::pool;
 use crate::stats::Going;
 
 /// A client's body on its way to an instance.
@@ -24,7 +25,7 @@ pub(crate) enum RequestBody {
     /// There is none.
     None,
     /// Passed on as it comes.
-    Stream { body: Incoming, progress: Arc<Progress>, left: u64 },
+    Stream { body: ClientBody, progress: Arc<Progress>, left: u64 },
 }
 
 /// How a client's body gets on.
@@ -43,6 +44,10 @@ const TOO_LARGE: u8 = 2;
 pub(crate) enum BodyError {
     #[error("the body is broken")]
     Broken(#[source] hyper::Error),
+    #[error("the body is malformed")]
+    Malformed,
+    #[error("the connection ended within the body")]
+    Cut(#[source] std::io::Error),
     #[error("the body is larger than it may be")]
     TooLarge,
 }
@@ -60,17 +65,22 @@ impl Progress {
 
 impl RequestBody {
     /// A client's body of at most `limit` bytes.
-    pub(crate) fn new(body: Incoming, limit: Option<u64>) -> Result<Self, Fault> {
-        if body.is_end_stream() {
-            return Ok(RequestBody::None);
+    pub(crate) fn new(body: ClientBody, limit: Option<u64>) -> Self {
+        if matches!(body, ClientBody::None) {
+            return RequestBody::None;
         }
         let left = limit.unwrap_or(u64::MAX);
-        if body.size_hint().lower() > left {
-            return Err(Fault::TooLarge);
-        }
         let progress =
             Arc::new(Progress { last_ms: AtomicU64::new(now_ms()), trouble: AtomicU8::new(0) });
-        Ok(RequestBody::Stream { body, progress, left })
+        RequestBody::Stream { body, progress, left }
+    }
+
+    /// Whether it says itself that it is larger than it may be.
+    pub(crate) fn is_too_large(&self) -> bool {
+        match self {
+            RequestBody::None => false,
+            RequestBody::Stream { body, left, .. } => body.size_hint().lower() > *left,
+        }
     }
 
     /// Where it is marked how the body gets on.
@@ -108,7 +118,7 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 progress.trouble.store(MALFORMED, Relaxed);
-                Some(Err(BodyError::Broken(error)))
+                Some(Err(error))
             }
             None => None,
         })
@@ -129,36 +139,72 @@ impl Body for RequestBody {
     }
 }
 
+/// What an instance sends back.
+#[derive(Debug)]
+pub(crate) enum InstanceBody {
+    /// It was taken out.
+    None,
+    /// A body over HTTP/1, with the connection.
+    One(Box<Line>),
+    /// A body over HTTP/2, with its place on the connection.
+    Two { body: Incoming, _stream: pool::Stream },
+    /// Another protocol, which has the connection from now on.
+    Switched(Box<Line>, InFlight),
+}
+
 /// A response's body on its way to the client.
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     /// From an instance, which counts as busy until the end of it.
-    Backend(Incoming, Lease),
+    Backend(InstanceBody, Lease),
     /// The gateway's own words.
     Text(Option<Bytes>, Option<Box<Note>>),
 }
 
+impl ResponseBody {
+    /// The connection to an instance that has agreed to another protocol.
+    pub(crate) fn take_switched(&mut self) -> Option<(Box<Line>, InFlight)> {
+        let ResponseBody::Backend(body, _) = self else { return None };
+        match std::mem::replace(body, InstanceBody::None) {
+            InstanceBody::Switched(line, in_flight) => Some((line, in_flight)),
+            _ => None,
+        }
+    }
+}
+
+impl InstanceBody {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            InstanceBody::None | InstanceBody::Switched(..) => Poll::Ready(None),
+            InstanceBody::One(line) => line.poll_frame(cx),
+            InstanceBody::Two { body, .. } => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             ResponseBody::Backend(body, lease) => {
-                let frame = Pin::new(body).poll_frame(cx);
-                match &frame {
-                    Poll::Ready(None) => lease.complete = true,
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let (Some(note), Some(data)) = (&mut lease.note, frame.data_ref()) {
-                            note.add(data.len());
-                        }
-                    }
-                    _ => {}
+                let frame = ready!(body.poll_frame(cx));
+                if let (Some(note), Some(Ok(frame))) = (&mut lease.note, &frame)
+                    && let Some(data) = frame.data_ref()
+                {
+                    note.add(data.len());
                 }
-                frame
+                Poll::Ready(frame)
             }
             ResponseBody::Text(text, note) => {
                 if let (Some(note), Some(text)) = (note, &text) {
@@ -171,14 +217,20 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            ResponseBody::Backend(body, _) => body.is_end_stream(),
+            ResponseBody::Backend(InstanceBody::One(line), _) => line.is_end(),
+            ResponseBody::Backend(InstanceBody::Two { body, .. }, _) => body.is_end_stream(),
+            ResponseBody::Backend(..) => true,
             ResponseBody::Text(text, _) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            ResponseBody::Backend(body, _) => body.size_hint(),
+            ResponseBody::Backend(InstanceBody::One(line), _) => {
+                line.left().map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
+            ResponseBody::Backend(InstanceBody::Two { body, .. }, _) => body.size_hint(),
+            ResponseBody::Backend(..) => SizeHint::with_exact(0),
             ResponseBody::Text(text, _) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
@@ -189,10 +241,10 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let ResponseBody::Backend(body, lease) = self
-            && body.is_end_stream()
+            && let InstanceBody::One(line) = std::mem::replace(body, InstanceBody::None)
+            && line.is_reusable()
         {
-            // With a known length the end is not asked for once all bytes are there.
-            lease.complete = true;
+            pool::give_back(&lease.peer, lease.worker, line);
         }
     }
 }
@@ -202,22 +254,9 @@ impl Drop for ResponseBody {
 pub(crate) struct Lease {
     pub(crate) peer: Arc<Peer>,
     pub(crate) worker: usize,
-    pub(crate) sender: Option<Sender>,
     pub(crate) in_flight: InFlight,
     pub(crate) _busy: Busy,
     pub(crate) _place: Option<Place>,
     pub(crate) _going: Option<Going>,
     pub(crate) note: Option<Box<Note>>,
-    /// The response was read to its end, so the connection can be used again.
-    pub(crate) complete: bool,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(sender) = self.sender.take()
-            && self.complete
-        {
-            pool::give_back(&self.peer, self.worker, sender);
-        }
-    }
 }

@@ -1,13 +1,12 @@
 //! What a proxy has to change in the head of a message (RFC 9110, section 7.6; RFC 7239).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
 
-use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Uri, Version};
 
 use crate::http::fault::Fault;
@@ -19,6 +18,11 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// What concerns one connection only, whether `Connection` names it or not; in the order of
+/// [`strip_connection_fields`].
+static OF_CONNECTION: [HeaderName; 7] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
+
 /// Who the client is, written once for all requests of its connection.
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -26,6 +30,8 @@ pub(crate) struct Origin {
     element: String,
     /// `http` or `https`.
     scheme: &'static str,
+    /// The `Forwarded` of the last request, with the host that it names.
+    forwarded: Mutex<Option<(HeaderValue, HeaderValue)>>,
     /// Whether the client is outside: then what it says about host and protocol of the request
     /// before it is replaced, else it is kept.
     edge: bool,
@@ -41,7 +47,7 @@ impl Origin {
         let address = HeaderValue::from_str(&ip.to_string())
             .unwrap_or_else(|_not_ascii| HeaderValue::from_static("unknown"));
         let scheme = if secure { "https" } else { "http" };
-        Self { address, element, scheme, edge }
+        Self { address, element, scheme, forwarded: Mutex::default(), edge }
     }
 
     fn add_to(&self, headers: &mut HeaderMap, host: &HeaderValue) {
@@ -58,6 +64,22 @@ impl Origin {
         if self.edge || !headers.contains_key(X_FORWARDED_PROTO) {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         }
+        if let Some(element) = self.forwarded(host) {
+            headers.append(FORWARDED, element);
+        }
+    }
+
+    /// Clients seldom ask one connection for several hosts, so the last one is remembered.
+    fn forwarded(&self, host: &HeaderValue) -> Option<HeaderValue> {
+        let mut last = self.forwarded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, element)) = &*last
+            && before == host
+        {
+            return Some(element.clone());
+        }
+        if host.as_bytes().contains(&b'"') {
+            return None;
+        }
         let element = [
             self.element.as_bytes(),
             b";host=\"",
@@ -65,11 +87,11 @@ impl Origin {
             b"\";proto=",
             self.scheme.as_bytes(),
         ];
-        if !host.as_bytes().contains(&b'"')
-            && let Ok(element) = HeaderValue::from_bytes(&element.concat())
-        {
-            headers.append(FORWARDED, element);
-        }
+        let element = HeaderValue::from_bytes(&element.concat()).ok()?;
+        // Of its own: the one that is given is a part of the whole head.
+        let own = HeaderValue::from_bytes(host.as_bytes()).ok()?;
+        *last = Some((own, element.clone()));
+        Some(element)
     }
 }
 
@@ -89,13 +111,13 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<Vec
 pub(crate) struct Head {
     /// The host that it names.
     pub(crate) host: HeaderValue,
-    /// The client's side of the connection, where it asks for another protocol on it.
-    pub(crate) on_upgrade: Option<OnUpgrade>,
+    /// Whether the client asks for another protocol on its connection.
+    pub(crate) upgrade: bool,
 }
 
 /// Makes a client's request one for an instance, which speaks HTTP/1.1 or, with `http2`, that.
-pub(crate) fn prepare_request(
-    request: &mut Request<Incoming>,
+pub(crate) fn prepare_request<B>(
+    request: &mut Request<B>,
     origin: &Origin,
     http2: bool,
 ) -> Result<Head, Fault> {
@@ -103,10 +125,14 @@ pub(crate) fn prepare_request(
         return Err(Fault::Connect);
     }
     let protocol = if http2 { None } else { asked_upgrade(request) };
-    let on_upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut *request));
+    let upgrade = protocol.is_some();
     let host = host_of(request)?;
-    *request.uri_mut() =
-        if http2 { absolute_form(request.uri(), &host)? } else { origin_form(request.uri())? };
+    let is_named = !http2 && request.uri().authority().is_none();
+    if http2 {
+        *request.uri_mut() = absolute_form(request.uri(), &host)?;
+    } else if !is_named {
+        *request.uri_mut() = origin_form(request.uri())?;
+    }
     *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let headers = request.headers_mut();
     let trailers = headers.get(TE).is_some_and(|te| has_token(te, "trailers"));
@@ -130,10 +156,10 @@ pub(crate) fn prepare_request(
     origin.add_to(headers, &host);
     if http2 {
         headers.remove(HOST);
-    } else {
+    } else if !is_named || host.is_empty() {
         headers.insert(HOST, host.clone());
     }
-    Ok(Head { host, on_upgrade })
+    Ok(Head { host, upgrade })
 }
 
 /// Makes an instance's response one for the client. `upgraded`: it has agreed to switch.
@@ -154,7 +180,7 @@ fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// The protocol to which an HTTP/1.1 client wants to switch. The switch to HTTP/2 is not
 /// offered: who speaks it says so with the first bytes.
-fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
+fn asked_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let asked = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
     let protocol = headers.get(UPGRADE)?;
@@ -164,7 +190,7 @@ fn asked_upgrade(request: &Request<Incoming>) -> Option<HeaderValue> {
 
 /// The one host that a request is for. Where its target and its `Host` both name one, they have
 /// to be the same: another server might go by the other one.
-fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
+fn host_of<B>(request: &Request<B>) -> Result<HeaderValue, Fault> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() || !host.is_none_or(|host| is_host(host.as_bytes())) {
@@ -229,30 +255,58 @@ pub(crate) fn say_close<B>(response: &mut Response<B>) {
 /// `Connection` names. Nobody may have the length, the host or the client's address removed
 /// that way.
 fn strip_connection_fields(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-        let names = values.iter().filter_map(|value| value.to_str().ok());
-        for name in names.flat_map(|names| names.split(',')) {
-            let Ok(name) = HeaderName::try_from(name.trim()) else { continue };
-            if name != CONTENT_LENGTH && name != HOST && !name.as_str().starts_with("x-forwarded") {
-                headers.remove(name);
-            }
-        }
-        headers.remove(CONNECTION);
+    let mut found = [false; OF_CONNECTION.len()];
+    for name in headers.keys() {
+        // Compiled to a look at the length for nearly all others.
+        let index = match name.as_str() {
+            "connection" => 0,
+            "keep-alive" => 1,
+            "proxy-connection" => 2,
+            "te" => 3,
+            "transfer-encoding" => 4,
+            "upgrade" => 5,
+            "http2-settings" => 6,
+            _ => continue,
+        };
+        found[index] = true;
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
+    if found[0] {
+        strip_named(headers);
+    }
+    for (name, _) in OF_CONNECTION.iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
 }
 
+/// Removes the fields that `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
+    let is_usual = |value: &HeaderValue| {
+        [&b"keep-alive"[..], b"close"]
+            .iter()
+            .any(|usual| value.as_bytes().eq_ignore_ascii_case(usual))
+    };
+    if headers.get_all(CONNECTION).iter().all(is_usual) {
+        return;
+    }
+    let values: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+    let names = values.iter().filter_map(|value| value.to_str().ok());
+    for name in names.flat_map(|names| names.split(',')) {
+        let Ok(name) = HeaderName::try_from(name.trim()) else { continue };
+        if name != CONTENT_LENGTH && name != HOST && !name.as_str().starts_with("x-forwarded") {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Whether a list contains a word, in any case and with any parameters.
-fn has_token(list: &HeaderValue, token: &str) -> bool {
-    list.to_str().is_ok_and(|list| {
-        list.split(',').any(|item| {
-            let word = item.split(';').next().unwrap_or_default().trim();
-            word.eq_ignore_ascii_case(token)
+pub(crate) fn has_token(list: &HeaderValue, token: &str) -> bool {
+    list.len() >= token.len()
+        && list.to_str().is_ok_and(|list| {
+            list.split(',').any(|item| {
+                let word = item.split(';').next().unwrap_or_default().trim();
+                word.eq_ignore_ascii_case(token)
+            })
         })
-    })
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ pub(crate) mod fault;
 mod forward;
 pub(crate) mod limits;
 pub(crate) mod note;
+pub(crate) mod one;
 mod proxy;
 pub(crate) mod serve;
-mod strict;
 mod tunnel;
 
 pub(crate) use serve::{Version, serve};

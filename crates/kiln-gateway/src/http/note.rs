@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::body::Incoming;
 use hyper::header::{HeaderValue, USER_AGENT};
 use hyper::{Request, Version};
 
@@ -26,7 +25,7 @@ pub(crate) struct Note {
 
 impl Note {
     /// Begins to note a request as the client has sent it.
-    pub(crate) fn begin(session: &Session, request: &Request<Incoming>) -> Option<Box<Self>> {
+    pub(crate) fn begin<B>(session: &Session, request: &Request<B>) -> Option<Box<Self>> {
         let endpoint = Arc::clone(session.connection.route.endpoint()?);
         let entry = Entry {
             time: access_log::now(),

@@ -4,21 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{Request, Response, StatusCode};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::clock::now_ms;
-use crate::http::body::{Lease, Progress, RequestBody, ResponseBody};
+use crate::http::body::{InstanceBody, Lease, Progress, RequestBody, ResponseBody};
 use crate::http::fault::Fault;
 use crate::http::forward::{Head, prepare_request, prepare_response, say_close};
 use crate::http::note::Note;
+use crate::http::one::Sent;
 use crate::http::serve::{Busy, Session};
-use crate::http::tunnel;
-use crate::load::Unit;
+use crate::load::{InFlight, Unit};
 use crate::peer::Peer;
-use crate::pool::{self, Sender};
+use crate::pool;
 use crate::route::{Asked, Way};
 use crate::stats::Counters;
 
@@ -37,7 +36,7 @@ struct Account {
 /// Answers one request, whatever happens.
 pub(crate) async fn answer(
     session: &Arc<Session>,
-    request: Request<Incoming>,
+    request: Box<Request<RequestBody>>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let endpoint = session.connection.route.endpoint().map(|endpoint| &*endpoint.counters);
@@ -83,11 +82,12 @@ pub(crate) async fn answer(
 /// Why one attempt gave no response.
 enum Failure {
     /// No connection to the instance could be made.
-    NotConnected(Request<RequestBody>),
+    NotConnected(Box<Request<RequestBody>>),
     /// A kept connection turned out to be closed before anything was sent.
-    Stale(Request<RequestBody>),
-    /// The connection ended after the request was sent.
-    Lost { kept: bool },
+    Stale(Box<Request<RequestBody>>),
+    /// The connection ended after something of the request was sent, which is still there where
+    /// it has no body.
+    Lost { kept: bool, request: Option<Box<Request<RequestBody>>> },
     /// The client's own body is at fault.
     Client(Fault),
     /// There was no answer in time.
@@ -96,7 +96,7 @@ enum Failure {
 
 async fn forward(
     session: &Arc<Session>,
-    mut request: Request<Incoming>,
+    mut request: Box<Request<RequestBody>>,
     busy: Busy,
     account: &mut Account,
 ) -> Result<Response<ResponseBody>, Fault> {
@@ -107,16 +107,16 @@ async fn forward(
         note.host(&head.host);
     }
     account.note = note;
-    let Head { host, on_upgrade } = prepared?;
+    let Head { host, upgrade } = prepared?;
     let way = way(session, &request, host.to_str().unwrap_or_default())?;
     account.route.clone_from(&way.counters);
     let going = way.counters.as_ref().map(|counters| {
         counters.request();
         counters.begin()
     });
-    let request = request.map(|body| RequestBody::new(body, connection.bounds.body));
-    let (parts, body) = request.into_parts();
-    let request = Request::from_parts(parts, body?);
+    if request.body().is_too_large() {
+        return Err(Fault::TooLarge);
+    }
     let place =
         match &way.gate {
             Some(gate) => Some(gate.enter().await.map_err(|_full| {
@@ -124,46 +124,36 @@ async fn forward(
             })?),
             None => None,
         };
-    let replayable = on_upgrade.is_none();
-    let (response, taken) = send(session, request, &way, replayable).await?;
-    let Taken { peer, sender, in_flight } = taken;
+    // Idempotent (RFC 9110, section 9.2.2).
+    let repeatable = !upgrade && request.method().is_idempotent();
+    let (response, peer, in_flight) = send(session, request, &way, repeatable).await?;
     let lease = Lease {
         peer,
         worker: connection.worker,
-        sender: Some(sender),
         in_flight,
         _busy: busy,
         _place: place,
         _going: going,
         note: None,
-        complete: false,
     };
-    respond(session, response, lease, on_upgrade)
+    respond(response, lease, upgrade)
 }
 
-fn way(session: &Session, request: &Request<Incoming>, host: &str) -> Result<Way, Fault> {
+fn way(session: &Session, request: &Request<RequestBody>, host: &str) -> Result<Way, Fault> {
     let connection = &session.connection;
     let asked = Asked { host, path: request.uri().path(), headers: request.headers() };
     let way = connection.route.way(&connection.shared, connection.remote.ip(), Some(asked));
     way.map_err(|_ambiguous| Fault::Ambiguous)
 }
 
-/// What a request has taken of an instance.
-struct Taken {
-    peer: Arc<Peer>,
-    sender: Sender,
-    in_flight: crate::load::InFlight,
-}
-
 /// Sends the request to an instance, and to others where nothing can have come of it.
 async fn send(
     session: &Session,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     way: &Way,
-    replayable: bool,
-) -> Result<(Response<Incoming>, Taken), Fault> {
+    mut repeatable: bool,
+) -> Result<(Response<InstanceBody>, Arc<Peer>, InFlight), Fault> {
     let connection = &session.connection;
-    let mut replay = if replayable { Replay::of(&request) } else { None };
     let mut avoid: Option<Arc<Peer>> = None;
     let (mut connects, mut fresh) = (0, false);
     loop {
@@ -176,11 +166,11 @@ async fn send(
         };
         let begun = Instant::now();
         match attempt(session, &peer, request, fresh).await {
-            Ok((response, sender)) => {
+            Ok(response) => {
                 let status = response.status();
                 peer.answered(!status.is_server_error());
                 in_flight.load().counters().response(status.as_u16(), begun.elapsed());
-                return Ok((response, Taken { peer, sender, in_flight }));
+                return Ok((response, peer, in_flight));
             }
             Err(Failure::NotConnected(unsent)) => {
                 connects += 1;
@@ -194,14 +184,15 @@ async fn send(
                 request = unsent;
                 fresh = true;
             }
-            Err(Failure::Lost { kept }) => {
+            Err(Failure::Lost { kept, request: lost }) => {
                 // A kept connection ends for many reasons; a new one because the instance does.
                 if !kept {
                     peer.answered(false);
                     in_flight.load().counters().error();
                 }
                 // Once, and only what may be done twice.
-                request = replay.take().ok_or(Fault::Broken)?.request();
+                let again = lost.filter(|_| std::mem::take(&mut repeatable));
+                request = again.ok_or(Fault::Broken)?;
                 fresh = true;
                 avoid = if kept { avoid } else { Some(peer) };
             }
@@ -220,14 +211,14 @@ async fn send(
 async fn attempt(
     session: &Session,
     peer: &Arc<Peer>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     fresh: bool,
-) -> Result<(Response<Incoming>, Sender), Failure> {
+) -> Result<Response<InstanceBody>, Failure> {
     let connection = &session.connection;
     let http2 = connection.route.is_http2();
     let kept = if fresh { None } else { peer.pool().take(connection.worker, http2) };
     let was_kept = kept.is_some();
-    let mut sender = match kept {
+    let sender = match kept {
         Some(sender) => sender,
         None => match pool::open(peer, connection.worker, http2).await {
             Ok(sender) => sender,
@@ -237,15 +228,15 @@ async fn attempt(
     let progress = request.body().progress();
     let sent = sender.send(request);
     match within(connection.bounds.response, progress.as_deref(), sent).await {
-        Ok(Ok(response)) => Ok((response, sender)),
-        Ok(Err(unsent)) => {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(sent)) => {
             if let Some(fault) = progress.and_then(|progress| progress.trouble()) {
                 return Err(Failure::Client(fault));
             }
-            Err(match unsent {
-                Some(request) if was_kept => Failure::Stale(*request),
-                Some(request) => Failure::NotConnected(*request),
-                None => Failure::Lost { kept: was_kept },
+            Err(match sent {
+                Sent::Not(request) if was_kept => Failure::Stale(request),
+                Sent::Not(request) => Failure::NotConnected(request),
+                Sent::Perhaps(request) => Failure::Lost { kept: was_kept, request },
             })
         }
         Err(_elapsed) => Err(Failure::TimedOut),
@@ -275,51 +266,20 @@ async fn within<F: Future>(
 }
 
 fn respond(
-    session: &Arc<Session>,
-    mut response: Response<Incoming>,
-    mut lease: Lease,
-    on_upgrade: Option<hyper::upgrade::OnUpgrade>,
+    mut response: Response<InstanceBody>,
+    lease: Lease,
+    upgrade: bool,
 ) -> Result<Response<ResponseBody>, Fault> {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if upgraded {
-        // The connection is the tunnel's from now on.
-        lease.sender = None;
-        let client = on_upgrade.ok_or(Fault::Broken)?;
-        session.clock.becomes_tunnel();
-        let instance = hyper::upgrade::on(&mut response);
-        let in_flight = lease.in_flight.load().carry_on(Unit::Connection);
-        tokio::spawn(tunnel::run(Arc::clone(session), client, instance, in_flight));
-    }
     prepare_response(&mut response, upgraded);
-    Ok(response.map(|body| ResponseBody::Backend(body, lease)))
-}
-
-/// A request that may be sent again: idempotent (RFC 9110, section 9.2.2) and without a body.
-struct Replay {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
-impl Replay {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let replayable =
-            request.method().is_idempotent() && matches!(request.body(), RequestBody::None);
-        replayable.then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-        })
+    let (parts, mut body) = response.into_parts();
+    if upgraded {
+        // The connection is the tunnel's from now on, which the client's own loop begins.
+        let InstanceBody::One(line) = body else { return Err(Fault::Broken) };
+        if !upgrade {
+            return Err(Fault::Broken);
+        }
+        body = InstanceBody::Switched(line, lease.in_flight.load().carry_on(Unit::Connection));
     }
-
-    fn request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::None);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
-    }
+    Ok(Response::from_parts(parts, ResponseBody::Backend(body, lease)))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::Stream;
 use crate::connection::Connection;
-use crate::http::body::ResponseBody;
-use crate::http::clock::{Clock, Due, Watched};
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::clock::{Clock, Due};
 use crate::http::forward::Origin;
+use crate::http::one::{ClientBody, Served};
 use crate::http::{limits, proxy};
 use crate::listener::{Phase, closed, closing};
 use crate::route::Route;
@@ -40,9 +41,20 @@ pub(crate) struct Session {
     version: Version,
     /// Whether the next response is to be the last one.
     leaving: AtomicBool,
+    /// Whether the connection ends as soon as nothing is under way; for HTTP/1.
+    finishing: AtomicBool,
 }
 
 impl Session {
+    /// Ends the connection as soon as nothing is under way on it.
+    pub(crate) fn finish(&self) {
+        self.finishing.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.finishing.load(Relaxed)
+    }
+
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Relaxed)
     }
@@ -89,24 +101,17 @@ pub(crate) async fn serve(connection: Connection, stream: Stream, version: Versi
         clock: Arc::clone(&clock),
         version,
         leaving: AtomicBool::new(false),
+        finishing: AtomicBool::new(false),
     });
-    let service = {
-        let session = Arc::clone(&session);
-        service_fn(move |request| answer(Arc::clone(&session), request))
-    };
     match version {
         Version::One => {
-            let mut builder = http1::Builder::new();
-            builder
-                .max_buf_size(limits::BUFFER)
-                .max_header_size(limits::BUFFER)
-                .max_headers(limits::HEADERS)
-                .header_read_timeout(None)
-                .auto_date_header(false);
-            let io = Watched::new(stream, clock);
-            drive(builder.serve_connection(io, service).with_upgrades(), &session).await;
+            drive(Served::new(Arc::clone(&session), stream), &session).await;
         }
         Version::Two => {
+            let service = {
+                let session = Arc::clone(&session);
+                service_fn(move |request| answer(Arc::clone(&session), request))
+            };
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
                 .max_concurrent_streams(limits::STREAMS)
@@ -121,7 +126,9 @@ async fn answer(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    Ok(proxy::answer(&session, request).await)
+    let limit = session.connection.bounds.body;
+    let request = request.map(|body| RequestBody::new(ClientBody::two(body), limit));
+    Ok(proxy::answer(&session, Box::new(request)).await)
 }
 
 /// A connection that can be asked to end after what is in flight: with `Connection: close`
@@ -130,14 +137,9 @@ trait Graceful: Future {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S> Graceful for http1::UpgradeableConnection<Watched, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = ResponseBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Self: Future,
-{
+impl Graceful for Served {
     fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.session().finish();
     }
 }
 

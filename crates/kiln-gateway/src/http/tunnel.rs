@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-
+use crate::http::one::{Line, Wire};
 use crate::http::serve::Session;
 use crate::listener::overdue;
 use crate::load::{InFlight, severed};
@@ -14,12 +12,10 @@ use crate::tcp::relay;
 /// for closing is reached. The session counts as open for as long.
 pub(crate) async fn run(
     session: Arc<Session>,
-    client: OnUpgrade,
-    instance: OnUpgrade,
+    mut client: Wire,
+    mut instance: Box<Line>,
     in_flight: InFlight,
 ) {
-    let (Ok(client), Ok(instance)) = tokio::join!(client, instance) else { return };
-    let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
     let mut severance = in_flight.load().severance();
     let mut phase = session.connection.phase.clone();
     tokio::select! {

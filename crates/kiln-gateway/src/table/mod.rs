@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use kiln_model::handling::{HashKey, Limits};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::{Client, EndpointRoute, Protocol, RouteTable};
+use rustc_hash::FxHashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ impl ListenKey {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     stacks: BTreeMap<StackName, Arc<StackView>>,
-    endpoints: HashMap<ListenKey, Arc<Endpoint>>,
+    endpoints: FxHashMap<ListenKey, Arc<Endpoint>>,
     networks: HashMap<InstanceId, Arc<Network>>,
 }
 
@@ -190,7 +191,7 @@ impl Snapshot {
         let mut stacks = self.stacks.clone();
         // An empty table stays: its epoch is known for as long as the gateway runs.
         stacks.insert(view.table.stack.clone(), view);
-        let mut endpoints = HashMap::new();
+        let mut endpoints = FxHashMap::default();
         let mut networks = HashMap::new();
         for view in stacks.values() {
             endpoints.extend(view.endpoints.iter().map(|e| (e.id.key.clone(), Arc::clone(e))));
