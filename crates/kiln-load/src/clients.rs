@@ -56,9 +56,9 @@ impl Client {
             let from = beat.next().await;
             let post = self.group.posts && number % 2 == 1;
             number += 1;
-            let asked = bounded(asker.ask(post)).await;
+            let answer = bounded(asker.ask(post)).await;
             let what = if post { "POST" } else { "GET" };
-            self.note(what, asked, from);
+            self.note(what, answer, from);
             beat.answered();
         }
     }

@@ -75,7 +75,7 @@ pub const SESSION: Duration = Duration::from_secs(1);
 /// Where the load goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Aim {
-    /// Requests, downloads and WebSockets.
+    /// Requests, downloads and WebSocket connections.
     pub http: SocketAddr,
     /// Plain TCP; without it [`Kind::Tcp`] goes to `http`, which fails.
     pub tcp: Option<SocketAddr>,

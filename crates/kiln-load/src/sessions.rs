@@ -1,4 +1,4 @@
-//! What lasts: downloads, WebSockets, and plain TCP.
+//! What lasts: downloads, connections that speak WebSocket, and plain TCP.
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;

@@ -21,6 +21,7 @@ pub(crate) fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
+#[expect(clippy::many_single_char_names, reason = "the names of the standard")]
 fn mix(state: &mut [u32; 5], block: &[u8]) {
     let mut words = [0; 80];
     for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
@@ -50,7 +51,9 @@ mod tests {
     use super::*;
 
     fn hex(message: &str) -> String {
-        sha1(message.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha1(message.as_bytes())
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What goes on for a while: downloads, WebSockets (RFC 6455), and bytes that come back.
+//! What goes on for a while: downloads, messages by WebSocket (RFC 6455), and bytes that come back.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

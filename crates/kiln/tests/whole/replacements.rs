@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use kiln_load::{Aim, Group, Kind, Load, Pace, Tally};
 
 use crate::load::none_failed;
+use crate::measured;
 use crate::site::{Site, free_port, site_or_skip, told};
 
 const STACK: &str = r#"
@@ -92,10 +93,12 @@ pub fn every_kind(aim: Aim) -> Load {
 fn replacements_in_a_row_fail_nothing() {
     let site = site_or_skip!("replacements_in_a_row_fail_nothing");
     let asked = std::env::var("KILN_REPLACEMENTS").ok().map(|n| n.parse::<usize>().unwrap());
-    let (most, rest) = match asked {
-        Some(_) => (20, LONG),
-        None => (6, Duration::from_secs(1)),
+    let (most, rest, usual) = if measured::full() || asked.is_some() {
+        (20, LONG, 200)
+    } else {
+        (6, Duration::from_secs(1), 12)
     };
+    let replacements = asked.unwrap_or(usual);
     let raw = free_port();
     site.write(&stack("{}", raw));
     site.must(&["apply", "--yes"]);
@@ -105,7 +108,7 @@ fn replacements_in_a_row_fail_nothing() {
     let begun = Instant::now();
     // A linear congruential generator (Knuth's MMIX): the counts are the same in every run.
     let mut random: u64 = 7;
-    for number in 0..asked.unwrap_or(12) {
+    for number in 0..replacements {
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (name, rollout, least) = ROLLOUTS[number % ROLLOUTS.len()];
@@ -119,7 +122,7 @@ fn replacements_in_a_row_fail_nothing() {
     load.phase(QUIET);
     std::thread::sleep(rest);
     let tally = load.end();
-    show(&tally, asked.unwrap_or(12), took);
+    show(&tally, replacements, took);
     none_failed(&tally);
 }
 
