@@ -115,7 +115,8 @@ fn a_question_is_answered_whenever_the_daemon_ends() {
             })
             .collect();
         for number in 0..20 {
-            std::thread::sleep(Duration::from_millis(37));
+            // At all moments of a start, and after it.
+            std::thread::sleep(Duration::from_millis(20 + number * 83 % 400));
             site.signal("serve", if number % 2 == 0 { Signal::TERM } else { Signal::KILL });
         }
         over.store(true, Ordering::Relaxed);
