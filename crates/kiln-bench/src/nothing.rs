@@ -12,6 +12,7 @@ use kiln_model::observed::{ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
 use kiln_model::route::RouteTable;
 use kiln_model::scaling::Demand;
+use kiln_model::spec::scale::NumberTarget;
 use tokio::sync::Notify;
 
 /// The target.
@@ -99,7 +100,7 @@ impl Target for Nothing {
         Ok(Demand { at: SystemClock.now(), ..Demand::default() })
     }
 
-    async fn number(&self, _: &[String]) -> Result<u64, String> {
+    async fn number(&self, _: &NumberTarget) -> Result<u64, String> {
         Err("no programs are run here".to_owned())
     }
 

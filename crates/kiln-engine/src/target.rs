@@ -13,6 +13,7 @@ use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
 use kiln_model::scaling::Demand;
 use kiln_model::spec::rollout::Check;
+use kiln_model::spec::scale::NumberTarget;
 use kiln_model::spec::server::Health;
 
 /// How the instances of each digest are probed: what the newest generation that names the
@@ -66,7 +67,7 @@ pub trait Target: Send + Sync + 'static {
 
     /// The number that a program prints, in thousandths, or why there is none. The program is
     /// ended when the future is dropped.
-    fn number(&self, command: &[String]) -> impl Future<Output = Result<u64, String>> + Send;
+    fn number(&self, asked: &NumberTarget) -> impl Future<Output = Result<u64, String>> + Send;
 
     /// The last lines that an instance wrote, also after its end.
     fn last_words(

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(crate) const USAGE: &str = "\
 usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [--unhealthy]
                         [--fails PERCENT] [--leaks KIB]
-                        [--grpc PORT] [--say TEXT] [--say-after MS] [--die-after MS]
+                        [--grpc PORT] [--echo PORT] [--say TEXT] [--say-after MS] [--die-after MS]
        kiln-probe ask PATH      answer PATH, as `serve` would, on stdout
        kiln-probe exit CODE";
 
@@ -37,6 +37,8 @@ pub(crate) struct Serve {
     pub(crate) leaks: u64,
     /// The port at which the gRPC health check is answered.
     pub(crate) grpc: Option<u16>,
+    /// The port at which bytes come back.
+    pub(crate) echo: Option<u16>,
     /// A line that is written late.
     pub(crate) say: Option<String>,
     /// How late.
@@ -74,6 +76,7 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> Result<Serve, String> {
             "--leaks" => options.leaks = value(&name, arguments.next())?,
             "--unhealthy" => options.unhealthy = true,
             "--grpc" => options.grpc = Some(value(&name, arguments.next())?),
+            "--echo" => options.echo = Some(value(&name, arguments.next())?),
             "--say" => options.say = Some(value(&name, arguments.next())?),
             "--say-after" => options.say_after = milliseconds(&name, arguments.next())?,
             "--die-after" => options.die_after = Some(milliseconds(&name, arguments.next())?),

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::arguments::Serve;
-use crate::grpc;
 use crate::server::log;
+use crate::{grpc, streams};
 
 /// Whether it can serve.
 pub(crate) static READY: AtomicBool = AtomicBool::new(true);
@@ -20,6 +20,10 @@ pub(crate) fn begin(options: &Serve) -> io::Result<()> {
     if let Some(port) = options.grpc {
         let listener = TcpListener::bind(("0.0.0.0", port))?;
         thread::spawn(move || grpc::serve(&listener));
+    }
+    if let Some(port) = options.echo {
+        let listener = TcpListener::bind(("0.0.0.0", port))?;
+        thread::spawn(move || streams::echo(&listener));
     }
     if let Some(text) = options.say.clone() {
         later(options.say_after, move || log(&text));

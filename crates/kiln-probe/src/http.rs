@@ -13,6 +13,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     query: Vec<(String, String)>,
     head_only: bool,
+    /// The key of a handshake of WebSocket.
+    pub(crate) websocket_key: Option<String>,
     /// Whether the client wants the connection to go on.
     pub(crate) keep_alive: bool,
 }
@@ -26,7 +28,13 @@ impl Request {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(name), decoded(value))
         });
-        Self { path: decoded(path), query: query.collect(), head_only: false, keep_alive: true }
+        Self {
+            path: decoded(path),
+            query: query.collect(),
+            head_only: false,
+            websocket_key: None,
+            keep_alive: true,
+        }
     }
 
     /// The value of a query parameter.
@@ -65,6 +73,8 @@ impl Request {
                     && (request.keep_alive || value.eq_ignore_ascii_case("keep-alive"));
             } else if name.eq_ignore_ascii_case("content-length") {
                 body = value.parse().map_err(|_| malformed("content-length is no number"))?;
+            } else if name.eq_ignore_ascii_case("sec-websocket-key") {
+                request.websocket_key = Some(value.to_owned());
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 return Err(malformed("transfer codings are not understood"));
             }

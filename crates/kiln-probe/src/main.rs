@@ -25,7 +25,9 @@ mod health;
 mod http;
 mod routes;
 mod server;
+mod sha1;
 mod signal;
+mod streams;
 mod syscalls;
 
 use std::process::ExitCode;

@@ -18,6 +18,9 @@
 //! | `/eat?mb=N` | `ok`, once so much more memory is in use; it stays so |
 //! | `/spin?ms=N` | `ok` at once; one thread then works for so long |
 //! | `/leak?mb=N&every=MS` | the host name; from then on so much more memory is in use every MS |
+//! | `/slow?ms=N` | `at last`, so much later |
+//! | `/download?bytes=N&ms=N` | so many bytes over so long: each its place modulo 251 |
+//! | `/echo` | a WebSocket that sends messages back |
 //! | `/exit?code=N` | nothing: the process exits |
 //! | `/crash` | nothing: the process reads where nothing is |
 

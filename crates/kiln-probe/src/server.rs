@@ -15,7 +15,7 @@ use crate::arguments::Serve;
 use crate::attempts::host_name;
 use crate::connections::Connections;
 use crate::http::{Answer, Request};
-use crate::{health, routes, signal};
+use crate::{health, routes, signal, streams};
 
 /// How long an idle connection stays open after the stop.
 const GRACE: Duration = Duration::from_millis(250);
@@ -116,6 +116,9 @@ fn converse(stream: &TcpStream, connections: &Connections, options: &Serve) -> i
             Err(error) => return Err(error),
         };
         thread::sleep(options.slow);
+        if let Some(served) = streams::serve(&request, &mut reader, &mut writer) {
+            return served;
+        }
         let answer = routes::answer(&request, options);
         let keep_alive = request.keep_alive && !connections.is_stopping();
         answer.send(&request, keep_alive, &mut writer)?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use kiln_daemon::client::{Client, ClientError, ensure_daemon};
 use kiln_daemon::ledger::Ledger;
@@ -15,6 +16,12 @@ use serde::Serialize;
 use crate::cli::{Global, Variables};
 use crate::error::CommandError;
 use crate::render::style::Palette;
+
+/// For how long a question is put to the next daemon where one has ended before it answered.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
+
+/// The pause before that.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What every verb works with.
 #[derive(Debug)]
@@ -175,12 +182,32 @@ impl Context {
         runtime.block_on(work)
     }
 
-    /// Asks the daemon one thing.
+    /// Asks the daemon what changes nothing. Where it ends before it has answered, the next one is
+    /// asked, which is started if nobody else does so.
     pub(crate) fn ask<T>(
         &self,
-        question: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
+        question: impl AsyncFn(Client) -> Result<T, ClientError>,
     ) -> Result<T, CommandError> {
-        self.block_on(async { Ok(question(self.client().await?).await?) })
+        let begun = Instant::now();
+        self.block_on(async {
+            loop {
+                match question(self.client().await?).await {
+                    Err(error) if error.is_its_end() && begun.elapsed() < ASKED_AGAIN => {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    answer => return Ok(answer?),
+                }
+            }
+        })
+    }
+
+    /// Tells the daemon to change something. Where it ends before it has answered, nobody knows
+    /// whether it did.
+    pub(crate) fn tell<T>(
+        &self,
+        order: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
+    ) -> Result<T, CommandError> {
+        self.block_on(async { Ok(order(self.client().await?).await?) })
     }
 
     /// Asks the person; refuses where there is none.

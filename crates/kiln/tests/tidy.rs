@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kiln-model", &[]),
     ("kiln-netns", &[]),
     ("kiln-probe", &[]),
+    ("kiln-load", &[]),
     ("kiln-config", &["kiln-model"]),
     ("kiln-image", &["kiln-model"]),
     ("kiln-engine", &["kiln-model"]),

@@ -144,6 +144,8 @@ pub enum FaultKind {
     Pinned,
     /// The daemon can't.
     Internal,
+    /// The daemon is ending; the next one can be asked.
+    Ending,
 }
 
 /// A refusal.

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 
 use crate::api::document::{Drift, Metrics, Status};
 use crate::api::follows::Following;
-use crate::api::{self, Fault, Line};
+use crate::api::{self, Fault, FaultKind, Line};
 use crate::follow::registry::Follow;
 use crate::root::{Root, RootError};
 
@@ -93,6 +93,15 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the daemon has ended before it answered: another one can be asked.
+    pub fn is_its_end(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Refused(fault) => fault.kind == FaultKind::Ending,
+            _ => false,
+        }
+    }
+
     /// The way out.
     pub fn help(&self) -> Option<String> {
         match self {
@@ -140,7 +149,12 @@ impl Client {
         let version = version.map_err(|_| ClientError::Unreachable {
             root: name(),
             source: io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
-        })??;
+        })?;
+        let version = version.map_err(|error| match error {
+            // It was ending when it was met, and nothing had been asked of it.
+            ClientError::Broken(_) => ClientError::NotRunning { root: name() },
+            error => error,
+        })?;
         if version.version == api::VERSION {
             return Ok(client);
         }

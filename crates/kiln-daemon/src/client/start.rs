@@ -1,7 +1,8 @@
 //! Starting the daemon in the background, where none runs.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::root::{Locked, Root};
@@ -31,21 +32,7 @@ pub async fn ensure_daemon(
         Err(ClientError::NotRunning { .. }) => {}
         result => return result,
     }
-    // What the daemon is handed is this: nothing of its starter's. It closes what it may have
-    // inherited besides, and becomes the leader of a session of its own.
-    let mut child = Command::new(program)
-        .arg("--root")
-        .arg(root.path())
-        .arg("serve")
-        // Its starter's environment may hold secrets.
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|source| ClientError::Spawn { program: program.display().to_string(), source })?;
+    let mut child = start(root, program)?;
     let begun = Instant::now();
     loop {
         match Client::connect(root).await {
@@ -57,8 +44,13 @@ pub async fn ensure_daemon(
                 return result;
             }
         }
-        let ended = child.try_wait().ok().flatten();
-        if ended.is_some() || begun.elapsed() > START_BOUND {
+        let mut ended = child.try_wait().ok().flatten();
+        let late = begun.elapsed() > START_BOUND;
+        if ended.is_some_and(was_told_to) && !late {
+            child = start(root, program)?;
+            ended = None;
+        }
+        if ended.is_some() || late {
             return Err(ClientError::NotStarted {
                 root: root.path().display().to_string(),
                 what: match ended {
@@ -70,6 +62,29 @@ pub async fn ensure_daemon(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Starts a daemon. What it is handed is this: nothing of its starter's. It closes what it may
+/// have inherited besides, and becomes the leader of a session of its own.
+fn start(root: &Root, program: &Path) -> Result<Child, ClientError> {
+    Command::new(program)
+        .arg("--root")
+        .arg(root.path())
+        .arg("serve")
+        // Its starter's environment may hold secrets.
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| ClientError::Spawn { program: program.display().to_string(), source })
+}
+
+/// Whether somebody has ended it, such as one who upgrades: there is nothing wrong with it.
+fn was_told_to(status: ExitStatus) -> bool {
+    status.success() || matches!(status.signal(), Some(libc::SIGKILL | libc::SIGTERM))
 }
 
 async fn lock_start(root: &Root) -> Result<Locked, ClientError> {

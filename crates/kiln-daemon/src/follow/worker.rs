@@ -418,7 +418,9 @@ impl Worker {
                     FaultKind::BadRequest | FaultKind::NotFound => {
                         return Err(Failure::bad(&fault.message));
                     }
-                    FaultKind::Internal => return Err(passing(fault.message)),
+                    FaultKind::Internal | FaultKind::Ending => {
+                        return Err(passing(fault.message));
+                    }
                 },
                 Err(error) => return Err(passing(chain(&error))),
             }

@@ -214,6 +214,7 @@ fn refuse(fault: &Fault) -> Response<Body> {
         FaultKind::NotFound => StatusCode::NOT_FOUND,
         FaultKind::Conflict | FaultKind::Pinned => StatusCode::CONFLICT,
         FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        FaultKind::Ending => StatusCode::SERVICE_UNAVAILABLE,
     };
     json(status, serde_json::to_vec(fault).unwrap_or_default())
 }
@@ -258,7 +259,8 @@ impl From<Refusal> for Fault {
             Refusal::Pinned { .. } => FaultKind::Pinned,
             Refusal::NoSuchServer { .. } => FaultKind::NotFound,
             Refusal::Encode(_) => FaultKind::BadRequest,
-            Refusal::Store(_) | Refusal::Journal(_) | Refusal::ShuttingDown => FaultKind::Internal,
+            Refusal::Store(_) | Refusal::Journal(_) => FaultKind::Internal,
+            Refusal::ShuttingDown => FaultKind::Ending,
         };
         fault(kind, &refusal)
     }

@@ -176,7 +176,7 @@ impl Scalers {
                 let deadline = clock.now().after(ASK_BOUND);
                 let answer = tokio::select! {
                     biased;
-                    answer = target.number(&number.command) => answer,
+                    answer = target.number(&number) => answer,
                     () = clock.sleep_until(deadline) => {
                         Err(format!("no number within {ASK_BOUND}"))
                     }

@@ -8,6 +8,7 @@ use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
 use kiln_model::quantity::Millis;
 use kiln_model::route::RouteTable;
 use kiln_model::scaling::Demand;
+use kiln_model::spec::scale::NumberTarget;
 
 use crate::flaw::Flaw;
 use crate::laws;
@@ -162,7 +163,7 @@ impl Target for SimTarget {
         Ok(Demand { at: now, servers, ..Demand::default() })
     }
 
-    async fn number(&self, _: &[String]) -> Result<u64, String> {
+    async fn number(&self, _: &NumberTarget) -> Result<u64, String> {
         Err("no programs are run here".to_owned())
     }
 

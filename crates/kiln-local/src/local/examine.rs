@@ -3,7 +3,7 @@
 use kiln_engine::target::Examination;
 use kiln_model::name::InstanceId;
 
-use super::demand;
+use super::program;
 
 /// Runs a check's program with what it is asked about as `KILN_STACK`, `KILN_COMPONENT`,
 /// `KILN_GENERATION` and `KILN_INSTANCES` (ids, parted by spaces). It passes when it ends with
@@ -16,5 +16,5 @@ pub(super) async fn command(command: &[String], asked: &Examination) -> Result<(
         ("KILN_GENERATION", asked.generation.to_string()),
         ("KILN_INSTANCES", instances.join(" ")),
     ];
-    demand::run(command, &env).await.map(drop)
+    program::run(command, asked.check.user.as_deref(), &env).await.map(drop)
 }

@@ -9,6 +9,7 @@ mod health;
 mod labels;
 mod metrics;
 mod observe;
+mod program;
 mod route;
 mod seal;
 mod seams;
@@ -31,6 +32,7 @@ use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
 use kiln_model::scaling::Demand;
 use kiln_model::spec::rollout::Ask;
+use kiln_model::spec::scale::NumberTarget;
 
 use crate::cgroup::{CgroupError, Cgroups, Hierarchies};
 use crate::network::Networks;
@@ -206,8 +208,8 @@ impl Target for Local {
         self.blocking(move |machine| machine.demand(&stack, &instances)).await
     }
 
-    async fn number(&self, command: &[String]) -> Result<u64, String> {
-        demand::number(command).await
+    async fn number(&self, asked: &NumberTarget) -> Result<u64, String> {
+        program::number(asked).await
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {

@@ -211,7 +211,7 @@ fn one_that_ends_by_itself_calls_the_change_off() {
 fn a_step_waits_for_its_check() {
     let mut rollout = canary(&[(10, 5), (50, 5)]);
     let ask = Ask::Command(vec!["/bin/true".to_owned()]);
-    rollout.analysis.check = Some(Check { ask, every: Millis(1), timeout: Millis(1) });
+    rollout.analysis.check = Some(Check { ask, every: Millis(1), timeout: Millis(1), user: None });
     let mut story = Story::of(&rollout);
     for _ in 0..40 {
         assert!(story.turn().permille.is_none_or(|p| p == 100));

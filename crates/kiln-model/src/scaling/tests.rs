@@ -183,6 +183,7 @@ fn a_number_that_fails_holds_the_count() {
     let number = crate::spec::scale::NumberTarget {
         command: vec!["/queue".to_owned()],
         value: Amount(10_000),
+        user: None,
     };
     let target = Targets { number: Some(number), ..Targets::default() };
     let mut server = Server::new(Scale { target, ..requests(0, 50, 1) }, 0);

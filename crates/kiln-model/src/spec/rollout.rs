@@ -113,6 +113,9 @@ pub struct Check {
     pub every: Millis,
     /// How long it may take.
     pub timeout: Millis,
+    /// Whom a program runs as, a name or number of the host; without it as nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Whom a check asks.

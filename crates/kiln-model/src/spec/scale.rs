@@ -50,6 +50,9 @@ pub struct NumberTarget {
     pub command: Vec<String>,
     /// How much of the number one instance takes.
     pub value: Amount,
+    /// Whom it runs as, a name or number of the host; without it as nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 impl Scale {

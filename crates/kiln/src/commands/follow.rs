@@ -126,7 +126,7 @@ fn follow(context: &Context, args: &Args, url: &str) -> Result<Exit, CommandErro
         }
     })?;
     wanted.webhook = args.webhook.map(|listen| hook(context, args, &wanted, listen)).transpose()?;
-    let following = context.ask(async |mut client| client.follow(&wanted).await)?;
+    let following = context.tell(async |mut client| client.follow(&wanted).await)?;
     context.print(&following, || {
         format!(
             "Branch {} of {} is followed; it is at {}. `kiln follow` shows what becomes of it.",
@@ -171,7 +171,7 @@ fn wanted(
 fn tell(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let follows = context.ask(async |mut client| client.follows().await)?;
     let id = meant(context, args, &follows)?.id.clone();
-    let following = context.ask(async |mut client| {
+    let following = context.tell(async |mut client| {
         if args.stop { client.unfollow(&id).await } else { client.look(&id, args.retry).await }
     })?;
     context.print(&following, || {

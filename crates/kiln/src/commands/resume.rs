@@ -12,7 +12,7 @@ pub(crate) fn run(context: &Context, _: &Args) -> Result<Exit, CommandError> {
     let stack = context.stack_name(&ledger)?;
     let was_pinned = ledger.state(&stack)?.pin;
     if was_pinned.is_some() {
-        context.ask(async |mut client| client.resume(&stack).await)?;
+        context.tell(async |mut client| client.resume(&stack).await)?;
     }
     let document = ResumeDocument { stack: stack.to_string(), was_pinned };
     context.print(&document, || match was_pinned {

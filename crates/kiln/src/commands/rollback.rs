@@ -133,7 +133,7 @@ fn attempt(
         return Ok(Exit::Failed);
     }
     for Following { id, branch, url, .. } in &wanted.ends {
-        context.ask(async |mut client| client.unfollow(id).await)?;
+        context.tell(async |mut client| client.unfollow(id).await)?;
         context.say(&format!("branch {branch} of {url} is followed no longer"));
     }
     let outputs = outputs(&wanted.content.outputs);

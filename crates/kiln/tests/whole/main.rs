@@ -13,6 +13,7 @@
 )]
 
 mod certificates;
+mod clients;
 mod crash;
 mod docker;
 mod engines;
@@ -22,19 +23,23 @@ mod full_disk;
 mod health;
 mod images;
 mod isolation;
+mod kills;
 mod leftovers;
 mod load;
+mod measured;
 mod openssl;
 mod overload;
 mod podman;
 mod registry;
 mod replace;
+mod replacements;
 mod rollouts;
 mod scaling;
 mod scripts;
 mod sealing;
 mod secrets;
 mod site;
+mod steps;
 mod target;
 mod trial;
 mod trust;

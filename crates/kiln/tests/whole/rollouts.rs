@@ -76,6 +76,11 @@ fn one_that_fails_requests() {
 }
 
 #[test]
+fn one_that_fails_a_few_requests() {
+    is_called_off("one_that_fails_a_few_requests", r#"["--fails", "5"]"#, "requests failed");
+}
+
+#[test]
 fn one_that_is_slow() {
     is_called_off("one_that_is_slow", r#"["--slow", "600"]"#, "of the answers took more than");
 }
@@ -133,7 +138,9 @@ fn a_check_decides() {
     let flag = site.stack().join("fine");
     let check = format!(
         r#"{{ strategy = "blue_green", deadline = "20s", watch = "500ms",
-             analysis = {{ check = {{ command = ["/bin/cat", "{}"], every = "200ms" }} }} }}"#,
+             analysis = {{ check = {{
+               command = ["/bin/cat", "{}"], user = "root", every = "200ms"
+             }} }} }}"#,
         flag.display()
     );
     site.write(&STACK.replace("ROLLOUT", &check));

@@ -142,8 +142,8 @@ fn a_program_says_how_many_and_its_failure_holds_the_count() {
     let queue = site.stack().join("queue");
     std::fs::write(&queue, "25\n").unwrap();
     let scale = format!(
-        "{{ min = 1, max = 5, target = {{ command = [\"/bin/cat\", {queue:?}], value = 10 }}, \
-         down_after = \"1s\" }}"
+        "{{ min = 1, max = 5, down_after = \"1s\", \
+         target = {{ command = [\"/bin/cat\", {queue:?}], value = 10, user = \"root\" }} }}"
     );
     write(&site, &scale);
     site.must(&["apply", "--yes"]);

@@ -185,7 +185,7 @@ fn narrow(number: Option<u64>) -> Option<u32> {
 }
 
 fn check(field: &Field<'_>) -> Option<Check> {
-    let settings = field.settings(&["http", "tcp", "command", "every", "timeout"])?;
+    let settings = field.settings(&["http", "tcp", "command", "user", "every", "timeout"])?;
     let ask = match settings.set_of(&["http", "tcp", "command"]).as_slice() {
         [only] => ask(only),
         [] => return field.refuse("one of `http`, `tcp` and `command`"),
@@ -201,7 +201,11 @@ fn check(field: &Field<'_>) -> Option<Check> {
     let longest = Millis::seconds(600);
     let timeout =
         settings.read_or("timeout", Millis::seconds(10), |f| f.millis(Millis(1)..=longest));
-    Some(Check { ask: ask?, every: every?, timeout: timeout? })
+    let (ask, user) = (ask?, settings.read_or("user", None, |f| super::image::user(f).map(Some))?);
+    if user.is_some() && !matches!(ask, Ask::Command(_)) {
+        return settings.get("user")?.refuse("set together with `command`: nobody else is run");
+    }
+    Some(Check { ask, every: every?, timeout: timeout?, user })
 }
 
 fn ask(field: &Field<'_>) -> Option<Ask> {

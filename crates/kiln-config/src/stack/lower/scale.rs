@@ -23,6 +23,9 @@ const AMOUNTS: RangeInclusive<u64> = 1..=1_000_000_000_000;
 const TARGETS: &[&str] =
     &["requests_per_second", "concurrency", "latency", "cpu", "memory", "command", "value"];
 
+/// What goes with them and is none.
+const BESIDE: &str = "user";
+
 pub(super) fn scale(field: &Field<'_>) -> Option<Scale> {
     let settings = field.settings(&["min", "max", "target", "down_after", "tolerance"])?;
     let count = |name, least| match settings.get(name) {
@@ -49,7 +52,7 @@ fn tolerance(field: &Field<'_>) -> Option<u32> {
 }
 
 fn targets(field: &Field<'_>) -> Option<Targets> {
-    let settings = field.settings(TARGETS)?;
+    let settings = field.settings(&[TARGETS, &[BESIDE]].concat())?;
     if settings.set_of(TARGETS).is_empty() {
         return field.refuse("at least one target, such as { requests_per_second = 400 }");
     }
@@ -79,14 +82,21 @@ fn amount(field: &Field<'_>) -> Option<Amount> {
 /// The program and its share, which belong together.
 #[expect(clippy::option_option, reason = "the outer one says whether it could be read")]
 fn number(field: &Field<'_>, settings: &Settings<'_>) -> Option<Option<NumberTarget>> {
+    let user = settings.get(BESIDE);
     let (command, value) = match (settings.get("command"), settings.get("value")) {
-        (None, None) => return Some(None),
+        (None, None) => {
+            return match user {
+                Some(user) => user.refuse("set together with `command`"),
+                None => Some(None),
+            };
+        }
         (Some(_), None) => return missing(field, "value"),
         (None, Some(value)) => return value.refuse("set together with `command`"),
         (Some(command), Some(value)) => (command, value),
     };
+    let user = user.map_or(Some(None), |user| super::image::user(user).map(Some));
     let read = (program(command), amount(value));
-    Some(Some(NumberTarget { command: read.0?, value: read.1? }))
+    Some(Some(NumberTarget { command: read.0?, value: read.1?, user: user? }))
 }
 
 /// A program of this machine and its arguments.
