@@ -24,7 +24,6 @@ struct Docker {
 
 impl Docker {
     fn new(directory: &Path, number: u16) -> Result<Self, String> {
-        // In the root's own program directories, where Debian has them.
         let there = ["/usr/sbin/dockerd", "/usr/bin/dockerd"].iter().any(|p| Path::new(p).exists());
         if !there {
             return Err("dockerd is not installed".to_owned());
