@@ -180,9 +180,9 @@ pub(super) fn response(input: &[u8], method: &Method) -> Result<Option<ResponseH
     };
     // One copy, of which each value is a part.
     let head = Bytes::copy_from_slice(&input[..length]);
-    let base = input.as_ptr() as usize;
+    let base = input.as_ptr().addr();
     let part = |bytes: &[u8]| {
-        let begin = bytes.as_ptr() as usize - base;
+        let begin = bytes.as_ptr().addr() - base;
         head.slice(begin..begin + bytes.len())
     };
     let is_new = parsed.version == Some(1);

@@ -111,10 +111,10 @@ impl Line {
                     }
                     _ => !had_body,
                 };
-                Err(match is_whole {
-                    true if unsent => Sent::Not(request),
-                    true => Sent::Perhaps(Some(request)),
-                    false => Sent::Perhaps(None),
+                Err(if unsent && is_whole {
+                    Sent::Not(request)
+                } else {
+                    Sent::Perhaps(is_whole.then_some(request))
                 })
             }
         }
