@@ -100,24 +100,23 @@ impl Line {
         mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<Box<Self>>, Sent> {
         let had_body = self.begin(&mut request);
-        match std::future::poll_fn(|cx| self.poll_head(cx, request.method())).await {
-            Ok(head) => Ok(Response::from_parts(head.parts, self)),
-            Err(Failed) => {
-                let unsent = !self.output.has_begun();
-                let is_whole = match self.sending.take() {
-                    Some(sending) if unsent && !sending.is_begun => {
-                        *request.body_mut() = sending.body;
-                        true
-                    }
-                    _ => !had_body,
-                };
-                Err(if unsent && is_whole {
-                    Sent::Not(request)
-                } else {
-                    Sent::Perhaps(is_whole.then_some(request))
-                })
-            }
+        let head = std::future::poll_fn(|cx| self.poll_head(cx, request.method())).await;
+        if let Ok(head) = head {
+            return Ok(Response::from_parts(head.parts, self));
         }
+        let unsent = !self.output.has_begun();
+        let is_whole = match self.sending.take() {
+            Some(sending) if unsent && !sending.is_begun => {
+                *request.body_mut() = sending.body;
+                true
+            }
+            _ => !had_body,
+        };
+        Err(if unsent && is_whole {
+            Sent::Not(request)
+        } else {
+            Sent::Perhaps(is_whole.then_some(request))
+        })
     }
 
     /// Puts the head of a request into the output; whether there is a body.

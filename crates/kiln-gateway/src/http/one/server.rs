@@ -211,7 +211,7 @@ impl Writing<'_> {
             }
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(frame) => {
-                    self.add(wire, frame.transpose().map_err(io::Error::other)?)?
+                    self.add(wire, frame.transpose().map_err(io::Error::other)?)?;
                 }
                 Poll::Pending => {
                     let mut state = wire.state();
