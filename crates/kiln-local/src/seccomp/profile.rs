@@ -17,7 +17,7 @@
 //! `kexec`, `reboot`, `open_by_handle_at`. `clone3` fails with `ENOSYS`, so that C libraries fall
 //! back to `clone`, whose flags a filter can see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bpf::Verdict;
 
@@ -30,304 +30,449 @@ const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// The error of a call that the kernel does not have, `ENOSYS` of asm-generic/errno.h.
 const ENOSYS: u16 = 38;
 
+/// A system call: its name and its number.
+type Call = (&'static str, libc::c_long);
+
+/// The constants of the libc crate with their names.
+macro_rules! calls {
+    ($($constant:ident,)*) => {
+        &[$((stringify!($constant), libc::$constant),)*]
+    };
+}
+
 /// Allowed on every architecture.
-const COMMON: &[libc::c_long] = &[
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    libc::SYS_adjtimex,
-    libc::SYS_bind,
-    libc::SYS_brk,
-    libc::SYS_capget,
-    libc::SYS_capset,
-    libc::SYS_chdir,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_getres,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_close,
-    libc::SYS_close_range,
-    libc::SYS_connect,
-    libc::SYS_copy_file_range,
-    libc::SYS_dup,
-    libc::SYS_dup3,
-    libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
-    libc::SYS_eventfd2,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_fadvise64,
-    libc::SYS_fallocate,
-    libc::SYS_fchdir,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchmodat2,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_fcntl,
-    libc::SYS_fdatasync,
-    libc::SYS_fgetxattr,
-    libc::SYS_flistxattr,
-    libc::SYS_flock,
-    libc::SYS_fremovexattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_fstat,
-    libc::SYS_fstatfs,
-    libc::SYS_fsync,
-    libc::SYS_ftruncate,
-    libc::SYS_futex,
-    libc::SYS_futex_waitv,
-    libc::SYS_getcpu,
-    libc::SYS_getcwd,
-    libc::SYS_getdents64,
-    libc::SYS_getegid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getgroups,
-    libc::SYS_getitimer,
-    libc::SYS_getpeername,
-    libc::SYS_getpgid,
-    libc::SYS_getpid,
-    libc::SYS_getppid,
-    libc::SYS_getpriority,
-    libc::SYS_getrandom,
-    libc::SYS_getresgid,
-    libc::SYS_getresuid,
-    libc::SYS_getrlimit,
-    libc::SYS_get_robust_list,
-    libc::SYS_getrusage,
-    libc::SYS_getsid,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_gettid,
-    libc::SYS_gettimeofday,
-    libc::SYS_getuid,
-    libc::SYS_getxattr,
-    libc::SYS_inotify_add_watch,
-    libc::SYS_inotify_init1,
-    libc::SYS_inotify_rm_watch,
-    libc::SYS_io_cancel,
-    libc::SYS_ioctl,
-    libc::SYS_io_destroy,
-    libc::SYS_io_getevents,
-    libc::SYS_ioprio_get,
-    libc::SYS_ioprio_set,
-    libc::SYS_io_setup,
-    libc::SYS_io_submit,
-    libc::SYS_kill,
-    libc::SYS_landlock_add_rule,
-    libc::SYS_landlock_create_ruleset,
-    libc::SYS_landlock_restrict_self,
-    libc::SYS_lgetxattr,
-    libc::SYS_linkat,
-    libc::SYS_listen,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_lseek,
-    libc::SYS_lsetxattr,
-    libc::SYS_madvise,
-    libc::SYS_membarrier,
-    libc::SYS_memfd_create,
-    libc::SYS_memfd_secret,
-    libc::SYS_mincore,
-    libc::SYS_mkdirat,
-    libc::SYS_mknodat,
-    libc::SYS_mlock,
-    libc::SYS_mlock2,
-    libc::SYS_mlockall,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mq_getsetattr,
-    libc::SYS_mq_notify,
-    libc::SYS_mq_open,
-    libc::SYS_mq_timedreceive,
-    libc::SYS_mq_timedsend,
-    libc::SYS_mq_unlink,
-    libc::SYS_mremap,
-    libc::SYS_mseal,
-    libc::SYS_msgctl,
-    libc::SYS_msgget,
-    libc::SYS_msgrcv,
-    libc::SYS_msgsnd,
-    libc::SYS_msync,
-    libc::SYS_munlock,
-    libc::SYS_munlockall,
-    libc::SYS_munmap,
-    libc::SYS_nanosleep,
-    libc::SYS_newfstatat,
-    libc::SYS_openat,
-    libc::SYS_openat2,
-    libc::SYS_pidfd_open,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_pipe2,
-    libc::SYS_pkey_alloc,
-    libc::SYS_pkey_free,
-    libc::SYS_pkey_mprotect,
-    libc::SYS_ppoll,
-    libc::SYS_prctl,
-    libc::SYS_pread64,
-    libc::SYS_preadv,
-    libc::SYS_preadv2,
-    libc::SYS_prlimit64,
-    libc::SYS_process_mrelease,
-    libc::SYS_pselect6,
-    libc::SYS_pwrite64,
-    libc::SYS_pwritev,
-    libc::SYS_pwritev2,
-    libc::SYS_read,
-    libc::SYS_readahead,
-    libc::SYS_readlinkat,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmmsg,
-    libc::SYS_recvmsg,
-    libc::SYS_remap_file_pages,
-    libc::SYS_removexattr,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_restart_syscall,
-    libc::SYS_rseq,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigpending,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigqueueinfo,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_rt_sigsuspend,
-    libc::SYS_rt_sigtimedwait,
-    libc::SYS_rt_tgsigqueueinfo,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_getattr,
-    libc::SYS_sched_getparam,
-    libc::SYS_sched_get_priority_max,
-    libc::SYS_sched_get_priority_min,
-    libc::SYS_sched_getscheduler,
-    libc::SYS_sched_rr_get_interval,
-    libc::SYS_sched_setaffinity,
-    libc::SYS_sched_setattr,
-    libc::SYS_sched_setparam,
-    libc::SYS_sched_setscheduler,
-    libc::SYS_sched_yield,
-    libc::SYS_seccomp,
-    libc::SYS_semctl,
-    libc::SYS_semget,
-    libc::SYS_semop,
-    libc::SYS_semtimedop,
-    libc::SYS_sendfile,
-    libc::SYS_sendmmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_setfsgid,
-    libc::SYS_setfsuid,
-    libc::SYS_setgid,
-    libc::SYS_setgroups,
-    libc::SYS_setitimer,
-    libc::SYS_setpgid,
-    libc::SYS_setpriority,
-    libc::SYS_setregid,
-    libc::SYS_setresgid,
-    libc::SYS_setresuid,
-    libc::SYS_setreuid,
-    libc::SYS_setrlimit,
-    libc::SYS_set_robust_list,
-    libc::SYS_setsid,
-    libc::SYS_setsockopt,
-    libc::SYS_set_tid_address,
-    libc::SYS_setuid,
-    libc::SYS_setxattr,
-    libc::SYS_shmat,
-    libc::SYS_shmctl,
-    libc::SYS_shmdt,
-    libc::SYS_shmget,
-    libc::SYS_shutdown,
-    libc::SYS_sigaltstack,
-    libc::SYS_signalfd4,
-    libc::SYS_socketpair,
-    libc::SYS_splice,
-    libc::SYS_statfs,
-    libc::SYS_statx,
-    libc::SYS_symlinkat,
-    libc::SYS_sync,
-    libc::SYS_sync_file_range,
-    libc::SYS_syncfs,
-    libc::SYS_sysinfo,
-    libc::SYS_tee,
-    libc::SYS_tgkill,
-    libc::SYS_timer_create,
-    libc::SYS_timer_delete,
-    libc::SYS_timerfd_create,
-    libc::SYS_timerfd_gettime,
-    libc::SYS_timerfd_settime,
-    libc::SYS_timer_getoverrun,
-    libc::SYS_timer_gettime,
-    libc::SYS_timer_settime,
-    libc::SYS_times,
-    libc::SYS_tkill,
-    libc::SYS_truncate,
-    libc::SYS_umask,
-    libc::SYS_uname,
-    libc::SYS_unlinkat,
-    libc::SYS_utimensat,
-    libc::SYS_vmsplice,
-    libc::SYS_wait4,
-    libc::SYS_waitid,
-    libc::SYS_write,
-    libc::SYS_writev,
+const COMMON: &[Call] = calls![
+    SYS_accept,
+    SYS_accept4,
+    SYS_adjtimex,
+    SYS_bind,
+    SYS_brk,
+    SYS_capget,
+    SYS_capset,
+    SYS_chdir,
+    SYS_clock_adjtime,
+    SYS_clock_getres,
+    SYS_clock_gettime,
+    SYS_clock_nanosleep,
+    SYS_close,
+    SYS_close_range,
+    SYS_connect,
+    SYS_copy_file_range,
+    SYS_dup,
+    SYS_dup3,
+    SYS_epoll_create1,
+    SYS_epoll_ctl,
+    SYS_epoll_pwait,
+    SYS_epoll_pwait2,
+    SYS_eventfd2,
+    SYS_execve,
+    SYS_execveat,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_faccessat,
+    SYS_faccessat2,
+    SYS_fadvise64,
+    SYS_fallocate,
+    SYS_fchdir,
+    SYS_fchmod,
+    SYS_fchmodat,
+    SYS_fchmodat2,
+    SYS_fchown,
+    SYS_fchownat,
+    SYS_fcntl,
+    SYS_fdatasync,
+    SYS_fgetxattr,
+    SYS_flistxattr,
+    SYS_flock,
+    SYS_fremovexattr,
+    SYS_fsetxattr,
+    SYS_fstat,
+    SYS_fstatfs,
+    SYS_fsync,
+    SYS_ftruncate,
+    SYS_futex,
+    SYS_futex_waitv,
+    SYS_getcpu,
+    SYS_getcwd,
+    SYS_getdents64,
+    SYS_getegid,
+    SYS_geteuid,
+    SYS_getgid,
+    SYS_getgroups,
+    SYS_getitimer,
+    SYS_getpeername,
+    SYS_getpgid,
+    SYS_getpid,
+    SYS_getppid,
+    SYS_getpriority,
+    SYS_getrandom,
+    SYS_getresgid,
+    SYS_getresuid,
+    SYS_getrlimit,
+    SYS_get_robust_list,
+    SYS_getrusage,
+    SYS_getsid,
+    SYS_getsockname,
+    SYS_getsockopt,
+    SYS_gettid,
+    SYS_gettimeofday,
+    SYS_getuid,
+    SYS_getxattr,
+    SYS_inotify_add_watch,
+    SYS_inotify_init1,
+    SYS_inotify_rm_watch,
+    SYS_io_cancel,
+    SYS_ioctl,
+    SYS_io_destroy,
+    SYS_io_getevents,
+    SYS_ioprio_get,
+    SYS_ioprio_set,
+    SYS_io_setup,
+    SYS_io_submit,
+    SYS_kill,
+    SYS_landlock_add_rule,
+    SYS_landlock_create_ruleset,
+    SYS_landlock_restrict_self,
+    SYS_lgetxattr,
+    SYS_linkat,
+    SYS_listen,
+    SYS_listxattr,
+    SYS_llistxattr,
+    SYS_lremovexattr,
+    SYS_lseek,
+    SYS_lsetxattr,
+    SYS_madvise,
+    SYS_membarrier,
+    SYS_memfd_create,
+    SYS_memfd_secret,
+    SYS_mincore,
+    SYS_mkdirat,
+    SYS_mknodat,
+    SYS_mlock,
+    SYS_mlock2,
+    SYS_mlockall,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mq_getsetattr,
+    SYS_mq_notify,
+    SYS_mq_open,
+    SYS_mq_timedreceive,
+    SYS_mq_timedsend,
+    SYS_mq_unlink,
+    SYS_mremap,
+    SYS_mseal,
+    SYS_msgctl,
+    SYS_msgget,
+    SYS_msgrcv,
+    SYS_msgsnd,
+    SYS_msync,
+    SYS_munlock,
+    SYS_munlockall,
+    SYS_munmap,
+    SYS_nanosleep,
+    SYS_newfstatat,
+    SYS_openat,
+    SYS_openat2,
+    SYS_pidfd_open,
+    SYS_pidfd_send_signal,
+    SYS_pipe2,
+    SYS_pkey_alloc,
+    SYS_pkey_free,
+    SYS_pkey_mprotect,
+    SYS_ppoll,
+    SYS_prctl,
+    SYS_pread64,
+    SYS_preadv,
+    SYS_preadv2,
+    SYS_prlimit64,
+    SYS_process_mrelease,
+    SYS_pselect6,
+    SYS_pwrite64,
+    SYS_pwritev,
+    SYS_pwritev2,
+    SYS_read,
+    SYS_readahead,
+    SYS_readlinkat,
+    SYS_readv,
+    SYS_recvfrom,
+    SYS_recvmmsg,
+    SYS_recvmsg,
+    SYS_remap_file_pages,
+    SYS_removexattr,
+    SYS_renameat,
+    SYS_renameat2,
+    SYS_restart_syscall,
+    SYS_rseq,
+    SYS_rt_sigaction,
+    SYS_rt_sigpending,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigqueueinfo,
+    SYS_rt_sigreturn,
+    SYS_rt_sigsuspend,
+    SYS_rt_sigtimedwait,
+    SYS_rt_tgsigqueueinfo,
+    SYS_sched_getaffinity,
+    SYS_sched_getattr,
+    SYS_sched_getparam,
+    SYS_sched_get_priority_max,
+    SYS_sched_get_priority_min,
+    SYS_sched_getscheduler,
+    SYS_sched_rr_get_interval,
+    SYS_sched_setaffinity,
+    SYS_sched_setattr,
+    SYS_sched_setparam,
+    SYS_sched_setscheduler,
+    SYS_sched_yield,
+    SYS_seccomp,
+    SYS_semctl,
+    SYS_semget,
+    SYS_semop,
+    SYS_semtimedop,
+    SYS_sendfile,
+    SYS_sendmmsg,
+    SYS_sendmsg,
+    SYS_sendto,
+    SYS_setfsgid,
+    SYS_setfsuid,
+    SYS_setgid,
+    SYS_setgroups,
+    SYS_setitimer,
+    SYS_setpgid,
+    SYS_setpriority,
+    SYS_setregid,
+    SYS_setresgid,
+    SYS_setresuid,
+    SYS_setreuid,
+    SYS_setrlimit,
+    SYS_set_robust_list,
+    SYS_setsid,
+    SYS_setsockopt,
+    SYS_set_tid_address,
+    SYS_setuid,
+    SYS_setxattr,
+    SYS_shmat,
+    SYS_shmctl,
+    SYS_shmdt,
+    SYS_shmget,
+    SYS_shutdown,
+    SYS_sigaltstack,
+    SYS_signalfd4,
+    SYS_socketpair,
+    SYS_splice,
+    SYS_statfs,
+    SYS_statx,
+    SYS_symlinkat,
+    SYS_sync,
+    SYS_sync_file_range,
+    SYS_syncfs,
+    SYS_sysinfo,
+    SYS_tee,
+    SYS_tgkill,
+    SYS_timer_create,
+    SYS_timer_delete,
+    SYS_timerfd_create,
+    SYS_timerfd_gettime,
+    SYS_timerfd_settime,
+    SYS_timer_getoverrun,
+    SYS_timer_gettime,
+    SYS_timer_settime,
+    SYS_times,
+    SYS_tkill,
+    SYS_truncate,
+    SYS_umask,
+    SYS_uname,
+    SYS_unlinkat,
+    SYS_utimensat,
+    SYS_vmsplice,
+    SYS_wait4,
+    SYS_waitid,
+    SYS_write,
+    SYS_writev,
 ];
 
 /// Calls that newer architectures do without.
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: &[libc::c_long] = &[
-    libc::SYS_access,
-    libc::SYS_alarm,
-    libc::SYS_arch_prctl,
-    libc::SYS_chmod,
-    libc::SYS_chown,
-    libc::SYS_creat,
-    libc::SYS_dup2,
-    libc::SYS_epoll_create,
-    libc::SYS_epoll_wait,
-    libc::SYS_eventfd,
-    libc::SYS_fork,
-    libc::SYS_futimesat,
-    libc::SYS_getdents,
-    libc::SYS_getpgrp,
-    libc::SYS_get_thread_area,
-    libc::SYS_inotify_init,
-    libc::SYS_lchown,
-    libc::SYS_link,
-    libc::SYS_lstat,
-    libc::SYS_mkdir,
-    libc::SYS_mknod,
-    libc::SYS_open,
-    libc::SYS_pause,
-    libc::SYS_pipe,
-    libc::SYS_poll,
-    libc::SYS_readlink,
-    libc::SYS_rename,
-    libc::SYS_rmdir,
-    libc::SYS_select,
-    libc::SYS_set_thread_area,
-    libc::SYS_signalfd,
-    libc::SYS_stat,
-    libc::SYS_symlink,
-    libc::SYS_time,
-    libc::SYS_unlink,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_vfork,
+const ARCHITECTURE: &[Call] = calls![
+    SYS_access,
+    SYS_alarm,
+    SYS_arch_prctl,
+    SYS_chmod,
+    SYS_chown,
+    SYS_creat,
+    SYS_dup2,
+    SYS_epoll_create,
+    SYS_epoll_wait,
+    SYS_eventfd,
+    SYS_fork,
+    SYS_futimesat,
+    SYS_getdents,
+    SYS_getpgrp,
+    SYS_get_thread_area,
+    SYS_inotify_init,
+    SYS_lchown,
+    SYS_link,
+    SYS_lstat,
+    SYS_mkdir,
+    SYS_mknod,
+    SYS_open,
+    SYS_pause,
+    SYS_pipe,
+    SYS_poll,
+    SYS_readlink,
+    SYS_rename,
+    SYS_rmdir,
+    SYS_select,
+    SYS_set_thread_area,
+    SYS_signalfd,
+    SYS_stat,
+    SYS_symlink,
+    SYS_time,
+    SYS_unlink,
+    SYS_utime,
+    SYS_utimes,
+    SYS_vfork,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const ARCHITECTURE: &[libc::c_long] = &[];
+const ARCHITECTURE: &[Call] = &[];
 
-/// Newer calls, which have one number everywhere and no name in the libc crate yet: `cachestat`,
-/// `map_shadow_stack`, `futex_wake`, `futex_wait`, `futex_requeue`.
-const RECENT: [libc::c_long; 5] = [451, 453, 454, 455, 456];
+/// Calls that the default profile allows on another architecture than this: a profile may name them.
+#[cfg(target_arch = "x86_64")]
+const ELSEWHERE: &[&str] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const ELSEWHERE: &[&str] = &[
+    "access",
+    "alarm",
+    "arch_prctl",
+    "chmod",
+    "chown",
+    "creat",
+    "dup2",
+    "epoll_create",
+    "epoll_wait",
+    "eventfd",
+    "fork",
+    "futimesat",
+    "getdents",
+    "getpgrp",
+    "get_thread_area",
+    "inotify_init",
+    "lchown",
+    "link",
+    "lstat",
+    "mkdir",
+    "mknod",
+    "open",
+    "pause",
+    "pipe",
+    "poll",
+    "readlink",
+    "rename",
+    "rmdir",
+    "select",
+    "set_thread_area",
+    "signalfd",
+    "stat",
+    "symlink",
+    "time",
+    "unlink",
+    "utime",
+    "utimes",
+    "vfork",
+];
+
+/// Newer calls, which have one number everywhere and no name in the libc crate yet.
+const RECENT: [Call; 5] = [
+    ("cachestat", 451),
+    ("map_shadow_stack", 453),
+    ("futex_wake", 454),
+    ("futex_wait", 455),
+    ("futex_requeue", 456),
+];
+
+/// Calls that are allowed with some arguments only.
+const BOUNDED: [Call; 4] = [
+    ("clone", libc::SYS_clone),
+    ("clone3", libc::SYS_clone3),
+    ("personality", libc::SYS_personality),
+    ("socket", libc::SYS_socket),
+];
+
+/// What the strict profile leaves out beside the default one: ways for programs to run what lies in
+/// no file, to share memory and messages past the network, to move pages between pipes and files,
+/// and what only tools of administrators call. Of sockets it allows unix and the internet's only.
+const NOT_STRICT: &[&str] = &[
+    "adjtimex",
+    "clock_adjtime",
+    "execveat",
+    "get_thread_area",
+    "io_cancel",
+    "io_destroy",
+    "io_getevents",
+    "io_setup",
+    "io_submit",
+    "ioprio_set",
+    "memfd_create",
+    "memfd_secret",
+    "mknod",
+    "mknodat",
+    "mlockall",
+    "mq_getsetattr",
+    "mq_notify",
+    "mq_open",
+    "mq_timedreceive",
+    "mq_timedsend",
+    "mq_unlink",
+    "msgctl",
+    "msgget",
+    "msgrcv",
+    "msgsnd",
+    "personality",
+    "pkey_alloc",
+    "pkey_free",
+    "pkey_mprotect",
+    "process_mrelease",
+    "remap_file_pages",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "seccomp",
+    "semctl",
+    "semget",
+    "semop",
+    "semtimedop",
+    "set_thread_area",
+    "setpriority",
+    "shmat",
+    "shmctl",
+    "shmdt",
+    "shmget",
+    "splice",
+    "syncfs",
+    "tee",
+    "vmsplice",
+];
+
+/// What every program needs between the filter and its own begin, and to end.
+const ALWAYS: &[&str] = &[
+    "brk",
+    "chdir",
+    "close",
+    "execve",
+    "exit",
+    "exit_group",
+    "fcntl",
+    "futex",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "restart_syscall",
+    "rt_sigreturn",
+    "write",
+    "writev",
+];
+
+/// What is bounded by its arguments in every profile, and is not learned call by call.
+const BOUNDED_ALWAYS: [&str; 2] = ["clone", "socket"];
 
 /// The verdict on each system call that does not simply fail with `EPERM`.
 pub(super) fn rules() -> BTreeMap<u32, Verdict> {
@@ -343,11 +488,72 @@ pub(super) fn rules() -> BTreeMap<u32, Verdict> {
         ),
     ];
     let allowed =
-        COMMON.iter().chain(ARCHITECTURE).chain(&RECENT).map(|number| (*number, Verdict::Allow));
+        COMMON.iter().chain(ARCHITECTURE).chain(&RECENT).map(|call| (call.1, Verdict::Allow));
     allowed
         .chain(special)
         .filter_map(|(number, verdict)| Some((u32::try_from(number).ok()?, verdict)))
         .collect()
+}
+
+/// The number of a system call that the default profile allows, with some arguments at least.
+fn number(name: &str) -> Option<u32> {
+    let calls = COMMON.iter().chain(ARCHITECTURE).chain(&RECENT).chain(&BOUNDED);
+    let mut calls = calls.map(|(known, number)| (known.trim_start_matches("SYS_"), number));
+    let (_, number) = calls.find(|(known, _)| *known == name)?;
+    u32::try_from(*number).ok()
+}
+
+/// The default profile without what servers seldom need.
+pub(super) fn strict_rules() -> BTreeMap<u32, Verdict> {
+    let mut rules = rules();
+    for number in NOT_STRICT.iter().filter_map(|name| number(name)) {
+        rules.remove(&number);
+    }
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+    let values = families.iter().filter_map(|family| u32::try_from(*family).ok()).collect();
+    let socket = number("socket").map(|n| (n, Verdict::FirstArgument { mask: u32::MAX, values }));
+    rules.extend(socket);
+    rules
+}
+
+/// The default profile with everything that it allows told of, but for what is always allowed: until
+/// somebody listens, that must go through.
+pub(super) fn learning_rules() -> BTreeMap<u32, Verdict> {
+    let always: BTreeSet<u32> = ALWAYS.iter().filter_map(|name| number(name)).collect();
+    let mut rules = rules();
+    for (number, verdict) in &mut rules {
+        if *verdict == Verdict::Allow && !always.contains(number) {
+            *verdict = Verdict::Notify;
+        }
+    }
+    rules
+}
+
+/// The names of a profile that allows the calls of these numbers.
+pub(super) fn names_of(numbers: &BTreeSet<u32>) -> BTreeSet<String> {
+    let calls = COMMON.iter().chain(ARCHITECTURE).chain(&RECENT);
+    let learned = calls
+        .filter(|(_, number)| u32::try_from(*number).is_ok_and(|n| numbers.contains(&n)))
+        .map(|(name, _)| name.trim_start_matches("SYS_"));
+    let always = ALWAYS.iter().chain(&BOUNDED_ALWAYS).copied();
+    learned.chain(always).map(str::to_owned).collect()
+}
+
+/// Just the calls of these names, as the default profile allows them. Those that this architecture
+/// has not are left out; an error names those that the default profile refuses.
+pub(super) fn rules_of(names: &BTreeSet<String>) -> Result<BTreeMap<u32, Verdict>, Vec<String>> {
+    let foreign = |name: &&String| number(name).is_none() && !ELSEWHERE.contains(&name.as_str());
+    let refused: Vec<String> = names.iter().filter(foreign).cloned().collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let names = names.iter().map(String::as_str).chain(ALWAYS.iter().copied());
+    let wanted: BTreeSet<u32> = names.filter_map(number).collect();
+    let mut rules = rules();
+    // How `clone3` fails makes programs use `clone`.
+    let clone3 = number("clone3");
+    rules.retain(|number, _| wanted.contains(number) || Some(*number) == clone3);
+    Ok(rules)
 }
 
 /// Clocks that tell the time of the wall, of linux/time.h: `CLOCK_REALTIME`,
@@ -371,4 +577,33 @@ pub(super) fn build_rules(clock_is_fixed: bool) -> BTreeMap<u32, Verdict> {
         set(libc::SYS_clock_adjtime, Verdict::Errno(ENOSYS));
     }
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_the_strict_profile_leaves_out_is_known() {
+        for name in NOT_STRICT.iter().chain(ALWAYS) {
+            assert!(number(name).is_some() || ELSEWHERE.contains(name), "{name}");
+        }
+        let (default, strict) = (rules(), strict_rules());
+        assert!(strict.len() + 40 < default.len());
+        assert!(strict.keys().all(|number| default.contains_key(number)));
+    }
+
+    #[test]
+    fn a_profile_of_names_allows_no_more_than_the_default_one() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let rules = rules_of(&names(&["read", "clone", "socket"])).unwrap();
+        let default = super::rules();
+        assert!(rules.iter().all(|(number, verdict)| default.get(number) == Some(verdict)));
+        for name in ALWAYS.iter().chain(&["read", "clone", "socket"]) {
+            assert!(rules.contains_key(&number(name).unwrap()), "{name}");
+        }
+        assert!(!rules.contains_key(&number("openat").unwrap()));
+        let refused = rules_of(&names(&["read", "mount", "bpf"])).unwrap_err();
+        assert_eq!(refused, ["bpf", "mount"]);
+    }
 }

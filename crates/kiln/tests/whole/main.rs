@@ -12,6 +12,7 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod breakouts;
 mod certificates;
 mod crash;
 mod failure;
@@ -33,6 +34,7 @@ mod scripts;
 mod sealing;
 mod secrets;
 mod site;
+mod tampering;
 mod target;
 mod trial;
 mod trust;
