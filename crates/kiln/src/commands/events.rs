@@ -229,8 +229,11 @@ fn text(events: &[EventDocument], all: bool) -> String {
         let by = if by.is_empty() { String::new() } else { format!("by {by}") };
         let why = [why, by].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         let (what, why) = (what.unwrap_or_default(), why.join(", "));
-        let stack = if all { format!("{}  ", event.stack) } else { String::new() };
-        table.row([&format!("{stack}{at}"), &event.kind, &what, &why]);
+        if all {
+            table.row([&event.stack, &at, &event.kind, &what, &why]);
+        } else {
+            table.row([&at, &event.kind, &what, &why]);
+        }
     }
     table.render(0)
 }
