@@ -15,7 +15,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::profile;
+use super::narrow;
 
 /// `struct seccomp_notif` of linux/seccomp.h.
 #[repr(C)]
@@ -65,7 +65,7 @@ impl Learner {
 
     /// The names of the calls that were made, with those that every program needs.
     pub fn names(&self) -> BTreeSet<String> {
-        profile::names_of(&self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+        narrow::names_of(&self.calls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn listen(&self, listener: &OwnedFd) {

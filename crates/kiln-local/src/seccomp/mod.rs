@@ -8,6 +8,7 @@
 
 mod bpf;
 mod learn;
+mod narrow;
 mod profile;
 
 use std::io;
@@ -47,15 +48,15 @@ impl Filter {
     pub fn of(profile: &Seccomp) -> Result<Self, Refused> {
         let rules = match profile {
             Seccomp::Default => profile::rules(),
-            Seccomp::Strict => profile::strict_rules(),
-            Seccomp::Only(names) => profile::rules_of(names).map_err(Refused)?,
+            Seccomp::Strict => narrow::strict_rules(),
+            Seccomp::Only(names) => narrow::rules_of(names).map_err(Refused)?,
         };
         Ok(bpf::compile(&rules).into())
     }
 
     /// The default profile, under which whoever holds the listener is told of each call.
     pub fn learning() -> Self {
-        Self { program: bpf::compile(&profile::learning_rules()), learns: true }
+        Self { program: bpf::compile(&narrow::learning_rules()), learns: true }
     }
 
     /// The profile of programs that run while an image is built: the default one, with `chroot`.

@@ -194,6 +194,13 @@ fn actor(by: &Actor) -> ActorDocument {
     document
 }
 
+/// What was wrong with the store, for events that tell of that.
+fn problems(event: &EventDocument) -> Option<String> {
+    let problems = event.fields.get("problems")?.as_array()?;
+    let told: Vec<&str> = problems.iter().filter_map(Value::as_str).collect();
+    Some(told.join("; "))
+}
+
 fn text(events: &[EventDocument], all: bool) -> String {
     let mut table = Table::default();
     for event in events {
@@ -209,6 +216,7 @@ fn text(events: &[EventDocument], all: bool) -> String {
             })
             .or_else(|| word("version").map(|version| format!("kiln {version}")))
             .or_else(|| word("id"))
+            .or_else(|| problems(event))
             .or_else(|| word("component"))
             .or_else(|| word("generation").map(|generation| format!("generation {generation}")));
         let why =
