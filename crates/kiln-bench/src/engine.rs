@@ -90,6 +90,7 @@ pub(crate) fn apply(stack: &Path, root: &Path) -> Result {
         parent: None,
         origin: Origin::Apply,
         commit: None,
+        by: kiln_engine::actor::Actor::Keeper,
     };
     let sealed = begin.elapsed();
     let (store, _) = ledger.into_parts();

@@ -165,6 +165,8 @@ impl Launcher {
                 exec: false,
             }],
             files: vec![],
+            seccomp: kiln_model::spec::server::Seccomp::Default,
+            learns: false,
             limits: Limits {
                 memory_bytes: Some(64 << 20),
                 cpu_millis: Some(500),

@@ -44,6 +44,7 @@ const ATTRIBUTES: &[&str] = &[
     "memory",
     "cpu",
     "pids",
+    "seccomp",
     "connects",
     "stop",
     "replicas",

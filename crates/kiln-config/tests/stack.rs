@@ -10,7 +10,7 @@ use kiln_model::spec::Body;
 use kiln_model::spec::image::{Base, Image, Step};
 use kiln_model::spec::rollout::Strategy;
 use kiln_model::spec::secret::{SecretSource, SecretVersion};
-use kiln_model::spec::server::{LogLine, Probe, Server};
+use kiln_model::spec::server::{LogLine, Probe, Seccomp, Server};
 use kiln_model::text::{Part, Text};
 use serde_json::json;
 use support::{Files, errors, ids, spec, stack};
@@ -183,6 +183,29 @@ fn a_server_has_sensible_defaults() {
     assert!(matches!(api.policy.health.probe, Probe::Running { .. }));
     assert_eq!(api.policy.rollout.strategy, Strategy::Rolling { surge: 1, unavailable: 0 });
 }
+
+#[test]
+fn a_profile_of_system_calls_is_a_word_or_a_file() {
+    let profiled = |profile: &str| {
+        format!(
+            "server \"web\" {{\n image = image.i\n network = network.n\n seccomp = {profile}\n}}\n"
+        )
+    };
+    let seccomp = |profile: &str| {
+        let files = [("main.kiln.hcl", with_base(&profiled(profile))), ("p", LEARNED.to_owned())];
+        let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+        server(&Files::new(&files).stack(), "server.web").identity.seccomp.clone()
+    };
+    assert_eq!(seccomp("\"default\""), Seccomp::Default);
+    assert_eq!(seccomp("\"strict\""), Seccomp::Strict);
+    let names = ["openat", "read"].map(str::to_owned).into();
+    assert_eq!(seccomp("file(\"p\")"), Seccomp::Only(names));
+    let said = errors(&with_base(&profiled("\"strickt\"")));
+    assert!(said.contains("names of system calls"), "{said}");
+}
+
+/// A profile as it may stand in a file.
+const LEARNED: &str = "# learned\nread\n\n openat # of files\nread\n";
 
 #[test]
 fn health_is_one_check_or_three() {

@@ -4,10 +4,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kiln_engine::journal::{Entry, Event, Illegal, State};
+use kiln_engine::journal::{Entry, Event, Illegal, Record, State};
 use kiln_engine::key::RootKey;
 use kiln_engine::store::sqlite::SqliteStore;
-use kiln_engine::store::{Store as _, StoreError};
+use kiln_engine::store::{Audit, Store as _, StoreError};
 use kiln_model::generation::Generation;
 use kiln_model::name::StackName;
 use kiln_model::quantity::Timestamp;
@@ -68,6 +68,21 @@ pub struct Chapter {
     pub fate: Fate,
 }
 
+impl LedgerError {
+    /// The way out.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(StoreError::Unsound(_) | StoreError::Altered { .. }) => Some(
+                "what runs serves on; put ROOT/store back from a backup, the file `key` with it",
+            ),
+            Self::Unreadable { path, .. } if path.ends_with("key") => {
+                Some("what runs serves on; put ROOT/store/key back from a backup")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Ledger {
     /// The store of `root`; `None` where nothing was ever applied.
     pub fn open(root: &Root) -> Result<Option<Self>, LedgerError> {
@@ -75,7 +90,8 @@ impl Ledger {
         let path = directory.join("store.db");
         let exists = path.try_exists();
         let there = exists.map_err(|source| LedgerError::Unreadable { path, source })?;
-        if !there {
+        // A head without its database says that there was one.
+        if !there && !directory.join("head").exists() {
             return Ok(None);
         }
         let key = RootKey::open(&directory)
@@ -116,6 +132,16 @@ impl Ledger {
     /// All entries of a stack's journal, in order.
     pub fn journal(&self, stack: &StackName) -> Result<Vec<Entry>, LedgerError> {
         Ok(self.store.journal(stack, Timestamp(0))?)
+    }
+
+    /// All entries of a stack's journal, or of everything, with who stands behind each.
+    pub fn records(&self, stack: Option<&StackName>) -> Result<Vec<Record>, LedgerError> {
+        Ok(self.store.records(stack)?)
+    }
+
+    /// Whether all entries and generations are what was written: every hash and signature.
+    pub fn audit(&self) -> Result<Audit, LedgerError> {
+        Ok(self.store.audit()?)
     }
 
     /// The state that the journal leads to.
@@ -193,6 +219,7 @@ fn fate(number: u64, state: &State, entries: &[Entry]) -> Fate {
 
 #[cfg(test)]
 mod tests {
+    use kiln_engine::actor::Actor;
     use kiln_engine::store::Write;
     use kiln_model::fixture::{generation, image};
 
@@ -206,7 +233,7 @@ mod tests {
             [committed, ending].map(|event| Write::Entry(Entry { at: Timestamp(number), event }));
         let mut writes = vec![Write::Generation(Arc::new(generation))];
         writes.extend(entries);
-        ledger.store.append(&stack, &writes).unwrap();
+        ledger.store.append(&stack, &Actor::Keeper, &writes).unwrap();
     }
 
     #[test]

@@ -242,8 +242,12 @@ pub fn store<S: crate::Store>(reopen: impl Fn() -> S) {
     let entry = |at, event| Write::Entry(Entry { at: Timestamp(at), event });
     let committed = |number| Event::Committed { generation: number, deadline: Timestamp(9) };
     let writes = [Write::Generation(generation(1)), entry(1, committed(1))];
-    store.append(&stack, &writes).expect("a generation can be added");
-    let twice = store.append(&stack, &[entry(2, Event::Resumed), writes[0].clone()]);
+    store.append(&stack, &crate::actor::Actor::Keeper, &writes).expect("a generation can be added");
+    let twice = store.append(
+        &stack,
+        &crate::actor::Actor::Keeper,
+        &[entry(2, Event::Resumed), writes[0].clone()],
+    );
     assert!(twice.is_err(), "a generation is never replaced");
     let made = Event::Made {
         component: component("server.web"),
@@ -252,7 +256,7 @@ pub fn store<S: crate::Store>(reopen: impl Fn() -> S) {
         grows: false,
     };
     let second = [entry(3, made.clone()), Write::Generation(generation(2)), entry(4, committed(2))];
-    store.append(&stack, &second).expect("and another");
+    store.append(&stack, &crate::actor::Actor::Keeper, &second).expect("and another");
     drop(store);
     let store = reopen();
     assert_eq!(numbers(&store), [1, 2], "what was added is still there");

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::observed::{Pace, RolloutRecord, StepRecord};
 use kiln_model::quantity::{Millis, Timestamp};
 
+use crate::actor::Actor;
 use crate::failure::Failure;
 
 /// One entry of a stack's journal.
@@ -21,6 +23,23 @@ pub struct Entry {
     pub at: Timestamp,
     /// What.
     pub event: Event,
+}
+
+/// An entry as it stands in the chain of all journals of a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its number, from 1, among the entries of all stacks.
+    pub number: u64,
+    /// The stack; empty for what belongs to none.
+    pub stack: String,
+    /// The entry.
+    pub entry: Entry,
+    /// Who stands behind it.
+    pub by: Actor,
+    /// The chain value of the generation that a `committed` entry is about.
+    pub content: Option<Digest>,
+    /// The hash that ties it to the entries before it.
+    pub hash: Digest,
 }
 
 /// What can be in a journal.
@@ -136,6 +155,43 @@ pub enum Event {
         /// The last lines that it wrote.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         last_words: Vec<String>,
+    },
+    /// A daemon began to serve the root. Of no stack, like all that follow.
+    Began {
+        /// Its version.
+        version: String,
+        /// The SHA-256 of its program.
+        program: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// A branch is followed from now on.
+    Followed {
+        /// The id of the follow.
+        id: String,
+        /// The repository.
+        url: String,
+        /// The branch.
+        branch: String,
+    },
+    /// A branch is followed no longer.
+    Unfollowed {
+        /// The id of the follow.
+        id: String,
+    },
+    /// The store was found not to be what was written, and has been put right since.
+    Tampered {
+        /// What was wrong.
+        problems: Vec<String>,
+        /// When it was found.
+        found_at: Timestamp,
+    },
+    /// The store was taken as it was found for the truth from then on.
+    Accepted {
+        /// What was wrong.
+        problems: Vec<String>,
+        /// Why, in the words of who decided it.
+        because: String,
     },
 }
 
@@ -298,7 +354,13 @@ impl State {
                 let crash = crash.of_one_made_at(*made_at, before);
                 self.crashes.insert(component.clone(), crash);
             }
-            Event::Made { .. } | Event::Retired { .. } => {}
+            Event::Made { .. }
+            | Event::Retired { .. }
+            | Event::Began { .. }
+            | Event::Followed { .. }
+            | Event::Unfollowed { .. }
+            | Event::Tampered { .. }
+            | Event::Accepted { .. } => {}
         }
         Ok(())
     }

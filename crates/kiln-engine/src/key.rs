@@ -24,6 +24,13 @@ impl RootKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
+        // A new key would open nothing of what is there, and sign what nobody has decided.
+        if let Some(there) = ["store.db", "head"].iter().find(|name| directory.join(name).exists())
+        {
+            let text =
+                format!("the root's key is gone, and `{there}` beside it was signed with it");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         // Named after bytes that are not the key's: each maker has a file of its own.

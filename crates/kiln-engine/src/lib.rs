@@ -4,6 +4,7 @@
 //! [`Target`], the [`Clock`], the [`Store`] and the planner are given to it, so that the same
 //! code runs on a real machine and in a simulation that ends it at any point.
 
+pub mod actor;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
 
 use kiln_engine::Store as _;
+use kiln_engine::actor::Actor;
 use kiln_engine::journal::{Entry, Event, State};
 use kiln_engine::key::RootKey;
 use kiln_engine::secret::Secrets;
@@ -27,7 +28,7 @@ fn with_generations(directory: &Path, numbers: std::ops::RangeInclusive<u64>) ->
     let store = open(directory);
     for number in numbers {
         let generation = Generation { number, ..Generation::none(shop()) };
-        store.append(&shop(), &[Write::Generation(Arc::new(generation))]).unwrap();
+        store.append(&shop(), &Actor::Keeper, &[Write::Generation(Arc::new(generation))]).unwrap();
     }
     store
 }
@@ -53,7 +54,7 @@ fn of_the_counts_that_follow_demand_the_last_ones_are_kept_for_ever() {
         sized(3, "server.web", 4),
         sized(4, "server.web[\"a.b\"]", 5),
     ];
-    store.append(&shop(), &entries).unwrap();
+    store.append(&shop(), &Actor::Keeper, &entries).unwrap();
     let counts = |since| {
         let state = State::derive(&store.journal(&shop(), Timestamp(since)).unwrap()).unwrap();
         state.sized.values().map(|sized| sized.count).collect::<Vec<_>>()

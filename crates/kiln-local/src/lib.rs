@@ -9,6 +9,7 @@ pub mod launcher;
 pub mod local;
 pub mod logs;
 pub mod network;
+pub mod posture;
 pub mod sandbox;
 pub mod seccomp;
 pub mod usage;

@@ -17,7 +17,7 @@ use crate::spec::image::{Base, ImageIdentity, ImagePolicy, Inputs, Recipe};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::rollout::{Rollout, Strategy};
 use crate::spec::scale::Scale;
-use crate::spec::server::{Connection, Health, Probe, ServerIdentity, ServerPolicy, Stop};
+use crate::spec::server::{Connection, Health, Probe, Seccomp, ServerIdentity, ServerPolicy, Stop};
 use crate::spec::{Body, Endpoint, Image, Network, Server, Spec};
 
 /// The component `text`.
@@ -81,6 +81,7 @@ pub fn server(name: &str) -> ServerBuilder {
         cpu: None,
         pids: 64,
         writable: BTreeMap::new(),
+        seccomp: Seccomp::Default,
         connects: Vec::new(),
         stop: Stop::default(),
     };

@@ -8,6 +8,7 @@ usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [-
                         [--fails PERCENT] [--leaks KIB]
                         [--grpc PORT] [--echo PORT] [--say TEXT] [--say-after MS] [--die-after MS]
        kiln-probe ask PATH      answer PATH, as `serve` would, on stdout
+       kiln-probe breakouts     try all known ways out, a line for each
        kiln-probe exit CODE";
 
 /// What to do.
@@ -15,6 +16,7 @@ usage: kiln-probe serve --port N [--body TEXT] [--delay-start MS] [--slow MS] [-
 pub(crate) enum Command {
     Serve(Serve),
     Ask(String),
+    Breakouts,
     Exit(u8),
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, 
     let command = match verb.as_str() {
         "serve" => return serve(arguments).map(Command::Serve),
         "ask" => Command::Ask(value("ask", arguments.next())?),
+        "breakouts" => Command::Breakouts,
         "exit" => Command::Exit(value("exit", arguments.next())?),
         _ => return Err(format!("unknown verb {verb}")),
     };

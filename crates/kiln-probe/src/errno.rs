@@ -2,7 +2,7 @@
 
 use std::io;
 
-const NAMES: [(i32, &str); 25] = [
+const NAMES: [(i32, &str); 33] = [
     (libc::EPERM, "EPERM"),
     (libc::ENOENT, "ENOENT"),
     (libc::EIO, "EIO"),
@@ -28,6 +28,14 @@ const NAMES: [(i32, &str); 25] = [
     (libc::EHOSTUNREACH, "EHOSTUNREACH"),
     (libc::EBADF, "EBADF"),
     (libc::ESRCH, "ESRCH"),
+    (libc::EXDEV, "EXDEV"),
+    (libc::ENXIO, "ENXIO"),
+    (libc::ENOTTY, "ENOTTY"),
+    (libc::ETXTBSY, "ETXTBSY"),
+    (libc::ELOOP, "ELOOP"),
+    (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+    (libc::EPROTONOSUPPORT, "EPROTONOSUPPORT"),
+    (libc::ESOCKTNOSUPPORT, "ESOCKTNOSUPPORT"),
 ];
 
 /// The symbolic name of an error number, or `errno N`.

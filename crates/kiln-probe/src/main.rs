@@ -16,6 +16,7 @@
 
 mod arguments;
 mod attempts;
+mod breakouts;
 mod client;
 mod connections;
 mod dns;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
             let answer = routes::answer(&http::Request::get(&target), &arguments::Serve::default());
             println!("{}", answer.body.trim_end());
             if answer.status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Ok(Command::Breakouts) => {
+            breakouts::all();
+            ExitCode::SUCCESS
         }
         Ok(Command::Exit(code)) => ExitCode::from(code),
         Err(problem) => {

@@ -14,6 +14,7 @@
 //! | `/resolve?name=N` | addresses, a line each, or why there are none |
 //! | `/get?url=http://HOST[:PORT]/…` | the body, or 502 and why not |
 //! | `/syscall?name=N` | `ok`, the error's name, or `killed by signal S` |
+//! | `/breakouts` | for every way out that is known, a line: its name, a tab, what came of it |
 //! | `/fork?n=N` | how many processes could be there at once, and what refused more |
 //! | `/eat?mb=N` | `ok`, once so much more memory is in use; it stays so |
 //! | `/spin?ms=N` | `ok` at once; one thread then works for so long |
@@ -62,6 +63,13 @@ pub(crate) fn answer(request: &Request, options: &Serve) -> Answer {
             Some(outcome) => Answer::ok(outcome),
             None => Answer::failed(400, format!("unknown system call {name}")),
         }),
+        // In a process with one thread, which each attempt can leave behind.
+        "/breakouts" => {
+            match std::process::Command::new("/proc/self/exe").arg("breakouts").output() {
+                Ok(output) => Answer::ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+                Err(error) => Answer::failed(502, error.to_string()),
+            }
+        }
         "/fork" => Answer::ok(attempts::fork(number(request, "n").unwrap_or(1))),
         "/eat" => Answer::ok(attempts::eat(number(request, "mb").unwrap_or(1))),
         "/spin" => Answer::ok(attempts::spin(number(request, "ms").unwrap_or(10_000))),

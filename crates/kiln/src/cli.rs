@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Logs(commands::logs::Args),
     /// Show what has happened to a stack
     Events(commands::events::Args),
+    /// Hold what runs against rules of hardening, as the kernel has it
+    Audit(commands::audit::Args),
     /// Show what instances use
     Top(commands::top::Args),
     /// Print what is measured of all stacks, for monitoring

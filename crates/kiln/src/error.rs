@@ -206,7 +206,7 @@ impl From<LedgerError> for CommandError {
         let denied = matches!(&error, LedgerError::Unreadable { source, .. }
             if source.kind() == std::io::ErrorKind::PermissionDenied);
         let help = "run the command as root, or name another root with --root DIR";
-        Self::of(&error).or_help(denied.then_some(help))
+        Self::of(&error).or_help(denied.then_some(help)).or_help(error.help())
     }
 }
 
@@ -256,6 +256,10 @@ impl From<PrepareError> for CommandError {
             PrepareError::NoAddresses(_) => Self::of(&error).ending(Exit::Usage),
             PrepareError::NoMemory(_) => Self::of(&error)
                 .with_help("lower `memory`, `replicas` or the surge of the rollout, or free some"),
+            PrepareError::Swapped { ref index, .. } => {
+                let help = format!("remove {}: the image is then built anew", index.display());
+                Self::of(&error).with_help(help)
+            }
             PrepareError::Tests { reports, .. }
                 if reports.iter().any(TestReport::was_interrupted) =>
             {

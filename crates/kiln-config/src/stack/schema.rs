@@ -174,7 +174,7 @@ const SERVER: Schema = Schema {
     required: &["image", "network"],
     optional: &[
         "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
-        "connects", "stop", "replicas", "scale", "health", "rollout",
+        "seccomp", "connects", "stop", "replicas", "scale", "health", "rollout",
     ],
     later: &[("volume", "keep data outside of the stack")],
     foreign: &[

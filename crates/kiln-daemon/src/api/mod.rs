@@ -11,6 +11,7 @@
 //! | `POST /v1/stacks/S/cancel` | the number of the generation that was given up |
 //! | `GET /v1/stacks/S/status` | [`Status`](document::Status) |
 //! | `POST /v1/stacks/S/measure` | [`Drift`](document::Drift) |
+//! | `POST /v1/accept` with [`Acceptance`] | what had been wrong with the store, in words |
 //! | `GET /v1/follows` | list of [`Following`](follows::Following) |
 //! | `POST /v1/follows` with [`Follow`](crate::follow::registry::Follow) | [`Following`](follows::Following) |
 //! | `POST /v1/follows/ID/look`, `retry`, `stop` | [`Following`](follows::Following) |
@@ -22,6 +23,7 @@
 pub mod document;
 pub mod follows;
 
+use kiln_engine::actor::Actor;
 use kiln_engine::engine::Proposal;
 use kiln_engine::journal::Abandonment;
 use kiln_engine::progress::Progress;
@@ -55,13 +57,25 @@ pub struct Apply {
     pub origin: Origin,
     /// The commit that the stack's directory was at.
     pub commit: Option<String>,
+    /// What gave rise to it, where that was a `webhook`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
-impl From<Apply> for Proposal {
-    fn from(apply: Apply) -> Self {
-        let Apply { content, parent, origin, commit } = apply;
-        Self { content, parent, origin, commit }
+impl Apply {
+    /// The proposal that `by` makes.
+    pub fn proposed(self, by: Actor) -> Proposal {
+        let Apply { content, parent, origin, commit, cause } = self;
+        let by = by.for_commit(commit.as_deref(), cause);
+        Proposal { content, parent, origin, commit, by }
     }
+}
+
+/// That the store is taken as it is for the truth from now on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// Why.
+    pub because: String,
 }
 
 /// A count that is to be pinned, or (`None`) given back.
@@ -142,6 +156,8 @@ pub enum FaultKind {
     Conflict,
     /// The stack is pinned, and the request came from a branch that is followed.
     Pinned,
+    /// The store is not what was written: nothing is decided on it.
+    Tampered,
     /// The daemon can't.
     Internal,
     /// The daemon is ending; the next one can be asked.

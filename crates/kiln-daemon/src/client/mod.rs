@@ -219,6 +219,11 @@ impl Client {
         self.post(&format!("/v1/follows/{id}/stop"), &()).await
     }
 
+    /// Has the daemon take the store as it is for the truth; what was wrong with it.
+    pub async fn accept(&mut self, wanted: &api::Acceptance) -> Result<Vec<String>, ClientError> {
+        self.post("/v1/accept", wanted).await
+    }
+
     /// Gives up the rollout under way; its generation.
     pub async fn cancel(&mut self, stack: &StackName) -> Result<u64, ClientError> {
         self.post(&format!("/v1/stacks/{stack}/cancel"), &()).await

@@ -159,6 +159,7 @@ impl Preparation<'_> {
             parent: draft.parent.as_ref().map(|parent| parent.number),
             origin: Origin::Follow,
             commit: Some(commit.to_owned()),
+            cause: None,
         };
         Ok(Prepared { stack: draft.stack, home, proposal })
     }

@@ -90,7 +90,7 @@ async fn answer(
     let (status, text) = judge(hook, request).await;
     if status == StatusCode::ACCEPTED {
         // The worker goes with the process.
-        let _ = told.send(Message::Look);
+        let _ = told.send(Message::Hook);
     }
     let mut response = Response::new(Full::from(format!("{text}\n")));
     *response.status_mut() = status;

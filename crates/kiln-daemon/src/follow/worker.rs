@@ -48,6 +48,8 @@ const END_BOUND: Duration = Duration::from_secs(20);
 pub(super) enum Message {
     /// Look at the repository now.
     Look,
+    /// A webhook says so.
+    Hook,
     /// Forget that the newest commit was given up, and look.
     Retry,
     /// The rollout under way has ended.
@@ -105,6 +107,7 @@ pub fn work(root: &Root, id: &str) -> Result<(), WorkError> {
         failures: 0,
         next_look: Instant::now(),
         print: None,
+        hooked: false,
     };
     worker.run(&inbox);
     Ok(())
@@ -187,6 +190,8 @@ struct Worker {
     next_look: Instant,
     /// How the repository looked, where it is one of this machine.
     print: Option<Fingerprint>,
+    /// Whether a webhook has asked for the look, and nothing was proposed since.
+    hooked: bool,
 }
 
 impl Worker {
@@ -209,6 +214,7 @@ impl Worker {
         match message {
             Message::Landed => return,
             Message::Look => {}
+            Message::Hook => self.hooked = true,
             Message::Retry => {
                 if let Some(commit) = self.record.commit.clone() {
                     self.record.forget(&commit);
@@ -393,7 +399,8 @@ impl Worker {
             checked.notes.extend(self.preparation().lock_note(checked));
             checked.notes.dedup();
             self.clear_the_way();
-            let Prepared { stack, home, proposal } = prepared;
+            let Prepared { stack, home, mut proposal } = prepared;
+            proposal.cause = self.hooked.then(|| "webhook".to_owned());
             let passing = |text: String| Failure::Passing(text);
             if Home::known(&self.root, &stack).is_ok_and(|known| known.is_none()) {
                 home.keep(&self.root, &stack).map_err(|error| passing(chain(&error)))?;
@@ -403,6 +410,7 @@ impl Worker {
             });
             match asked {
                 Ok(lines) => {
+                    self.hooked = false;
                     let _inside = self.runtime.enter();
                     let flight = Flight::watch(lines, self.outbox.clone());
                     let (tip, checked) = (tip.clone(), checked.clone());
@@ -418,7 +426,7 @@ impl Worker {
                     FaultKind::BadRequest | FaultKind::NotFound => {
                         return Err(Failure::bad(&fault.message));
                     }
-                    FaultKind::Internal | FaultKind::Ending => {
+                    FaultKind::Tampered | FaultKind::Internal | FaultKind::Ending => {
                         return Err(passing(fault.message));
                     }
                 },

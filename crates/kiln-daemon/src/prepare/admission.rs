@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kiln_image::admission::{Candidate, Passed, admit, admitted};
+use kiln_image::admission::{Candidate, Passed, admit, admitted, is_anothers};
 use kiln_image::build::Built;
 use kiln_image::debian::suite::native_architecture;
 use kiln_image::sign::Signing;
 use kiln_image::store::ImageStore;
+use kiln_model::name::ComponentId;
 use kiln_model::quantity::Timestamp;
 use kiln_model::spec::image::Image;
 use kiln_model::trust::{Demands, PublicKey};
@@ -31,6 +32,22 @@ impl Draft {
     ) -> Result<Option<PublicKey>, PrepareError> {
         let signing = Signing::of_root(root);
         Ok(admitted(store, &signing, built, &image.policy.tests).map_err(Box::new)?)
+    }
+
+    /// Refuses what the store has under the recipe of an image and was built of another.
+    pub(super) fn is_its_own(
+        store: &ImageStore,
+        root: &Path,
+        id: &ComponentId,
+        built: &Built,
+    ) -> Result<(), PrepareError> {
+        let signing = Signing::of_root(root);
+        if !built.cached || !is_anothers(store, &signing, built).map_err(Box::new)? {
+            return Ok(());
+        }
+        let index =
+            root.join("store/images").join(format!("{}.json", built.record.recipe.short(64)));
+        Err(PrepareError::Swapped { image: id.clone(), digest: built.record.digest, index })
     }
 
     /// Admits an image with the tests that passed.

@@ -29,6 +29,7 @@ use kiln_image::store::StoreError as ImageStoreError;
 use kiln_image::trial::TestReport;
 use kiln_model::address::Offsets;
 use kiln_model::change::{Change, changes};
+use kiln_model::digest::Digest;
 use kiln_model::generation::{Component, Content, Generation, Output};
 use kiln_model::name::{ComponentId, StackName};
 use kiln_model::seal::{SealError, Sealed, seal};
@@ -105,6 +106,19 @@ pub enum PrepareError {
         image: ComponentId,
         /// What was found, in words.
         what: String,
+    },
+    /// The index of images leads from a recipe to what another one makes.
+    #[error(
+        "{image} is not admitted: {index} leads to {digest}, which this root has admitted as what \
+         another recipe makes and never as this one's; it was tampered with, or its tests failed"
+    )]
+    Swapped {
+        /// The image.
+        image: ComponentId,
+        /// What the index leads to.
+        digest: Digest,
+        /// The file.
+        index: PathBuf,
     },
     /// The running program's own file can't be found.
     #[error("this program cannot be found")]

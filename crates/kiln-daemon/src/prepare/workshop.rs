@@ -1,6 +1,6 @@
 //! Building the images of a stack, testing them in throw-away instances, and admitting them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use kiln_image::surface::{Finding, findings};
 use kiln_image::trial::{Stop, TestReport, run_tests};
 use kiln_local::laboratory::LocalLaboratory;
 use kiln_local::sandbox::LocalSandbox;
+use kiln_local::seccomp::Learner;
 use kiln_model::name::ComponentId;
 use kiln_model::quantity::Millis;
 use kiln_model::spec::image::{Image, ImageTest, Surface};
@@ -108,6 +109,26 @@ impl Draft {
         Ok(tested)
     }
 
+    /// Builds an image and runs its tests, whose system calls are learned: what came of them, and the
+    /// names of the calls.
+    pub fn learn(
+        &self,
+        root: &Path,
+        only: &ComponentId,
+        told: &dyn ImageProgress,
+        stop: &Stop,
+    ) -> Result<(Vec<TestReport>, BTreeSet<String>), PrepareError> {
+        let mut workshop = Workshop::open(root, told, stop)?;
+        let learner = Learner::default();
+        workshop.laboratory = workshop.laboratory.learning(learner.clone());
+        let built = self.build_in(root, &workshop.store, Some(only), told, &|_, _| Ok(()))?;
+        let (Some(image), Some(built)) = (self.image(only), built.get(only)) else {
+            return Ok((Vec::new(), BTreeSet::new()));
+        };
+        let reports = workshop.test(only, built, &image.policy.tests)?;
+        Ok((reports, learner.names()))
+    }
+
     /// Builds images in a store; `each` looks at one before others are built from it.
     pub(super) fn build_in(
         &self,
@@ -148,6 +169,7 @@ impl Draft {
         if self.is_admitted(&workshop.store, workshop.root, image, built)?.is_some() {
             return Ok(());
         }
+        Self::is_its_own(&workshop.store, workshop.root, id, built)?;
         let reports = workshop.test(id, built, &image.policy.tests)?;
         if reports.iter().any(|report| !report.passed) {
             return Err(PrepareError::Tests { image: id.clone(), reports });

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kiln_engine::actor::Followed;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -42,7 +43,11 @@ pub(super) struct Followers {
     registry: Registry,
     log: DaemonLog,
     running: Mutex<BTreeMap<String, Running>>,
+    processes: Processes,
 }
+
+/// Which process is of which follow.
+type Processes = Arc<Mutex<BTreeMap<i32, String>>>;
 
 /// A process, or the pause before the next.
 struct Running {
@@ -55,7 +60,8 @@ impl Followers {
     /// The followers of `root`, each of which is begun. Called within a runtime.
     pub(super) fn begin(root: &Root, program: PathBuf, log: DaemonLog) -> Arc<Self> {
         let (root, registry, running) = (root.clone(), Registry::of(root), Mutex::default());
-        let followers = Arc::new(Self { root, program, registry, log, running });
+        let processes = Processes::default();
+        let followers = Arc::new(Self { root, program, registry, log, running, processes });
         match followers.registry.ids() {
             Ok(ids) => ids.iter().for_each(|id| followers.start(id)),
             Err(error) => followers.log.line(&format!("nothing is followed: {}", chain(&error))),
@@ -109,6 +115,15 @@ impl Followers {
         Ok(following)
     }
 
+    /// What a process follows, where it is one that was started here.
+    pub(super) fn of_process(&self, pid: i32) -> Option<Followed> {
+        let id =
+            self.processes.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()?;
+        let follow = self.registry.follow(&id).ok().flatten()?;
+        let Follow { url, branch, .. } = follow;
+        Some(Followed { url, branch, commit: None, cause: None })
+    }
+
     /// What follows a stack has it looked at now: its pin is gone.
     pub(super) async fn resumed(&self, stack: &str) {
         let of_it = |f: &Following| f.stack.as_deref() == Some(stack);
@@ -122,8 +137,15 @@ impl Followers {
         let (words, heard) = mpsc::channel(16);
         let (stop, stopped) = oneshot::channel();
         let (program, root) = (self.program.clone(), self.root.path().to_owned());
-        let supervisor =
-            Supervisor { id: id.to_owned(), program, root, log: self.log.clone(), heard, stopped };
+        let supervisor = Supervisor {
+            id: id.to_owned(),
+            program,
+            root,
+            log: self.log.clone(),
+            heard,
+            stopped,
+            processes: self.processes.clone(),
+        };
         tokio::spawn(supervisor.run());
         self.lock().insert(id.to_owned(), Running { words, stop });
     }
@@ -166,6 +188,7 @@ struct Supervisor {
     log: DaemonLog,
     heard: mpsc::Receiver<Word>,
     stopped: oneshot::Receiver<oneshot::Sender<()>>,
+    processes: Processes,
 }
 
 /// Why a process is waited for no longer.
@@ -180,7 +203,13 @@ impl Supervisor {
         loop {
             let begun = tokio::time::Instant::now();
             let over = match self.spawn() {
-                Ok(child) => self.attend(child).await,
+                Ok(child) => {
+                    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+                    self.processes().insert(pid, self.id.clone());
+                    let over = self.attend(child).await;
+                    self.processes().remove(&pid);
+                    over
+                }
                 Err(error) => {
                     self.log.line(&format!("{} cannot be started: {error}", self.id));
                     Over::Ended
@@ -194,6 +223,10 @@ impl Supervisor {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    fn processes(&self) -> MutexGuard<'_, BTreeMap<i32, String>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spawn(&self) -> std::io::Result<Child> {

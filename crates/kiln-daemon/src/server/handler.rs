@@ -9,7 +9,10 @@ use http_body_util::channel::Channel;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, header};
+use kiln_engine::actor::{Actor, Peer};
 use kiln_engine::engine::{Committed, Handle, Refusal};
+use kiln_engine::journal::Event;
+use kiln_engine::store::StoreError;
 use kiln_engine::{Clock, Store, Target, metrics};
 use kiln_model::name::StackName;
 use serde::Serialize;
@@ -37,14 +40,17 @@ const LINES_AHEAD: usize = 256;
 /// Answers one request.
 pub(super) async fn answer<T: Target, C: Clock, S: Store>(
     daemon: Arc<Daemon<T, C, S>>,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let answer = route(&daemon, request).await.unwrap_or_else(|fault| refuse(&fault));
+    let by = daemon.actor(peer);
+    let answer = route(&daemon, by, request).await.unwrap_or_else(|fault| refuse(&fault));
     Ok(answer)
 }
 
 async fn route<T: Target, C: Clock, S: Store>(
-    daemon: &Daemon<T, C, S>,
+    daemon: &Arc<Daemon<T, C, S>>,
+    by: Actor,
     request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path().to_owned();
@@ -63,16 +69,16 @@ async fn route<T: Target, C: Clock, S: Store>(
         ["v1", "stacks", stack, verb] if get || post => {
             let stack: StackName = stack.parse().map_err(|e| fault(FaultKind::BadRequest, &e))?;
             match (*verb, get) {
-                ("apply", false) => apply(daemon, &stack, request).await,
-                ("scale", false) => scale(daemon, &stack, request).await,
+                ("apply", false) => apply(daemon, &stack, by, request).await,
+                ("scale", false) => scale(daemon, &stack, by, request).await,
                 ("resume", false) => {
-                    daemon.known(&stack)?.pin(None).await?;
+                    daemon.known(&stack)?.pin(None, by).await?;
                     if let Some(followers) = daemon.followers.get() {
                         followers.resumed(stack.as_str()).await;
                     }
                     document(&())
                 }
-                ("cancel", false) => document(&daemon.known(&stack)?.cancel().await?),
+                ("cancel", false) => document(&daemon.known(&stack)?.cancel(by).await?),
                 ("measure", false) => {
                     let snapshot = daemon.known(&stack)?.measure().await?;
                     document(&status::drift(&snapshot))
@@ -81,24 +87,53 @@ async fn route<T: Target, C: Clock, S: Store>(
                 _ => Err(unknown(&path)),
             }
         }
+        ["v1", "accept"] if post => accept(daemon, by, request).await,
         ["v1", "follows", rest @ ..] if get || post => {
             let followers = daemon.followers.get().ok_or_else(|| unknown(&path))?;
-            follows(followers, rest, request).await
+            follows(daemon, followers, rest, by, request).await
         }
         _ => Err(unknown(&path)),
     }
 }
 
-async fn follows(followers: &Followers, rest: &[&str], request: Request<Incoming>) -> Answer {
+/// Takes the store as it is, and begins to keep what could not be kept.
+async fn accept<T: Target, C: Clock, S: Store>(
+    daemon: &Arc<Daemon<T, C, S>>,
+    by: Actor,
+    request: Request<Incoming>,
+) -> Answer {
+    let wanted: api::Acceptance = read(request).await?;
+    let (store, at) = (daemon.engine.store.clone(), daemon.engine.clock.now());
+    let accepted =
+        tokio::task::spawn_blocking(move || store.accept(&by, at, &wanted.because)).await;
+    let accepted = accepted.map_err(|error| fault(FaultKind::Internal, &error))?;
+    let problems = accepted.map_err(Refusal::from)?;
+    daemon.keep_all();
+    document(&problems)
+}
+
+async fn follows<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    followers: &Followers,
+    rest: &[&str],
+    by: Actor,
+    request: Request<Incoming>,
+) -> Answer {
     match (rest, request.method() == Method::GET) {
         ([], true) => document(&followers.list()?),
         ([], false) => {
             let wanted: Follow = read(request).await?;
+            let (id, url, branch) = (wanted.id(), wanted.url.clone(), wanted.branch.clone());
+            daemon.note(&by, Event::Followed { id, url, branch })?;
             document(&followers.follow(&wanted).await?)
         }
         ([id, "look"], false) => document(&followers.tell(id, Word::Look).await?),
         ([id, "retry"], false) => document(&followers.tell(id, Word::Retry).await?),
-        ([id, "stop"], false) if is_id(id) => document(&followers.unfollow(id).await?),
+        ([id, "stop"], false) if is_id(id) => {
+            let stopped = followers.unfollow(id).await?;
+            daemon.note(&by, Event::Unfollowed { id: (*id).to_owned() })?;
+            document(&stopped)
+        }
         _ => Err(unknown(request.uri().path())),
     }
 }
@@ -106,12 +141,13 @@ async fn follows(followers: &Followers, rest: &[&str], request: Request<Incoming
 async fn apply<T: Target, C: Clock, S: Store>(
     daemon: &Daemon<T, C, S>,
     stack: &StackName,
+    by: Actor,
     request: Request<Incoming>,
 ) -> Answer {
     let wanted: api::Apply = read(request).await?;
     let handle = daemon.known_or_new(stack)?;
     let heard = handle.watch();
-    let decision = match handle.commit(wanted.into()).await? {
+    let decision = match handle.commit(wanted.proposed(by)).await? {
         Committed::Started(number) => Decision::Started(number),
         Committed::Joined(number) => Decision::Joined(number),
         Committed::Unchanged(number) => Decision::Unchanged(number),
@@ -122,12 +158,13 @@ async fn apply<T: Target, C: Clock, S: Store>(
 async fn scale<T: Target, C: Clock, S: Store>(
     daemon: &Daemon<T, C, S>,
     stack: &StackName,
+    by: Actor,
     request: Request<Incoming>,
 ) -> Answer {
     let wanted: api::Scale = read(request).await?;
     let handle = daemon.known(stack)?;
     let heard = handle.watch();
-    handle.scale(wanted.component.clone(), wanted.count).await?;
+    handle.scale(wanted.component.clone(), wanted.count, by).await?;
     // Only what is seen from now on tells whether the count is there.
     let snapshot = handle.measure().await?;
     let decision = Decision::Scaled(snapshot.desired.number);
@@ -149,10 +186,15 @@ async fn show_status<T: Target, C: Clock, S: Store>(
     };
     let active = match snapshot.state.active {
         Some(number) if number == snapshot.desired.number => Some(snapshot.desired.clone()),
-        Some(number) => daemon.engine.store.generation(stack, number).map_err(Refusal::from)?,
+        // What is not in order is told as trouble, beside what was seen.
+        Some(number) => daemon.engine.store.generation(stack, number).ok().flatten(),
         None => None,
     };
     let mut shown = status::status(&snapshot, active.as_deref());
+    if let Err(error) = daemon.engine.store.sound() {
+        shown.healthy = false;
+        shown.trouble = Some(format!("{error}; {}", super::store::HELP));
+    }
     if let Some(followers) = daemon.followers.get() {
         let mut list = followers.list()?;
         list.retain(|following| following.stack.as_deref() == Some(stack.as_str()));
@@ -213,7 +255,7 @@ fn refuse(fault: &Fault) -> Response<Body> {
         FaultKind::BadRequest => StatusCode::BAD_REQUEST,
         FaultKind::NotFound => StatusCode::NOT_FOUND,
         FaultKind::Conflict | FaultKind::Pinned => StatusCode::CONFLICT,
-        FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        FaultKind::Tampered | FaultKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         FaultKind::Ending => StatusCode::SERVICE_UNAVAILABLE,
     };
     json(status, serde_json::to_vec(fault).unwrap_or_default())
@@ -259,9 +301,11 @@ impl From<Refusal> for Fault {
             Refusal::Pinned { .. } => FaultKind::Pinned,
             Refusal::NoSuchServer { .. } => FaultKind::NotFound,
             Refusal::Encode(_) => FaultKind::BadRequest,
+            Refusal::Store(StoreError::Unsound(_)) => FaultKind::Tampered,
             Refusal::Store(_) | Refusal::Journal(_) => FaultKind::Internal,
             Refusal::ShuttingDown => FaultKind::Ending,
         };
-        fault(kind, &refusal)
+        let help = (kind == FaultKind::Tampered).then(|| super::store::HELP.to_owned());
+        Fault { help, ..fault(kind, &refusal) }
     }
 }

@@ -8,8 +8,10 @@ mod handler;
 mod local;
 mod log;
 mod metrics;
+mod peer;
 mod process;
 mod status;
+mod store;
 mod verity;
 mod watch;
 
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use kiln_engine::actor::Peer;
 use kiln_engine::engine::{Engine, Handle, Keeper, Refusal};
 use kiln_engine::progress::ProgressEvent;
 use kiln_engine::{Clock, Store, Target};
@@ -61,12 +64,8 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
             begun: Instant::now(),
             followers: OnceLock::new(),
         });
-        for stack in daemon.engine.store.stacks()? {
-            // A stack whose journal is damaged must not keep the others from being kept.
-            if let Err(refusal) = daemon.known_or_new(&stack) {
-                daemon.log.line(&format!("{stack} is not kept: {}", chain(&refusal)));
-            }
-        }
+        daemon.keep_all();
+        tokio::spawn(store::watch(Arc::downgrade(&daemon)));
         Ok(daemon)
     }
 
@@ -88,14 +87,20 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
                     continue;
                 }
             };
-            if is_trusted(&stream) {
-                tokio::spawn(self.clone().converse(stream));
+            match peer::of(&stream) {
+                Ok(peer) if is_trusted(&peer) => {
+                    tokio::spawn(self.clone().converse(stream, peer));
+                }
+                Ok(Peer { uid, pid, program, .. }) => {
+                    self.log.line(&format!("refuses uid {uid} (pid {pid}, {program})"));
+                }
+                Err(error) => self.log.line(&format!("refuses a client unknown: {error}")),
             }
         }
     }
 
-    async fn converse(self: Arc<Self>, stream: UnixStream) {
-        let service = service_fn(|request| handler::answer(self.clone(), request));
+    async fn converse(self: Arc<Self>, stream: UnixStream, peer: Peer) {
+        let service = service_fn(|request| handler::answer(self.clone(), peer.clone(), request));
         let conversation = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_BOUND)
@@ -110,6 +115,10 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
 
     fn known(&self, stack: &StackName) -> Result<Handle, Fault> {
         let known = self.keepers().get(stack).cloned();
+        if known.is_none() {
+            // That it is not known may be for that reason alone.
+            self.engine.store.sound().map_err(Refusal::from)?;
+        }
         known.ok_or_else(|| Fault {
             kind: FaultKind::NotFound,
             message: format!("stack {stack} has never been applied here"),
@@ -123,6 +132,7 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
         if let Some(handle) = keepers.get(stack) {
             return Ok(handle.clone());
         }
+        self.engine.store.check()?;
         let (keeper, handle) = Keeper::open(self.engine.clone(), stack.clone())?;
         tokio::spawn(keeper.run());
         tokio::spawn(write_down(self.log.clone(), handle.watch()));
@@ -137,9 +147,8 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
 }
 
 /// Only root, and whoever the daemon runs as, is answered. The socket's mode says the same.
-fn is_trusted(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+fn is_trusted(peer: &Peer) -> bool {
+    peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw()
 }
 
 /// Writes what happens to a stack into the daemon's log.

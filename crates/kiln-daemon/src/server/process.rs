@@ -53,6 +53,7 @@ impl ServeError {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::Root(error) => error.help(),
+            Self::Ledger(error) => error.help(),
             Self::Taken(_) => Some("there is nothing to do: commands find it by themselves"),
             _ => None,
         }

@@ -58,6 +58,7 @@ impl World {
             parent,
             origin: Origin::Apply,
             commit: Some("abc".to_owned()),
+            cause: None,
         };
         self.client().await.apply(&self.stack, &wanted).await
     }

@@ -13,6 +13,7 @@ use kiln_model::plan::{Action, Creation, Doomed, Outcome, Plan, Reason, Report, 
 use kiln_model::quantity::{Millis, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::failure;
 use crate::journal::{AbandonKind, Blame, Event, State};
@@ -183,7 +184,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 let worse = report.outcome == Outcome::Worse;
                 let kind = if worse { AbandonKind::Worse } else { AbandonKind::Deadline };
                 let blame = self.blame(&report, &observed.instances).await;
-                self.abandon(kind, blame)?;
+                self.abandon(kind, blame, &Actor::Keeper)?;
                 return Ok(Next::Again);
             }
             Outcome::Ready | Outcome::Converged if self.state.rollout.is_some() => {
@@ -283,7 +284,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let permanent = errors.iter().find(|e| e.permanent);
         if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
             let blame: Vec<Blame> = Self::refused(error);
-            self.abandon(AbandonKind::Refused, blame)?;
+            self.abandon(AbandonKind::Refused, blame, &Actor::Keeper)?;
             return Ok(Next::Again);
         }
         if let Some(error) = errors.first() {
@@ -346,16 +347,16 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 Some(answer) => drop(reply.send(answer)),
                 None => self.waiting.push_back((*proposal, reply)),
             },
-            Request::Scale(component, count, reply) => {
-                drop(reply.send(self.scale(component, count)));
+            Request::Scale(component, count, by, reply) => {
+                drop(reply.send(self.scale(component, count, &by)));
             }
-            Request::Pin(generation, reply) => {
+            Request::Pin(generation, by, reply) => {
                 let event =
                     generation.map_or(Event::Resumed, |generation| Event::Pinned { generation });
-                drop(reply.send(self.record(vec![event])));
+                drop(reply.send(self.record_by(&by, vec![event])));
             }
-            Request::Cancel(reply) => {
-                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new())));
+            Request::Cancel(by, reply) => {
+                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new(), &by)));
             }
             Request::Measure(reply) => {
                 if let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await) {
@@ -377,7 +378,12 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         }
     }
 
-    fn scale(&mut self, component: ComponentId, count: Option<u32>) -> Result<(), Refusal> {
+    fn scale(
+        &mut self,
+        component: ComponentId,
+        count: Option<u32>,
+        by: &Actor,
+    ) -> Result<(), Refusal> {
         let desired = self.desired()?;
         let known = desired.content.components.get(&component);
         if known.is_none_or(|c| c.spec.as_server().is_none()) {
@@ -386,7 +392,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let given_back = if count.is_none() { self.given_back(&component)? } else { None };
         let mut events = vec![Event::Scaled { component, count }];
         events.extend(given_back);
-        self.record(events)
+        self.record_by(by, events)
     }
 
     /// Proposals that waited for a rollout's end, in the order in which they came.

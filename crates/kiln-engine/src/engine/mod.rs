@@ -17,6 +17,7 @@ use kiln_model::plan::{self, Plan, Report};
 use kiln_model::quantity::Millis;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::journal::{Illegal, State};
 use crate::progress::Progress;
@@ -85,6 +86,8 @@ pub struct Proposal {
     pub origin: Origin,
     /// The commit that the stack's directory was at.
     pub commit: Option<String>,
+    /// Who proposes it.
+    pub by: Actor,
 }
 
 /// What became of a proposal.
@@ -163,9 +166,9 @@ fn generation_name(number: Option<u64>) -> String {
 /// What a keeper can be asked.
 pub(crate) enum Request {
     Commit(Box<Proposal>, oneshot::Sender<Result<Committed, Refusal>>),
-    Scale(ComponentId, Option<u32>, oneshot::Sender<Result<(), Refusal>>),
-    Pin(Option<u64>, oneshot::Sender<Result<(), Refusal>>),
-    Cancel(oneshot::Sender<Result<u64, Refusal>>),
+    Scale(ComponentId, Option<u32>, Actor, oneshot::Sender<Result<(), Refusal>>),
+    Pin(Option<u64>, Actor, oneshot::Sender<Result<(), Refusal>>),
+    Cancel(Actor, oneshot::Sender<Result<u64, Refusal>>),
     Measure(oneshot::Sender<Arc<Snapshot>>),
 }
 
@@ -202,18 +205,23 @@ impl Handle {
     }
 
     /// Pins a server's count, or gives it back.
-    pub async fn scale(&self, server: ComponentId, count: Option<u32>) -> Result<(), Refusal> {
-        self.ask(|reply| Request::Scale(server, count, reply)).await?
+    pub async fn scale(
+        &self,
+        server: ComponentId,
+        count: Option<u32>,
+        by: Actor,
+    ) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Scale(server, count, by, reply)).await?
     }
 
     /// Pins the stack to a generation, or takes the pin out.
-    pub async fn pin(&self, generation: Option<u64>) -> Result<(), Refusal> {
-        self.ask(|reply| Request::Pin(generation, reply)).await?
+    pub async fn pin(&self, generation: Option<u64>, by: Actor) -> Result<(), Refusal> {
+        self.ask(|reply| Request::Pin(generation, by, reply)).await?
     }
 
     /// Gives the rollout up that is under way; its number.
-    pub async fn cancel(&self) -> Result<u64, Refusal> {
-        self.ask(Request::Cancel).await?
+    pub async fn cancel(&self, by: Actor) -> Result<u64, Refusal> {
+        self.ask(|reply| Request::Cancel(by, reply)).await?
     }
 
     /// Looks now.

@@ -10,6 +10,7 @@ use kiln_model::observed::{Observed, ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{Milestone, Report};
 use kiln_model::route::RouteTable;
 
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::failure;
 use crate::journal::{AbandonKind, Abandonment, Blame, Entry, Event};
@@ -85,7 +86,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         }
         let mut writes = vec![Write::Generation(generation.clone())];
         writes.extend(entries.iter().cloned().map(Write::Entry));
-        self.engine.store.append(&self.stack, &writes)?;
+        self.engine.store.append(&self.stack, &proposal.by, &writes)?;
         for entry in &entries {
             self.state.apply(entry)?;
         }
@@ -96,15 +97,20 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         Ok(number)
     }
 
-    /// Adds to the journal, then to the state.
+    /// Adds to the journal, then to the state, what the keeper itself has decided or seen.
     pub(super) fn record(&mut self, events: Vec<Event>) -> Result<(), Refusal> {
+        self.record_by(&Actor::Keeper, events)
+    }
+
+    /// Adds to the journal, then to the state.
+    pub(super) fn record_by(&mut self, by: &Actor, events: Vec<Event>) -> Result<(), Refusal> {
         if events.is_empty() {
             return Ok(());
         }
         let at = self.engine.clock.now();
         let entries: Vec<Entry> = events.into_iter().map(|event| Entry { at, event }).collect();
         let writes: Vec<Write> = entries.iter().cloned().map(Write::Entry).collect();
-        self.engine.store.append(&self.stack, &writes)?;
+        self.engine.store.append(&self.stack, by, &writes)?;
         for entry in &entries {
             self.state.apply(entry)?;
         }
@@ -142,6 +148,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         &mut self,
         kind: AbandonKind,
         mut blame: Vec<Blame>,
+        by: &Actor,
     ) -> Result<u64, Refusal> {
         let Some(rollout) = self.state.rollout.clone() else {
             return Err(Refusal::NoRollout(self.stack.clone()));
@@ -155,7 +162,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         }
         let generation = rollout.generation;
         let reason = Abandonment { kind, blame };
-        self.record(vec![Event::Abandoned { generation, reason: reason.clone() }])?;
+        self.record_by(by, vec![Event::Abandoned { generation, reason: reason.clone() }])?;
         self.tell(ProgressEvent::Abandoned { generation, reason });
         Ok(generation)
     }

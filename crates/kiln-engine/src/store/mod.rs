@@ -1,6 +1,10 @@
 //! The store of generations and journals.
 
+mod chain;
+mod head;
+mod problem;
 pub mod sqlite;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +13,11 @@ use kiln_model::generation::Generation;
 use kiln_model::name::StackName;
 use kiln_model::quantity::Timestamp;
 
+use crate::actor::Actor;
 use crate::journal::Entry;
+
+pub use chain::Audit;
+pub use problem::Problem;
 
 /// Where generations and journals are kept.
 pub trait Store: Send + Sync + 'static {
@@ -30,9 +38,37 @@ pub trait Store: Send + Sync + 'static {
     /// one about each count that follows demand, and of the others those since `since`.
     fn journal(&self, stack: &StackName, since: Timestamp) -> Result<Vec<Entry>, StoreError>;
 
-    /// Adds to a stack all of `writes` or none of them. When it returns they are durable: no
-    /// crash of the process or of the machine loses them.
-    fn append(&self, stack: &StackName, writes: &[Write]) -> Result<(), StoreError>;
+    /// Adds to a stack all of `writes` or none of them, as what `by` has decided or done. When it
+    /// returns they are durable: no crash of the process or of the machine loses them. A store
+    /// that is not sound takes no decision; entries that decide nothing are held until it is.
+    fn append(&self, stack: &StackName, by: &Actor, writes: &[Write]) -> Result<(), StoreError>;
+
+    /// Adds an entry that belongs to no stack.
+    fn note(&self, _by: &Actor, _entry: &Entry) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Looks whether somebody else has touched the store, and if so whether it is what was written.
+    /// Cheap where nobody has.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// What the last check has found; touches nothing.
+    fn sound(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Takes the store as it is for the truth from now on, and writes down that, by whom, when and
+    /// why it was so decided, with all that was wrong; that is returned.
+    fn accept(
+        &self,
+        _by: &Actor,
+        _at: Timestamp,
+        _because: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Something to be stored.
@@ -73,6 +109,9 @@ pub enum StoreError {
         /// The version of this program.
         known: i64,
     },
+    /// The store is not what was written.
+    #[error("the store was tampered with or is damaged: {}", problem::list(.0))]
+    Unsound(Vec<Problem>),
     /// Something in the store is not what was written.
     #[error("{what} was altered or is damaged: {problem}; restore the store from a backup")]
     Altered {

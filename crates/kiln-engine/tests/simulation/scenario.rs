@@ -1,5 +1,6 @@
 //! What people do to a stack, and what befalls it, from a seed.
 
+use kiln_engine::actor::Actor;
 use kiln_engine::engine::{Handle, Proposal};
 use kiln_model::digest::Digest;
 use kiln_model::fixture::{endpoint, generation, id, image, network, server};
@@ -185,9 +186,9 @@ pub async fn perform(deed: &Deed, shared: &Shared, handle: &Handle) {
                 body.ready_at = span.map(|span| now.after(Millis(span)));
             },
         ),
-        Deed::Scale(count) => drop(handle.scale(id("server.web"), *count).await),
+        Deed::Scale(count) => drop(handle.scale(id("server.web"), *count, Actor::Keeper).await),
         Deed::Demand(rate) => shared.lock().set_rate(*rate),
-        Deed::Cancel => drop(handle.cancel().await),
+        Deed::Cancel => drop(handle.cancel(Actor::Keeper).await),
         Deed::Crash(steps) => shared.lock().crash_in = Some(*steps),
         Deed::Rest(millis) => {
             tokio::time::sleep(std::time::Duration::from_millis(*millis)).await;
@@ -197,7 +198,7 @@ pub async fn perform(deed: &Deed, shared: &Shared, handle: &Handle) {
 
 async fn propose(shared: &Shared, handle: &Handle, content: Content, origin: Origin) {
     let parent = laws::state(&mut shared.lock()).active;
-    let proposal = Proposal { content, parent, origin, commit: None };
+    let proposal = Proposal { content, parent, origin, commit: None, by: Actor::Keeper };
     let answer = handle.commit(proposal).await;
     shared.lock().say(format!("answer: {:?}", answer.map_err(|e| e.to_string())));
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kiln_engine::Store;
+use kiln_engine::actor::Actor;
 use kiln_engine::journal::{Entry, Event};
 use kiln_engine::store::{StoreError, Write};
 use kiln_model::generation::Generation;
@@ -54,7 +55,7 @@ impl Store for SimStore {
         Ok(entries.collect())
     }
 
-    fn append(&self, _: &StackName, writes: &[Write]) -> Result<(), StoreError> {
+    fn append(&self, _: &StackName, _: &Actor, writes: &[Write]) -> Result<(), StoreError> {
         let mut world = self.0.lock();
         let refused = || StoreError::File {
             path: "simulated".into(),

@@ -169,6 +169,24 @@ pub fn admitted(
     Ok(same)
 }
 
+/// Whether this root has admitted an image as what other recipes make, and not as what its own
+/// does: then the index, which says what was built of which recipe, is not as this root has
+/// written it.
+pub fn is_anothers(
+    store: &ImageStore,
+    signing: &Signing,
+    built: &Built,
+) -> Result<bool, AdmitError> {
+    let Some(ring) = signing.ring()? else { return Ok(false) };
+    let (found, _) = attestations(store, &built.record.digest, Some(Kind::Admission))?;
+    let own = found.iter().filter(|a| a.signers.iter().any(|key| ring.is_own(key)));
+    let recipes: Vec<Digest> = own
+        .filter_map(|a| serde_json::from_value::<Admission>(a.predicate.clone()).ok())
+        .map(|admission| admission.component)
+        .collect();
+    Ok(!recipes.is_empty() && !recipes.contains(&built.record.recipe))
+}
+
 /// Admits an image: signs, with the root's current key (made at first use), that its tests
 /// passed, what it consists of and how it was built. One that is admitted after the same tests
 /// is not signed again. The key whose signature admits it.

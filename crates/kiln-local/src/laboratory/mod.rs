@@ -22,6 +22,7 @@ use kiln_image::store::ImageFiles;
 use kiln_image::trial::{Laboratory, Stop, TestReport};
 use kiln_model::spec::image::ImageTest;
 
+use crate::seccomp::Learner;
 use place::Place;
 use trial::Trial;
 
@@ -30,6 +31,7 @@ use trial::Trial;
 pub struct LocalLaboratory {
     root: PathBuf,
     program: PathBuf,
+    learner: Option<Learner>,
 }
 
 impl LocalLaboratory {
@@ -37,7 +39,13 @@ impl LocalLaboratory {
     /// of killed processes have left is taken away.
     pub fn new(root: &Path, program: &Path) -> Self {
         place::sweep(root);
-        Self { root: root.to_owned(), program: program.to_owned() }
+        Self { root: root.to_owned(), program: program.to_owned(), learner: None }
+    }
+
+    /// The same, where the system calls of what is tested are learned.
+    #[must_use]
+    pub fn learning(self, learner: Learner) -> Self {
+        Self { learner: Some(learner), ..self }
     }
 }
 
@@ -48,7 +56,8 @@ impl Laboratory for LocalLaboratory {
             match Place::make(&self.root) {
                 Err(error) => TestReport::refused(test, error),
                 Ok(place) => {
-                    let trial = Trial::new(&place, &self.program, image, test, stop, started);
+                    let trial = Trial::new(&place, &self.program, image, test, stop, started)
+                        .learning(self.learner.as_ref());
                     let mut report = trial.run();
                     if let Err(error) = place.clear() {
                         report.passed = false;

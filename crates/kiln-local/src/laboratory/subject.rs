@@ -5,6 +5,7 @@ use std::io;
 
 use kiln_image::store::ImageFiles;
 use kiln_model::spec::image::ImageTest;
+use kiln_model::spec::server::Seccomp;
 
 use super::place::Place;
 use crate::launcher::protocol::{
@@ -57,6 +58,8 @@ pub(super) fn spec(
         hostname: name.to_owned(),
         writable: writable.iter().map(|(path, size)| writable_mount(path, *size)).collect(),
         files,
+        seccomp: Seccomp::Default,
+        learns: false,
         limits: Limits {
             memory_bytes: Some(test.memory.0),
             cpu_millis: None,

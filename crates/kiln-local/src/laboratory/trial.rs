@@ -22,6 +22,7 @@ use crate::launcher::ensure_running;
 use crate::launcher::protocol::{Event, Exit};
 use crate::local::create::chain;
 use crate::logs::{self, Follow};
+use crate::seccomp::Learner;
 
 /// The instance that is tested.
 const SUBJECT: &str = "subject";
@@ -51,6 +52,8 @@ pub(super) struct Trial<'a> {
     exit: Option<Exit>,
     /// Runs of programs so far, for their names.
     runs: u32,
+    /// Who learns the system calls of what is tested.
+    learner: Option<&'a Learner>,
 }
 
 /// How far a check is.
@@ -94,7 +97,22 @@ impl<'a> Trial<'a> {
         };
         let deadline = started + Duration::from(test.deadline);
         let checks = test.checks.iter().map(state).collect();
-        Self { place, program, image, test, stop, deadline, checks, exit: None, runs: 0 }
+        Self {
+            place,
+            program,
+            image,
+            test,
+            stop,
+            deadline,
+            checks,
+            exit: None,
+            runs: 0,
+            learner: None,
+        }
+    }
+
+    pub(super) fn learning(self, learner: Option<&'a Learner>) -> Self {
+        Self { learner, ..self }
     }
 
     pub(super) fn run(mut self) -> TestReport {
@@ -175,9 +193,15 @@ impl<'a> Trial<'a> {
             self.fail_without_program();
         } else {
             let way = Way::Own(attachment);
-            let spec = spec(self.image, self.test, SUBJECT, argv, way, self.place)
+            let mut spec = spec(self.image, self.test, SUBJECT, argv, way, self.place)
                 .map_err(|error| format!("the image can't be read: {error}"))?;
+            spec.learns = self.learner.is_some();
             let launched = client.launch(spec).map_err(|error| chain(&error))?;
+            if let Some(learner) = self.learner {
+                learner
+                    .attach(launched.pid)
+                    .map_err(|error| format!("its system calls cannot be learned: {error}"))?;
+            }
             pid = Some(launched.pid);
         }
         Ok(Scene { client, network, log, lines: Vec::new(), pid, since: Instant::now() })

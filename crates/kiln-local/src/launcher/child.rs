@@ -19,6 +19,7 @@ use super::privileges;
 use super::protocol::{LaunchError, LaunchSpec, Stage};
 use super::sys;
 use super::user::Identity;
+use crate::seccomp::Filter;
 
 /// From the launcher: the ids are mapped.
 pub(super) const GO_MOUNT: u8 = b'm';
@@ -47,6 +48,8 @@ pub(super) struct Birth<'a> {
     /// Standard input, output and error.
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) user_namespace: bool,
+    /// Which system calls its program may make.
+    pub(super) filter: &'a Filter,
 }
 
 /// Becomes the program, or reports why not and ends.
@@ -88,7 +91,7 @@ fn prepare(birth: &Birth<'_>) -> Result<(), LaunchError> {
     set_stdio(birth.stdio)
         .map_err(|error| LaunchError::os(Stage::Privileges, "connect the output", error))?;
     wait_for(birth.socket, GO_EXEC, Stage::Network)?;
-    privileges::drop_all(birth.identity, spec.limits.open_files)?;
+    privileges::drop_all(birth.identity, spec.limits.open_files, &spec.writable, birth.filter)?;
     rustix::process::chdir(&spec.workdir)
         .map_err(|error| LaunchError::os(Stage::Workdir, format!("enter {}", spec.workdir), error))
 }

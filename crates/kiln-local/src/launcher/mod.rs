@@ -30,6 +30,7 @@ pub(crate) mod device_mapper;
 mod ensure;
 mod ids;
 pub(crate) mod images;
+mod landlock;
 pub(crate) mod loop_device;
 pub(crate) mod mounts;
 mod pipes;

@@ -8,7 +8,8 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::protocol::{LaunchError, Stage};
+use super::landlock::Ruleset;
+use super::protocol::{LaunchError, Stage, WritableMount};
 use super::user::Identity;
 use crate::seccomp::Filter;
 
@@ -22,12 +23,20 @@ pub(crate) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
 }
 
 /// Gives up everything that is not `identity`'s, for good, and enters the system call filter.
-pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(), LaunchError> {
+pub(super) fn drop_all(
+    identity: &Identity,
+    open_files: Option<u64>,
+    writable: &[WritableMount],
+    filter: &Filter,
+) -> Result<(), LaunchError> {
     let fail = |what: &'static str| move |error| LaunchError::os(Stage::Privileges, what, error);
     limit_files(open_files).map_err(|error| {
         let text = format!("limit open files to {}", open_files.unwrap_or(DEFAULT_OPEN_FILES));
         LaunchError::os(Stage::Privileges, text, error)
     })?;
+    // As long as every directory can be entered.
+    let rules = Ruleset::new(writable.iter().map(|mount| mount.path.as_str()))
+        .map_err(fail("make the rules of Landlock"))?;
     drop_bounding_set().map_err(fail("empty the bounding set"))?;
     lock_secure_bits().map_err(fail("lock the secure bits"))?;
     change_ids(identity).map_err(fail("change user and groups"))?;
@@ -35,7 +44,10 @@ pub(super) fn drop_all(identity: &Identity, open_files: Option<u64>) -> Result<(
     rustix::thread::set_no_new_privs(true)
         .map_err(io::Error::from)
         .map_err(fail("set no_new_privs"))?;
-    Filter::default_profile().install().map_err(fail("install the system call filter"))
+    if let Some(rules) = rules {
+        rules.restrict().map_err(fail("enter the rules of Landlock"))?;
+    }
+    filter.install().map_err(fail("install the system call filter"))
 }
 
 /// The launcher's own limit on core files, none, is inherited.

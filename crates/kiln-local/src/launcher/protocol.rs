@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use kiln_model::spec::server::Seccomp;
 use serde::{Deserialize, Serialize};
 
 pub use super::source::{ImageSource, Seal, Stamp};
@@ -305,6 +306,13 @@ pub struct LaunchSpec {
     pub files: Vec<FileMount>,
     /// Bounds that the kernel enforces.
     pub limits: Limits,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Whether its system calls are to be learned: each waits until whoever holds the listener that
+    /// its program inherits lets it go on.
+    #[serde(default)]
+    pub learns: bool,
     /// Where it is attached. Without it there is only a loopback interface, which is down.
     pub network: Option<NetworkAttachment>,
     /// A running instance whose network interfaces it shares from the start, instead of being

@@ -135,6 +135,8 @@ impl Starter {
         let dev = Base::dev_mount().map_err(|error| LaunchError::os(Stage::Dev, "clone", error))?;
         let output = open_output(identity, first_host_id)
             .map_err(|error| LaunchError::os(Stage::Clone, "pipes for the output", error))?;
+        // Compiled here, where a profile that can't be used is told of.
+        let own = filter(spec)?;
         let (socket, child_socket) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(|error| LaunchError::os(Stage::Clone, "socket pair", error))?;
@@ -149,6 +151,7 @@ impl Starter {
             cgroups: &self.views,
             stdio: [self.null.as_fd(), output[0].write.as_fd(), output[1].write.as_fd()],
             user_namespace: first_host_id.is_some(),
+            filter: own.as_ref().unwrap_or_else(|| Filter::default_profile()),
         };
         let into = unified.as_ref().map(AsFd::as_fd);
         let cloned = match &spec.joins {
@@ -293,6 +296,18 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         return Ok(());
     };
     Err(LaunchError::new(Stage::Spec, complaint))
+}
+
+/// The filter of an instance; none where it is the default one, which is there already.
+fn filter(spec: &LaunchSpec) -> Result<Option<Filter>, LaunchError> {
+    if spec.learns {
+        return Ok(Some(Filter::learning()));
+    }
+    if spec.seccomp.is_default() {
+        return Ok(None);
+    }
+    let filter = Filter::of(&spec.seccomp);
+    filter.map(Some).map_err(|error| LaunchError::new(Stage::Spec, error.to_string()))
 }
 
 fn may_be_writable(mount: &WritableMount) -> bool {

@@ -141,6 +141,8 @@ impl Machine {
                 open_files: Some(OPEN_FILES),
                 oom_score_adjust: 0,
             },
+            seccomp: identity.seccomp.clone(),
+            learns: false,
             network: Some(NetworkAttachment {
                 namespace: self.networks.path(creation.network.as_str()),
                 address: creation.address,

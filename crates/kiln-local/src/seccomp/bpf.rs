@@ -21,6 +21,8 @@ pub(super) enum Verdict {
         /// The values that are allowed.
         values: Vec<u32>,
     },
+    /// Whoever holds the filter's listener is told and lets it be made.
+    Notify,
     /// The process's tracer answers it.
     Trace,
     /// The process's tracer answers it if the low half of its first argument is one of these;
@@ -50,6 +52,7 @@ const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 const RETURN_ALLOW: u32 = 0x7fff_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
+const RETURN_USER_NOTIF: u32 = 0x7fc0_0000;
 const RETURN_TRACE: u32 = 0x7ff0_0000;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
 
@@ -117,6 +120,7 @@ fn decide(verdict: &Verdict) -> Vec<sock_filter> {
     match verdict {
         Verdict::Allow => vec![step(RETURN, RETURN_ALLOW)],
         Verdict::Errno(number) => vec![errno(*number)],
+        Verdict::Notify => vec![step(RETURN, RETURN_USER_NOTIF)],
         Verdict::Trace => vec![step(RETURN, RETURN_TRACE)],
         Verdict::TraceFirstArgument(values) => {
             let mut code = vec![step(LOAD, OFFSET_FIRST_ARGUMENT)];
@@ -149,6 +153,21 @@ fn branch(code: u16, operand: u32, if_true: u8, if_false: u8) -> sock_filter {
 
 impl Program {
     pub(super) fn install(&self) -> io::Result<()> {
+        self.install_with(0).map(drop)
+    }
+
+    /// Installs it with a listener, which programs inherit; see [`super::learn`].
+    pub(super) fn install_listening(&self) -> io::Result<()> {
+        let fd = self.install_with(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the descriptor is the kernel's answer; it stays open for good.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    fn install_with(&self, flags: libc::c_ulong) -> io::Result<libc::c_long> {
         let len = u16::try_from(self.0.len()).map_err(io::Error::other)?;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
         // SAFETY: the program is `len` valid instructions, which the kernel copies.
@@ -156,11 +175,11 @@ impl Program {
             libc::syscall(
                 libc::SYS_seccomp,
                 libc::SECCOMP_SET_MODE_FILTER,
-                0,
+                flags,
                 ptr::from_ref(&program),
             )
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 }
 

@@ -82,6 +82,8 @@ impl TestRoot {
                 exec: false,
             }],
             files: vec![],
+            seccomp: kiln_model::spec::server::Seccomp::Default,
+            learns: false,
             limits: Limits {
                 memory_bytes: Some(64 << 20),
                 cpu_millis: Some(500),

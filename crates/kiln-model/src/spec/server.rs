@@ -1,6 +1,6 @@
 //! Servers: a program of an image, in so many instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -55,11 +55,35 @@ pub struct ServerIdentity {
     /// Writable space in memory: path and size. All else is read-only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub writable: BTreeMap<String, Bytes>,
+    /// Which system calls it may make.
+    #[serde(default, skip_serializing_if = "Seccomp::is_default")]
+    pub seccomp: Seccomp,
     /// What it may connect to. All else is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub connects: Vec<Connection>,
     /// How it is asked to end.
     pub stop: Stop,
+}
+
+/// Which system calls the processes of an instance may make, of those that the default profile
+/// allows. All else fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// All of them.
+    #[default]
+    Default,
+    /// Without those that servers seldom need and attackers like.
+    Strict,
+    /// Just these, by name, and what every program needs to start and to end.
+    Only(BTreeSet<String>),
+}
+
+impl Seccomp {
+    /// Whether it is the default profile.
+    pub fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// A component that a server may connect to, at any port.

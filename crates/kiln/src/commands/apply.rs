@@ -202,5 +202,6 @@ fn prepare(
         parent: draft.parent.as_ref().map(|parent| parent.number),
         origin: Origin::Apply,
         commit: commit_of(&context.directory),
+        cause: None,
     })
 }

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod destroy;
 pub(crate) mod diff;
@@ -51,6 +52,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Drift(args) => drift::run(context, &args),
         Verb::Logs(args) => logs::run(context, &args),
         Verb::Events(args) => events::run(context, &args),
+        Verb::Audit(args) => audit::run(&context, &args),
         Verb::Top(args) => top::run(context, &args),
         Verb::Metrics(args) => metrics::run(context, &args),
         Verb::Image(args) => image::run(context, &args),

@@ -142,6 +142,7 @@ fn attempt(
         parent: state.active,
         origin: wanted.origin,
         commit: wanted.commit,
+        cause: None,
     };
     let board = Board::new(context.err);
     let change = Change { stack, outputs, begun };

@@ -12,6 +12,20 @@ pub(crate) struct ImagesDocument {
     pub(crate) images: Vec<ImageDocument>,
 }
 
+/// What `image profile` prints.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "profile")]
+pub(crate) struct ProfileDocument {
+    /// The image.
+    pub(crate) image: String,
+    /// Where the profile was written.
+    pub(crate) path: String,
+    /// How many tests it was learned from.
+    pub(crate) tests: u64,
+    /// The system calls that it names.
+    pub(crate) calls: Vec<String>,
+}
+
 /// One image.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ImageDocument {

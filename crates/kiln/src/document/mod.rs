@@ -6,6 +6,7 @@ pub(crate) mod failure;
 pub(crate) mod generation;
 pub(crate) mod image;
 pub(crate) mod look;
+pub(crate) mod posture;
 pub(crate) mod small;
 pub(crate) mod trust;
 

@@ -11,9 +11,11 @@ use super::exchange::{ExportDocument, PullDocument, PushDocument};
 use super::failure::Failure;
 use super::generation::{GenerationDocument, HistoryDocument};
 use super::image::{
-    ImageDetailDocument, ImagesDocument, LockDocument, TestsDocument, VerificationDocument,
+    ImageDetailDocument, ImagesDocument, LockDocument, ProfileDocument, TestsDocument,
+    VerificationDocument,
 };
-use super::look::{EventsDocument, LogsDocument, TopDocument};
+use super::look::{AcceptanceDocument, AuditDocument, EventsDocument, LogsDocument, TopDocument};
+use super::posture::PostureDocument;
 use super::small::{
     FmtDocument, FollowsDocument, InitDocument, ResumeDocument, ValidateDocument, VersionDocument,
 };
@@ -38,11 +40,14 @@ fn check<T: JsonSchema>(name: &str) {
 
 #[test]
 fn committed_schemas_are_those_of_the_documents() {
+    check::<AcceptanceDocument>("acceptance");
+    check::<PostureDocument>("audit");
     check::<ChangeOutcome>("change");
     check::<CollectionDocument>("collection");
     check::<DiffDocument>("diff");
     check::<Drift>("drift");
     check::<EventsDocument>("events");
+    check::<AuditDocument>("events-verification");
     check::<ExportDocument>("export");
     check::<ExportedKeyDocument>("exported-key");
     check::<Failure>("failure");
@@ -60,6 +65,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<LogsDocument>("logs");
     check::<Metrics>("metrics");
     check::<PlanDocument>("plan");
+    check::<ProfileDocument>("profile");
     check::<PullDocument>("pull");
     check::<PushDocument>("push");
     check::<ResumeDocument>("resume");

@@ -12,6 +12,7 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod breakouts;
 mod certificates;
 mod clients;
 mod crash;
@@ -40,6 +41,7 @@ mod sealing;
 mod secrets;
 mod site;
 mod steps;
+mod tampering;
 mod target;
 mod trial;
 mod trust;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_model::name::Kind;
 use kiln_model::quantity::{Bytes, Millis};
 use kiln_model::spec::scale::Scale;
-use kiln_model::spec::server::{Connection, Server, ServerIdentity, ServerPolicy, Stop};
+use kiln_model::spec::server::{Connection, Seccomp, Server, ServerIdentity, ServerPolicy, Stop};
 use kiln_model::text::Text;
 
 use super::Reader;
@@ -26,6 +26,9 @@ pub(super) const MAX_REPLICAS: u32 = 10_000;
 const MAX_ARGS: usize = 10_000;
 /// Longer deadlines would not be noticed as deadlines.
 pub(super) const LONGEST: Millis = Millis::seconds(7 * 86_400);
+
+/// The most system calls that a profile may name.
+const MAX_CALLS: usize = 1_000;
 
 /// The signals that a program may be asked to end with, by name.
 const SIGNALS: &[(&str, i32)] = &[
@@ -58,6 +61,7 @@ fn identity(reader: &Reader<'_>) -> Option<ServerIdentity> {
     let cpu = reader.read_or("cpu", None, |field| field.cpu().map(Some));
     let pids = reader.read_or("pids", DEFAULT_PIDS, |field| field.integer(1..=MAX_PIDS));
     let writable = reader.read_or("writable", BTreeMap::new(), writable);
+    let seccomp = reader.read_or("seccomp", Seccomp::Default, seccomp);
     let connects = reader.read_or("connects", Vec::new(), |field| connects(reader, field));
     let stop = reader.read_or("stop", Stop::default(), stop);
     Some(ServerIdentity {
@@ -72,6 +76,7 @@ fn identity(reader: &Reader<'_>) -> Option<ServerIdentity> {
         cpu: cpu?,
         pids: pids?,
         writable: writable?,
+        seccomp: seccomp?,
         connects: connects?,
         stop: stop?,
     })
@@ -118,6 +123,30 @@ fn environment(field: &Field<'_>) -> Option<BTreeMap<String, Text>> {
     let env = field.text_map()?;
     super::image::check_environment_names(field, env.keys())?;
     Some(env)
+}
+
+/// The name of a profile, or the names of system calls, a line each; `#` begins a comment.
+fn seccomp(field: &Field<'_>) -> Option<Seccomp> {
+    let text = field.string()?;
+    match text.as_str() {
+        "default" => return Some(Seccomp::Default),
+        "strict" => return Some(Seccomp::Strict),
+        _ => {}
+    }
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let names: BTreeSet<String> = lines.filter(|n| !n.is_empty()).map(str::to_owned).collect();
+    let is_name = |name: &String| {
+        name.len() <= 64
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    // One word alone is a misspelt profile rather than a program with one system call.
+    if names.len() < 2 || names.len() > MAX_CALLS || !names.iter().all(is_name) {
+        return field.refuse(
+            "\"default\", \"strict\", or names of system calls, a line each, such as \
+             file(\"web.seccomp\")",
+        );
+    }
+    Some(Seccomp::Only(names))
 }
 
 fn connects(reader: &Reader<'_>, field: &Field<'_>) -> Option<Vec<Connection>> {

@@ -7,6 +7,7 @@ mod import;
 mod key;
 mod list;
 mod lock;
+mod profile;
 mod pull;
 mod push;
 mod rebuild;
@@ -56,6 +57,16 @@ enum Verb {
         /// Choose anew what was locked before; of the image NAME alone where one is named
         #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
         upgrade: Option<String>,
+        #[command(flatten)]
+        variables: Variables,
+    },
+    /// Learn from the tests of an image which system calls it makes, and write them beside the stack
+    Profile {
+        /// The image
+        name: String,
+        /// Where to write it; NAME.seccomp in the stack's directory where not given
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
         #[command(flatten)]
         variables: Variables,
     },
@@ -142,6 +153,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     match &args.verb {
         Verb::Build { name, variables } => build::run(context, name.as_deref(), variables),
         Verb::Lock { upgrade, variables } => lock::run(context, upgrade.as_deref(), variables),
+        Verb::Profile { name, output, variables } => {
+            profile::run(context, name, output.as_deref(), variables)
+        }
         Verb::List => list::list(context),
         Verb::Show { name } => list::show(context, name),
         Verb::Push { name, reference } => push::run(context, name, reference),
