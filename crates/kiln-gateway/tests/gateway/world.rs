@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_gateway::{Gateway, ensure_running};
@@ -38,10 +38,12 @@ pub(crate) fn exe() -> PathBuf {
 /// another test's connection might take one of theirs before it is listened at, and another each
 /// time.
 pub(crate) fn free_port() -> u16 {
-    static NEXT: LazyLock<AtomicU32> =
-        LazyLock::new(|| AtomicU32::new(RandomState::new().build_hasher().finish() as u32));
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let begin = RandomState::new().build_hasher().finish() % u64::from(u16::MAX);
+        AtomicU16::new(u16::try_from(begin).unwrap())
+    });
     loop {
-        let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 22_000) as u16;
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 22_000;
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
             return port;

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -196,15 +196,14 @@ impl Site {
 impl Site {
     /// The last lines of each process's log, for a failure's message.
     fn last_words(&self) -> String {
-        let mut words = String::new();
-        for log in ["daemon", "gateway", "launcher"] {
+        let last = ["daemon", "gateway", "launcher"].map(|log| {
             let text = fs::read(self.root().join(format!("logs/{log}.log"))).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let lines: Vec<&str> = text.lines().collect();
             let last = lines[lines.len().saturating_sub(30)..].join("\n  ");
-            words += &format!("{log}.log ends with\n  {last}\n");
-        }
-        words
+            format!("{log}.log ends with\n  {last}")
+        });
+        last.join("\n")
     }
 }
 
@@ -261,10 +260,12 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
 /// another test's connection might take one of theirs before it is listened at, and another each
 /// time.
 pub fn free_port() -> u16 {
-    static NEXT: LazyLock<AtomicU32> =
-        LazyLock::new(|| AtomicU32::new(RandomState::new().build_hasher().finish() as u32));
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let begin = RandomState::new().build_hasher().finish() % u64::from(u16::MAX);
+        AtomicU16::new(u16::try_from(begin).unwrap())
+    });
     loop {
-        let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 22_000) as u16;
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 22_000;
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok() {
             return port;
