@@ -124,11 +124,14 @@ pub(super) fn walk(
 ) -> Result<Audit, StoreError> {
     let rows = rows(connection)?;
     let generations = generations(connection)?;
-    let mut walk = Walk { key, rows: &rows, problems: Vec::new(), every: depth == Depth::All };
+    let most = head.as_ref().ok().and_then(Option::as_ref).map_or(0, |head| head.entries);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut walk =
+        Walk { key, rows: &rows, problems: Vec::new(), every: depth == Depth::All, most };
     walk.entries();
     if !walk.every && !walk.problems.is_empty() {
         // Which entry is at fault is told by the signatures of each.
-        walk = Walk { key, rows: &rows, problems: Vec::new(), every: true };
+        walk = Walk { key, rows: &rows, problems: Vec::new(), every: true, most };
         walk.entries();
     }
     walk.foreign_key();
@@ -184,6 +187,8 @@ struct Walk<'a> {
     problems: Vec<Problem>,
     /// Whether each signature is checked.
     every: bool,
+    /// How far the head says that the entries reach.
+    most: i64,
 }
 
 impl Walk<'_> {
@@ -217,7 +222,7 @@ impl Walk<'_> {
     /// What is wrong with an entry that is not as it was written.
     fn fault(&self, row: &Row) -> Problem {
         let entry = row.seq.unsigned_abs();
-        let places = 1..=self.rows.last().map_or(1, |last| last.seq);
+        let places = 1..=self.rows.last().map_or(1, |last| last.seq).max(self.most);
         let was = places
             .filter(|seq| *seq != row.seq)
             .find(|seq| row.hash_as(*seq).as_bytes() == row.hash.as_slice());
