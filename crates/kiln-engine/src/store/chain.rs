@@ -17,6 +17,12 @@ use super::head::Head;
 use super::sqlite::database;
 use super::{Problem, StoreError};
 
+/// How many problems are named; of more, these are the first.
+const MOST_NAMED: usize = 100;
+
+/// How far away from where an entry stands it is looked for where it was written.
+const REACH: i64 = 10_000;
+
 /// The hash that the first entry follows.
 pub(super) const START: [u8; 32] = [0; 32];
 
@@ -124,11 +130,14 @@ pub(super) fn walk(
 ) -> Result<Audit, StoreError> {
     let rows = rows(connection)?;
     let generations = generations(connection)?;
-    let mut walk = Walk { key, rows: &rows, problems: Vec::new(), every: depth == Depth::All };
+    let most = head.as_ref().ok().and_then(Option::as_ref).map_or(0, |head| head.entries);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut walk =
+        Walk { key, rows: &rows, problems: Vec::new(), every: depth == Depth::All, most };
     walk.entries();
     if !walk.every && !walk.problems.is_empty() {
         // Which entry is at fault is told by the signatures of each.
-        walk = Walk { key, rows: &rows, problems: Vec::new(), every: true };
+        walk = Walk { key, rows: &rows, problems: Vec::new(), every: true, most };
         walk.entries();
     }
     walk.foreign_key();
@@ -184,12 +193,17 @@ struct Walk<'a> {
     problems: Vec<Problem>,
     /// Whether each signature is checked.
     every: bool,
+    /// How far the head says that the entries reach.
+    most: i64,
 }
 
 impl Walk<'_> {
     fn entries(&mut self) {
         let (mut number, mut before) = (1, START.to_vec());
         for (index, row) in self.rows.iter().enumerate() {
+            if self.problems.len() >= MOST_NAMED {
+                break;
+            }
             if row.seq > number {
                 let (from, to) = (number.unsigned_abs(), row.seq.unsigned_abs() - 1);
                 self.problems.push(Problem::Removed { from, to });
@@ -217,16 +231,18 @@ impl Walk<'_> {
     /// What is wrong with an entry that is not as it was written.
     fn fault(&self, row: &Row) -> Problem {
         let entry = row.seq.unsigned_abs();
-        let places = 1..=self.rows.last().map_or(1, |last| last.seq);
-        let was = places
+        if !row.is_signed(self.key) {
+            return Problem::Entry { entry };
+        }
+        let last = self.rows.last().map_or(1, |last| last.seq).max(self.most);
+        let (first, last) = ((row.seq - REACH).max(1), row.seq.saturating_add(REACH).min(last));
+        let was = (first..=last)
             .filter(|seq| *seq != row.seq)
             .find(|seq| row.hash_as(*seq).as_bytes() == row.hash.as_slice());
-        match was {
-            Some(was) if row.is_signed(self.key) => {
-                Problem::Moved { entry, was: was.unsigned_abs() }
-            }
-            _ => Problem::Entry { entry },
-        }
+        was.map_or(Problem::Entry { entry }, |was| Problem::Moved {
+            entry,
+            was: was.unsigned_abs(),
+        })
     }
 
     /// Where no signature holds although every hash does, it is the key that was replaced.

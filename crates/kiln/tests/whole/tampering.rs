@@ -120,8 +120,9 @@ fn what_is_deleted_or_replaced_of_the_store_is_refused_and_serves_on() {
         }
     }
     assert_eq!(site.status()["healthy"], true, "put back, all is well");
-    // A secret, a generation, and the name of an image.
-    sql(&site, "update generation set body = replace(body, 'v1', 'v9')");
+    let edit = "update generation set body =
+                    cast(replace(cast(body as text), 'v1', 'v9') as blob)";
+    sql(&site, edit);
     refused(&site, &["apply", "--yes", "--var", "release=v2"], "generation 1");
     assert_eq!(site.get("/"), (200, "v1".to_owned()));
 }
@@ -131,7 +132,8 @@ fn a_secret_or_an_image_that_was_swapped_is_refused_and_the_old_serves_on() {
     let site = site_or_skip!("a_secret_or_an_image_that_was_swapped_is_refused");
     let stack = SHOP.replace(
         "env      = { API = server.api.address }",
-        "env = { TOKEN = secret.token, RELEASE = var.release }",
+        "env = { TOKEN = secret.token, RELEASE = var.release }\n  \
+         rollout = { deadline = \"8s\" }",
     );
     let stack = format!("{stack}\nsecret \"token\" {{ generate = 32 }}\n");
     site.write(&stack);
