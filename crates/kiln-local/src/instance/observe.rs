@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::baseline::Baseline;
 use super::record::{self, Record};
 use crate::cgroup::Cgroups;
 use crate::launcher::protocol::Exit;
@@ -61,10 +62,13 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
     let record = record::read(root, &instance).unwrap_or_default();
     let exit = record::read_exit(root, &instance).unwrap_or_default();
     let processes = cgroups.group(&instance).processes();
-    let main = record
-        .as_ref()
-        .filter(|record| record.boot == boot && processes.contains(&record.pid))
-        .and_then(|record| process(record.pid));
+    let main = record.as_ref().filter(|record| record.boot == boot).and_then(|record| {
+        let main = process(record.pid)?;
+        // One that was moved out of all its groups is told from another of its number by its start.
+        let is_it = processes.contains(&record.pid)
+            || Baseline::read(root, &instance).ok().flatten()?.started_ticks == main.started_ticks;
+        is_it.then_some(main)
+    });
     let presence = match (&record, &main) {
         (Some(_), Some(main)) if main.state != 'Z' => Presence::Running,
         (Some(_), _) => Presence::Ended,
@@ -74,7 +78,7 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
 }
 
 /// Reads /proc/PID/stat; none when the process is gone.
-fn process(pid: i32) -> Option<Process> {
+pub(super) fn process(pid: i32) -> Option<Process> {
     parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

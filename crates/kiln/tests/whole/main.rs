@@ -12,6 +12,7 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod catalogue;
 mod certificates;
 mod crash;
 mod failure;
