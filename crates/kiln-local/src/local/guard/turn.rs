@@ -31,8 +31,11 @@ const BEAT: Duration = Duration::from_millis(100);
 const HINDERED: Duration = Duration::from_secs(1);
 /// Answers to what is told are so far apart at least: however much is told, they cost no more.
 const APART: Duration = Duration::from_millis(10);
-/// The same for what has everything looked at.
-const ALL_APART: Duration = Duration::from_millis(500);
+/// The same for what has all of a kind looked at, of which also others give reason: so many times as
+/// long as a look takes, within bounds.
+const TIMES: u32 = 200;
+const SOONEST: Duration = Duration::from_millis(50);
+const LATEST: Duration = Duration::from_millis(500);
 /// The same for what has all processes of the machine looked at.
 const STRANGERS_APART: Duration = Duration::from_secs(1);
 /// Thousandths of one processor for the looks whether main processes run.
@@ -94,6 +97,8 @@ struct Turn {
     sweep: Sweep,
     beat: Instant,
     answered: Instant,
+    moves_apart: Duration,
+    settings_apart: Duration,
 }
 
 impl Turn {
@@ -125,6 +130,8 @@ impl Turn {
             sweep: Sweep::new(now),
             beat: now,
             answered: now,
+            moves_apart: SOONEST,
+            settings_apart: SOONEST,
         };
         turn.take_up();
         Ok(turn)
@@ -202,21 +209,21 @@ impl Turn {
                     groups += 1;
                     self.due.groups.insert(instance);
                     if moves {
-                        self.due.moves.note(now, Duration::ZERO, ALL_APART);
+                        self.due.moves.note(now, Duration::ZERO, self.moves_apart);
                     }
                 }
                 Written::Elsewhere => {
                     groups += 1;
-                    self.due.moves.note(now, Duration::ZERO, ALL_APART);
+                    self.due.moves.note(now, Duration::ZERO, self.moves_apart);
                 }
                 Written::Setting => {
                     settings += 1;
-                    self.due.settings.note(now, Duration::ZERO, ALL_APART);
+                    self.due.settings.note(now, Duration::ZERO, self.settings_apart);
                 }
                 Written::Unknown => {
                     groups += 1;
-                    self.due.moves.note(now, Duration::ZERO, ALL_APART);
-                    self.due.settings.note(now, Duration::ZERO, ALL_APART);
+                    self.due.moves.note(now, Duration::ZERO, self.moves_apart);
+                    self.due.settings.note(now, Duration::ZERO, self.settings_apart);
                     let all = self.guard.instances_now();
                     self.due.groups.extend(all.iter().map(|it| it.id.clone()));
                 }
@@ -290,33 +297,46 @@ impl Turn {
             }
         }
         if self.due.moves.take(now) {
-            for watched in guard.instances_now() {
-                let moved = watched.subject.membership(watched.subject.main);
-                let moved = moved.filter(|_| watched.subject.is_alive());
-                guard.note(&watched, moved.into_iter().collect(), Source::Cgroups);
-            }
+            let looked = timed(|| {
+                for watched in guard.instances_now() {
+                    let moved = watched.subject.membership(watched.subject.main);
+                    let moved = moved.filter(|_| watched.subject.is_alive());
+                    guard.note(&watched, moved.into_iter().collect(), Source::Cgroups);
+                }
+            });
+            self.moves_apart = apart(looked);
         }
     }
 
     fn answer_networks(&mut self, now: Instant) {
-        let guard = &self.guard;
-        let (mut interiors, mut networks) =
-            (self.due.interiors.take(now), self.due.networks.take(now));
-        let mut source = Source::Networks;
+        for id in self.due.interiors.take(now) {
+            self.look_inside(&id, Source::Networks);
+        }
+        for id in self.due.networks.take(now) {
+            self.look_at_network(&id);
+        }
         if self.due.settings.take(now) {
-            source = Source::Settings;
-            interiors = guard.instances_now().iter().map(|it| it.id.clone()).collect();
-            networks = guard.networks_now().iter().map(|it| it.labels.id.to_string()).collect();
+            let looked = timed(|| {
+                for watched in self.guard.instances_now() {
+                    self.look_inside(&watched.id, Source::Settings);
+                }
+                for network in self.guard.networks_now() {
+                    self.look_at_network(network.labels.id.as_str());
+                }
+            });
+            self.settings_apart = apart(looked);
         }
-        for watched in interiors.iter().filter_map(|id| guard.instance(id)) {
-            if watched.is_sound() {
-                guard.note(&watched, watched.subject.network(), source);
-            }
+    }
+
+    fn look_inside(&self, id: &str, source: Source) {
+        if let Some(watched) = self.guard.instance(id).filter(|watched| watched.is_sound()) {
+            self.guard.note(&watched, watched.subject.network(), source);
         }
-        for id in networks {
-            if let Some(stack) = sweep::changed(guard, &self.networks, &id) {
-                guard.changes.wake(&stack);
-            }
+    }
+
+    fn look_at_network(&self, id: &str) {
+        if let Some(stack) = sweep::changed(&self.guard, &self.networks, id) {
+            self.guard.changes.wake(&stack);
         }
     }
 
@@ -402,6 +422,11 @@ impl Turn {
             self.next += 1;
         }
     }
+}
+
+/// How far apart looks are that take so long.
+fn apart(looked: Duration) -> Duration {
+    (looked * TIMES).clamp(SOONEST, LATEST)
 }
 
 /// Notes what this kernel does not grant, and why.
