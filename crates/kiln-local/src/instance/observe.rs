@@ -19,7 +19,7 @@ pub struct Observed {
     pub presence: Presence,
     /// The main process, if it is there.
     pub main: Option<Process>,
-    /// All processes in its control groups, as the host numbers them, in ascending order.
+    /// The processes in its control group, as the host numbers them.
     pub processes: Vec<i32>,
     /// What it was made as.
     pub record: Option<Record>,
@@ -61,7 +61,8 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
     // A record that cannot be read is none: what it belongs to is then an orphan.
     let record = record::read(root, &instance).unwrap_or_default();
     let exit = record::read_exit(root, &instance).unwrap_or_default();
-    let processes = cgroups.group(&instance).processes();
+    // One hierarchy tells of all, unless somebody has moved one: that is the guard's to find.
+    let processes = cgroups.group(&instance).members();
     let main = record.as_ref().filter(|record| record.boot == boot).and_then(|record| {
         let main = process(record.pid)?;
         // One that was moved out of all its groups is told from another of its number by its start.

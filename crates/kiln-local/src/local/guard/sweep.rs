@@ -13,7 +13,7 @@ use crate::guard::Whole;
 use crate::network::Networks;
 
 /// Thousandths of one processor that it may take, and what it may save up.
-const SHARE: u32 = 4;
+const SHARE: u32 = 3;
 const BURST: Duration = Duration::from_millis(4);
 /// A round begins no sooner than so long after the one before.
 const ROUND: Duration = Duration::from_secs(1);

@@ -39,7 +39,7 @@ const LATEST: Duration = Duration::from_millis(500);
 /// The same for what has all processes of the machine looked at.
 const STRANGERS_APART: Duration = Duration::from_secs(1);
 /// Thousandths of one processor for the looks whether main processes run.
-const STANDSTILL: u32 = 2;
+const STANDSTILL: u32 = 1;
 
 const BELL: u64 = 0;
 const PROCESSES: u64 = 1;

@@ -34,7 +34,7 @@ fn enter(victim: &Victim, kinds: &[&str]) -> Stranger {
     arguments.extend(kinds);
     let inside = kinds.contains(&"-m");
     let program: &[&str] =
-        if inside { &["/kiln-probe", "serve", "--port", "9"] } else { &["sleep", "60"] };
+        if inside { &["/kiln-probe", "serve", "--port", "0"] } else { &["sleep", "60"] };
     arguments.extend(program);
     Stranger::start("nsenter", &arguments)
 }
