@@ -35,7 +35,7 @@ const APART: Duration = Duration::from_millis(10);
 /// long as a look takes, within bounds.
 const TIMES: u32 = 200;
 const SOONEST: Duration = Duration::from_millis(50);
-const LATEST: Duration = Duration::from_millis(500);
+const LATEST: Duration = Duration::from_secs(5);
 /// The same for what has all processes of the machine looked at.
 const STRANGERS_APART: Duration = Duration::from_secs(1);
 /// Thousandths of one processor for the looks whether main processes run.
