@@ -10,6 +10,7 @@ pub mod clock;
 pub mod conformance;
 pub mod engine;
 pub mod failure;
+pub mod guard;
 pub mod journal;
 pub mod key;
 pub mod metrics;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::guard::GuardReport;
 use crate::metrics::Family;
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
@@ -53,6 +54,18 @@ pub trait Target: Send + Sync + 'static {
     /// Returns when something of `stack` may have changed since the last call returned. It may
     /// return without a reason, and may miss an event: the engine sweeps besides.
     fn changed(&self, stack: &StackName) -> impl Future<Output = ()> + Send;
+
+    /// Measures everything of `stack` anew, so that the next [`observe`](Self::observe) tells of it:
+    /// that may rest on what was measured a moment before.
+    fn inspect(&self, stack: &StackName) -> impl Future<Output = ()> + Send {
+        let _ = stack;
+        std::future::ready(())
+    }
+
+    /// What the target's guard says of itself, where it has one.
+    fn guard(&self) -> Option<GuardReport> {
+        None
+    }
 
     /// Asks a check of a rollout; why it does not pass. Whoever calls bounds its time.
     fn examine(&self, examination: &Examination)

@@ -3,6 +3,7 @@
 pub mod cgroup;
 mod fanotify;
 mod fs_verity;
+mod guard;
 pub mod instance;
 pub mod laboratory;
 pub mod launcher;

@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod certificate;
 pub mod change;
 pub mod digest;
+pub mod drift;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod generation;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Answers, Evidence};
 use crate::digest::Digest;
+pub use crate::drift::{Aspect, Drift};
 use crate::name::{ComponentId, InstanceId};
 use crate::quantity::{Millis, Timestamp};
 use crate::route::RouteTable;
@@ -205,17 +206,6 @@ impl Verdict {
     }
 }
 
-/// One difference between what something is and what its digest says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Drift {
-    /// What differs, such as `cgroup.memory` or `nftables`.
-    pub what: String,
-    /// What the digest says.
-    pub expected: String,
-    /// What was measured.
-    pub found: String,
-}
-
 /// The durable record of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutRecord {
@@ -340,6 +330,11 @@ impl ObservedInstance {
             Ending::Incomplete => false,
         };
         own && self.draining_since.is_none()
+    }
+
+    /// Whether it was found to be kept from running.
+    pub fn is_stopped(&self) -> bool {
+        self.drift.iter().any(|drift| drift.what == Aspect::Stopped)
     }
 
     /// Whether it runs and its health check says that it can serve.

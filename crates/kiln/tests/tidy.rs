@@ -145,6 +145,8 @@ fn an_update_of_an_instance_cannot_be_said() {
         "drain",
         "destroy",
         "changed",
+        "inspect",
+        "guard",
         "examine",
         "demand",
         "number",

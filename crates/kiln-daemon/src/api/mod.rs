@@ -4,6 +4,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /v1/version` | [`Version`] |
+//! | `GET /v1/guard` | [`GuardReport`](kiln_engine::guard::GuardReport) |
 //! | `GET /v1/stacks` | names, in order |
 //! | `POST /v1/stacks/S/apply` with [`Apply`] | lines of [`Line`] |
 //! | `POST /v1/stacks/S/scale` with [`Scale`] | lines of [`Line`] |

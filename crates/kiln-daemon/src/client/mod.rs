@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
+use kiln_engine::guard::GuardReport;
 use kiln_model::name::StackName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -181,6 +182,11 @@ impl Client {
     /// What is measured of all stacks.
     pub async fn metrics(&mut self) -> Result<Metrics, ClientError> {
         self.get("/v1/metrics").await
+    }
+
+    /// What the daemon's guard says of itself.
+    pub async fn guard(&mut self) -> Result<GuardReport, ClientError> {
+        self.get("/v1/guard").await
     }
 
     /// The state of a stack, measured now.

@@ -65,6 +65,10 @@ async fn route<T: Target, C: Clock, S: Store>(
             let families = measured(daemon).await?.families;
             Ok(text(metrics::text(&families), "text/plain; version=0.0.4"))
         }
+        ["v1", "guard"] if get => match daemon.engine.target.guard() {
+            Some(report) => document(&report),
+            None => Err(unknown(&path)),
+        },
         ["v1", "stacks"] if get => document(&daemon.stacks()),
         ["v1", "stacks", stack, verb] if get || post => {
             let stack: StackName = stack.parse().map_err(|e| fault(FaultKind::BadRequest, &e))?;

@@ -245,7 +245,7 @@ fn since(instance: &ObservedInstance) -> Option<Timestamp> {
 
 fn differences(drift: &[Drift]) -> Vec<document::Difference> {
     let difference = |d: &Drift| document::Difference {
-        what: d.what.clone(),
+        what: d.what.to_string(),
         expected: d.expected.clone(),
         found: d.found.clone(),
     };
@@ -260,7 +260,7 @@ mod tests {
     use kiln_engine::journal::State;
     use kiln_model::fixture::{endpoint, generation, image, network, server};
     use kiln_model::generation::Generation;
-    use kiln_model::observed::{Observed, Phase};
+    use kiln_model::observed::{Aspect, Observed, Phase};
     use kiln_model::plan::plan;
 
     use super::*;
@@ -342,11 +342,7 @@ mod tests {
     fn drift_is_not_healthy_and_is_listed() {
         let ready = || Verdict::Ready { since: Timestamp(0) };
         let mut odd = instance(2, ready());
-        odd.drift.push(Drift {
-            what: "cgroup.memory".to_owned(),
-            expected: "64MiB".to_owned(),
-            found: "1GiB".to_owned(),
-        });
+        odd.drift.push(Drift::new(Aspect::CgroupMemory, "67108864", "max"));
         let snapshot = snapshot(vec![instance(1, ready()), odd]);
         assert!(!status(&snapshot, None).healthy);
         let drift = drift(&snapshot);

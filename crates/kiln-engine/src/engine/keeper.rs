@@ -359,6 +359,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new(), &by)));
             }
             Request::Measure(reply) => {
+                self.engine.target.inspect(&self.stack).await;
                 if let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await) {
                     self.look(&desired, observed);
                 }

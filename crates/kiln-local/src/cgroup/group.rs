@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kiln_model::drift::Aspect;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{CgroupError, Controller, Hierarchies, Place};
@@ -34,6 +35,11 @@ impl Cgroups {
     /// The hierarchies that the groups are in.
     pub fn hierarchies(&self) -> &Hierarchies {
         &self.hierarchies
+    }
+
+    /// The name of the group at the top of each hierarchy that the instances' groups are in.
+    pub(crate) fn parent(&self) -> &str {
+        &self.parent
     }
 
     /// The group of `instance`, whether it exists or not.
@@ -228,6 +234,54 @@ impl Group {
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
         pids.into_iter().collect()
+    }
+
+    /// The same in one hierarchy only, the unified one where there is one: cheaper, and all there are
+    /// unless somebody has moved one.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let Some(dir) = self.v2.as_ref().or(self.v1.first()) else { return Vec::new() };
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The files that hold the bounds, what each says of a group that was made with `limits`, and
+    /// what it is.
+    pub(crate) fn bounds(&self, limits: &Limits) -> Vec<(PathBuf, String, Aspect)> {
+        let mut bounds = Vec::new();
+        if let (Some((version, dir)), Some(bytes)) = (&self.memory, limits.memory_bytes) {
+            // The kernel counts pages.
+            let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+            let whole = (bytes / page * page).to_string();
+            let (limit, swap, swap_value) = match version {
+                Version::One => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", &*whole),
+                Version::Two => ("memory.max", "memory.swap.max", "0"),
+            };
+            bounds.push((dir.join(swap), swap_value.to_owned(), Aspect::CgroupMemory));
+            bounds.push((dir.join(limit), whole, Aspect::CgroupMemory));
+        }
+        if let Some((version, dir)) = &self.cpu {
+            let quota = limits.cpu_millis.map(|millis| millis * CPU_PERIOD_US / 1000);
+            match version {
+                Version::One => {
+                    let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
+                    bounds.push((dir.join("cpu.cfs_quota_us"), quota, Aspect::CgroupCpu));
+                    let period = CPU_PERIOD_US.to_string();
+                    bounds.push((dir.join("cpu.cfs_period_us"), period, Aspect::CgroupCpu));
+                }
+                Version::Two => {
+                    let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+                    let most = format!("{quota} {CPU_PERIOD_US}");
+                    bounds.push((dir.join("cpu.max"), most, Aspect::CgroupCpu));
+                }
+            }
+        }
+        if let (Some((_, dir)), Some(count)) = (&self.pids, limits.pids) {
+            bounds.push((dir.join("pids.max"), count.to_string(), Aspect::CgroupPids));
+        }
+        if let Some(dir) = &self.v2 {
+            bounds.push((dir.join("cgroup.freeze"), "0".to_owned(), Aspect::Stopped));
+        }
+        bounds
     }
 
     /// How often the kernel has killed a process of the group for want of memory.

@@ -1,5 +1,6 @@
 //! Instances seen from outside the launcher: asking for them, finding them, ending them.
 
+pub mod baseline;
 pub mod client;
 mod destroy;
 mod observe;

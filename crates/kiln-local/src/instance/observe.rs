@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::baseline::Baseline;
 use super::record::{self, Record};
 use crate::cgroup::Cgroups;
 use crate::launcher::protocol::Exit;
@@ -18,7 +19,7 @@ pub struct Observed {
     pub presence: Presence,
     /// The main process, if it is there.
     pub main: Option<Process>,
-    /// All processes in its control groups, as the host numbers them, in ascending order.
+    /// The processes in its control group, as the host numbers them.
     pub processes: Vec<i32>,
     /// What it was made as.
     pub record: Option<Record>,
@@ -60,11 +61,15 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
     // A record that cannot be read is none: what it belongs to is then an orphan.
     let record = record::read(root, &instance).unwrap_or_default();
     let exit = record::read_exit(root, &instance).unwrap_or_default();
-    let processes = cgroups.group(&instance).processes();
-    let main = record
-        .as_ref()
-        .filter(|record| record.boot == boot && processes.contains(&record.pid))
-        .and_then(|record| process(record.pid));
+    // One hierarchy tells of all, unless somebody has moved one: that is the guard's to find.
+    let processes = cgroups.group(&instance).members();
+    let main = record.as_ref().filter(|record| record.boot == boot).and_then(|record| {
+        let main = process(record.pid)?;
+        // One that was moved out of all its groups is told from another of its number by its start.
+        let is_it = processes.contains(&record.pid)
+            || Baseline::read(root, &instance).ok().flatten()?.started_ticks == main.started_ticks;
+        is_it.then_some(main)
+    });
     let presence = match (&record, &main) {
         (Some(_), Some(main)) if main.state != 'Z' => Presence::Running,
         (Some(_), _) => Presence::Ended,
@@ -74,7 +79,7 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
 }
 
 /// Reads /proc/PID/stat; none when the process is gone.
-fn process(pid: i32) -> Option<Process> {
+pub(super) fn process(pid: i32) -> Option<Process> {
     parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

@@ -42,6 +42,9 @@ pub struct Record {
     pub started_at_ms: u64,
     /// The kernel's id of the boot in which it was made.
     pub boot: String,
+    /// Whether a [`Baseline`](super::baseline::Baseline) is written down once its program runs.
+    #[serde(default)]
+    pub baseline: bool,
 }
 
 /// Where what is kept of all instances is.
@@ -100,7 +103,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         bytes => Ok(Some(serde_json::from_slice(&bytes?)?)),
@@ -108,7 +111,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 }
 
 /// A reader sees the whole file or none.
-fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     fs::write(&unfinished, serde_json::to_vec(value)?)?;
     fs::rename(&unfinished, path)

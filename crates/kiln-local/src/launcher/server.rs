@@ -14,6 +14,7 @@ use super::protocol::{Answer, Envelope, Event, LaunchSpec, Message, Refusal, Req
 use super::start::Starter;
 use super::table::{Birth, Phase, Table, report};
 use crate::cgroup::Group;
+use crate::instance::baseline::Baseline;
 use crate::instance::record;
 
 /// How many events are taken at a time.
@@ -285,6 +286,10 @@ impl Server {
             let _ = epoll::delete(&self.epoll, socket);
         }
         if let Birth::Running(asker, launched) = instance.read_report() {
+            // Before anybody hears of it: what it is right after its start is what it is to be.
+            let taken = Baseline::take(instance.pid)
+                .and_then(|baseline| baseline.write(&self.starter.root, &instance.name));
+            report("write a baseline", taken);
             self.reply(asker, Ok(Answer::Launched(launched)));
         }
     }

@@ -247,6 +247,7 @@ impl Starter {
             pid: newborn.pid,
             started_at_ms: newborn.started_at_ms,
             boot: self.boot.clone(),
+            baseline: true,
         }
     }
 }

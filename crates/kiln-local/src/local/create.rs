@@ -33,7 +33,10 @@ impl Machine {
         }
         // The record first: what is half made is then found as such.
         labels.write(&self.root).map_err(|e| TargetError::passing(&what, e))?;
-        let Err(error) = self.networks.create(&labels.spec()) else { return Ok(()) };
+        let Err(error) = self.networks.create(&labels.spec()) else {
+            self.guard.ring();
+            return Ok(());
+        };
         let permanent =
             matches!(error, network::Error::Overlap { .. } | network::Error::Spec { .. });
         // A record that can't be removed now is found to have no network at the next look.

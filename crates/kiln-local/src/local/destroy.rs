@@ -31,6 +31,8 @@ impl Machine {
     pub(super) fn destroy_instance(&self, id: &InstanceId) -> Result<(), TargetError> {
         let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
         self.prober.forget(id);
+        let stopped = self.guard.is_stopped(id.as_str());
+        self.guard.forget(id.as_str());
         let record = record::read(&self.root, id.as_str()).unwrap_or_default();
         let labels = record.as_ref().and_then(|r| InstanceLabels::from_labels(&r.labels));
         // What its drain has left at the bound must not meet a closed door half way.
@@ -40,7 +42,8 @@ impl Machine {
         }
         let policy = labels.as_ref().map_or_else(StopPolicy::default, |labels| StopPolicy {
             signal: labels.stop.signal,
-            grace: labels.stop.grace.into(),
+            // One that is kept from running does not even hear that it should end.
+            grace: if stopped { Duration::ZERO } else { labels.stop.grace.into() },
         });
         instance::destroy(&self.root, &self.cgroups, id.as_str(), policy)
             .map_err(|error| fail(chain(&error)))?;
@@ -69,6 +72,7 @@ impl Machine {
 
     pub(super) fn destroy_network(&self, id: &InstanceId) -> Result<(), TargetError> {
         let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
+        self.guard.forget_network(id.as_str());
         self.networks.destroy(id.as_str()).map_err(|error| fail(chain(&error)))?;
         NetworkLabels::remove(&self.root, id).map_err(|error| fail(error.to_string()))
     }

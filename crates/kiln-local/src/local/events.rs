@@ -8,8 +8,8 @@ use std::time::Duration;
 use kiln_model::name::StackName;
 use tokio::sync::Notify;
 
-use super::Machine;
 use super::seal::Watch;
+use super::{Machine, guard};
 use crate::instance::client::Client;
 use crate::instance::record;
 use crate::launcher::ensure_running;
@@ -32,6 +32,11 @@ impl Changes {
         stacks.entry(stack.clone()).or_default().clone()
     }
 
+    /// Raises the alarm of one stack.
+    pub(super) fn wake(&self, stack: &StackName) {
+        self.of(stack).notify_one();
+    }
+
     pub(super) fn all(&self) {
         let stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
         stacks.values().for_each(|alarm| alarm.notify_one());
@@ -47,6 +52,7 @@ pub(super) fn listen(machine: &Arc<Machine>) {
         ("launcher-events", exits as Listener),
         ("gateway-events", drains),
         ("image-writes", writes),
+        ("guard", guard::run),
     ];
     for (name, listener) in listeners {
         let machine = Arc::downgrade(machine);

@@ -5,6 +5,7 @@ mod demand;
 mod destroy;
 mod events;
 mod examine;
+mod guard;
 mod health;
 mod labels;
 mod metrics;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_acme::{Issuer, Log};
+use kiln_engine::guard::GuardReport;
 use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
 use kiln_engine::{Target, TargetError};
@@ -41,6 +43,7 @@ use crate::{launcher, logs};
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
 use events::Changes;
+use guard::Guard;
 use health::Prober;
 use seal::Seals;
 
@@ -60,6 +63,7 @@ struct Machine {
     gateway: Gateway,
     images: Arc<dyn Images>,
     seals: Seals,
+    guard: Arc<Guard>,
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
@@ -108,10 +112,11 @@ impl Local {
         let machine = Arc::new(Machine {
             root: root.to_owned(),
             exe: exe.to_owned(),
-            cgroups,
             networks: Networks::new(root.join("run/net"), root_id)?,
             gateway: Gateway::of(root),
             seals: Seals::new(images.clone(), changes.clone()),
+            guard: Arc::new(Guard::new(root, &cgroups, changes.clone())),
+            cgroups,
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),
@@ -181,6 +186,20 @@ impl Target for Local {
             Doomed::Instance(id) => machine.destroy_instance(id),
         })
         .await
+    }
+
+    async fn inspect(&self, stack: &StackName) {
+        let stack = stack.clone();
+        let measure = move |machine: &Machine| {
+            machine.guard.measure(&stack);
+            Ok(())
+        };
+        // What could not be measured now is measured by the sweep.
+        let _ = self.blocking(measure).await;
+    }
+
+    fn guard(&self) -> Option<GuardReport> {
+        Some(self.machine.guard.report())
     }
 
     async fn changed(&self, stack: &StackName) {

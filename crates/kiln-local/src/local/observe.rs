@@ -9,7 +9,7 @@ use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::{InstanceTraffic, Status};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::observed::{Drift, Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
+use kiln_model::observed::{Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
 
 use super::create::chain;
@@ -105,7 +105,10 @@ impl Machine {
         };
         let drift = match phase {
             Phase::Running => {
-                self.seals.differences(&record.image, record.pid, record.started_at_ms)
+                let started = record.started_at_ms;
+                let mut drift = self.seals.differences(&record.image, record.pid, started);
+                drift.extend(self.guard.drift(record, stack));
+                drift
             }
             Phase::Ended { .. } => Vec::new(),
         };
@@ -204,19 +207,13 @@ fn networks_of(
             digest: labels.digest,
             identity: labels.identity.clone(),
             drift: match by_id.get(labels.id.as_str()) {
-                Some(network) => network.differences(&labels.spec()).iter().map(drift).collect(),
-                None => vec![drift(&Difference::NotPinned)],
+                Some(network) => {
+                    network.differences(&labels.spec()).iter().map(Difference::drift).collect()
+                }
+                None => vec![Difference::NotPinned.drift()],
             },
         })
         .collect()
-}
-
-fn drift(difference: &Difference) -> Drift {
-    Drift {
-        what: "network".to_owned(),
-        expected: "as it was made".to_owned(),
-        found: difference.to_string(),
-    }
 }
 
 fn traffic(status: &Status) -> BTreeMap<InstanceId, &InstanceTraffic> {

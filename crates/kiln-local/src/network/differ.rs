@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use kiln_model::drift::{Aspect, Drift};
 
 use super::measure::{ObservedNetwork, State};
 use super::name::{BRIDGE, UPLINK, host_link, host_table, mac};
@@ -106,6 +107,52 @@ pub enum Difference {
     },
 }
 
+impl Difference {
+    /// What differs, as the model has it.
+    pub(crate) fn drift(&self) -> Drift {
+        let missing = |aspect, what: String| Drift::new(aspect, what, "none");
+        let foreign =
+            |aspect, what: String| Drift::new(aspect, "none that Kiln has not made", what);
+        match self {
+            Self::NotPinned => {
+                Drift::new(Aspect::Network, "a namespace at the network's path", "none")
+            }
+            Self::Interface { name, expected, found } => Drift::new(
+                Aspect::Interface,
+                format!("{name}, {expected}"),
+                format!("{name}, {found}"),
+            ),
+            Self::ForeignInterface { name } => foreign(Aspect::Interface, name.clone()),
+            Self::ForeignPort { name } => foreign(Aspect::Interface, format!("port {name}")),
+            Self::PortNotClosed { name } => {
+                Drift::new(Aspect::Interface, format!("port {name}, closed"), "one that is open")
+            }
+            Self::ForeignHardware { name } => {
+                foreign(Aspect::Interface, format!("a hardware address at port {name}"))
+            }
+            Self::ForeignSource { address } => {
+                foreign(Aspect::Address, format!("a hardware address that may send from {address}"))
+            }
+            Self::AddressMissing { address } => missing(Aspect::Address, address.to_string()),
+            Self::ForeignAddress { address } => foreign(Aspect::Address, address.to_string()),
+            Self::RouteMissing { destination } => {
+                missing(Aspect::Route, format!("a route to {destination}"))
+            }
+            Self::ForeignRoute { destination } => {
+                foreign(Aspect::Route, format!("a route to {destination}"))
+            }
+            Self::Rules { place, expected, found } => {
+                Drift::new(Aspect::Nftables, expected.clone(), format!("{found} in {place}"))
+            }
+            Self::Setting { setting, expected, found } => Drift::new(
+                Aspect::Sysctl,
+                format!("{setting} = {expected}"),
+                format!("{setting} = {found}"),
+            ),
+        }
+    }
+}
+
 /// Compares what was measured with what `spec` asks for.
 pub(super) fn differences(
     network: &ObservedNetwork,
@@ -124,7 +171,7 @@ pub(super) fn differences(
     found
 }
 
-fn interface(
+pub(super) fn interface(
     name: &str,
     link: Option<&Link>,
     fits: impl Fn(&Link) -> bool,
@@ -222,7 +269,7 @@ fn routes(state: &State, spec: &NetworkSpec, found: &mut Vec<Difference>) {
 }
 
 /// Whether the kernel has made the route by itself, for an address with the range.
-fn belongs(route: &route::Route, range: Ipv4Net) -> bool {
+pub(super) fn belongs(route: &route::Route, range: Ipv4Net) -> bool {
     let to = route.destination;
     let single = to.prefix_len() == 32
         && [range.addr(), range.broadcast(), range.network()].contains(&to.network());
@@ -230,7 +277,7 @@ fn belongs(route: &route::Route, range: Ipv4Net) -> bool {
 }
 
 /// Compares tables; the elements of sets, which are no part of a specification, are left out.
-fn tables(expected: &[Table], measured: &[Table], found: &mut Vec<Difference>) {
+pub(super) fn tables(expected: &[Table], measured: &[Table], found: &mut Vec<Difference>) {
     for table in expected {
         let place = place(table);
         match measured.iter().find(|it| it.family == table.family && it.name == table.name) {

@@ -121,6 +121,11 @@ impl Networks {
         pin::unpin(&self.path(id))
     }
 
+    /// Measures one network instance; none where nothing is pinned for it.
+    pub(crate) fn observe_one(&self, id: &str) -> Result<Option<ObservedNetwork>, Error> {
+        measure::measure(&self.host, &self.root, self.path(id))
+    }
+
     /// Measures all network instances, from the kernel alone, in the order of their ids.
     pub fn observe(&self) -> Result<Vec<ObservedNetwork>, Error> {
         pin::pinned(&self.directory)?

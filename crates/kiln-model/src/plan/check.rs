@@ -242,9 +242,11 @@ impl<'a> Checker<'a> {
             self.violations.push(Violation::StillServing { step: index, instance: id.clone() });
         }
         let now = self.observed.at;
-        let drained = instance
-            .draining_since
-            .is_some_and(|since| instance.in_flight == 0 || now.since(since) >= super::DRAIN_BOUND);
+        let drained = instance.draining_since.is_some_and(|since| {
+            instance.in_flight == 0
+                || instance.is_stopped()
+                || now.since(since) >= super::DRAIN_BOUND
+        });
         if destroyed && instance.is_running() && !drained {
             self.violations.push(Violation::NotDrained(id.clone()));
         }

@@ -101,7 +101,8 @@ impl Fleets {
                 current: &sorted.current,
                 old: &sorted.old,
             };
-            let stage = situation.decide();
+            let mut stage = situation.decide();
+            stage.hidden.extend(distrusted(&sorted, &stage, wanted));
             let (hidden, split) = (&stage.hidden, stage.split);
             let new_serve = split.is_none()
                 && sorted.current.iter().any(|i| i.is_ready() && !hidden.contains(&i.id));
@@ -141,7 +142,9 @@ impl Fleets {
         // An old one that never was ready is of no use; of the others the newest stay longest.
         let (mut old, unproved): (Vec<&ObservedInstance>, Vec<&ObservedInstance>) =
             sorted.old.iter().partition(|i| i.is_ready() || may_come_back(i, server, now));
-        old.sort_by_key(|i| Reverse((i.is_ready(), i.created_at, i.id.clone())));
+        old.sort_by_key(|i| {
+            Reverse((i.is_ready(), i.drift.is_empty(), i.created_at, i.id.clone()))
+        });
         for instance in old.iter().skip(stage.keep_old as usize).chain(&unproved) {
             self.retire(instance, drifted(instance).unwrap_or(Reason::Replaced));
         }
@@ -243,7 +246,8 @@ impl Fleets {
             return;
         };
         let bound = since.after(DRAIN_BOUND);
-        if instance.in_flight == 0 || now >= bound {
+        // One that is kept from running finishes nothing.
+        if instance.in_flight == 0 || instance.is_stopped() || now >= bound {
             self.destroy.insert(instance.id.clone(), reason);
         } else {
             self.drain_until = Some(self.drain_until.map_or(bound, |until| until.min(bound)));
@@ -480,6 +484,18 @@ fn why_broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> O
             late.then(|| Reason::NeverReady { last: last.clone() })
         }
     }
+}
+
+/// The instances that get no traffic because they are not what their digest says: whatever they
+/// answer is not to be trusted. As long as less than half of those wanted would be left to answer,
+/// as where something has come over all of them, they serve until others are ready.
+fn distrusted(sorted: &Sorted<'_>, stage: &Stage, wanted: u32) -> BTreeSet<InstanceId> {
+    let serving = sorted.current.iter().chain(&sorted.old);
+    let serving = serving.filter(|i| i.is_ready() && !stage.hidden.contains(&i.id));
+    let (sound, odd): (Vec<&ObservedInstance>, Vec<&ObservedInstance>) =
+        serving.copied().partition(|i| i.drift.is_empty());
+    let enough = !sound.is_empty() && count(sound.iter()).saturating_mul(2) >= wanted;
+    odd.iter().filter(|_| enough).map(|i| i.id.clone()).collect()
 }
 
 fn drifted(instance: &ObservedInstance) -> Option<Reason> {

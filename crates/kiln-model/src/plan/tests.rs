@@ -3,7 +3,7 @@
 use super::machine::Machine;
 use super::*;
 use crate::fixture::{endpoint, generation, id, image, network, server};
-use crate::observed::{Drift, Ending, Phase, RolloutRecord, Verdict};
+use crate::observed::{Aspect, Drift, Ending, Phase, RolloutRecord, Verdict};
 use crate::spec::Spec;
 
 fn shop(inputs: &str, replicas: u32) -> Vec<Spec> {
@@ -71,11 +71,7 @@ fn what_drifts_serves_until_another_is_ready() {
         let found = machine.observed.instances.iter().find(|i| i.component == id("server.web"));
         found.unwrap().id.clone()
     };
-    let drift = Drift {
-        what: "image".to_owned(),
-        expected: "as it was".to_owned(),
-        found: "altered".to_owned(),
-    };
+    let drift = Drift::new(Aspect::Image, "as it was", "altered");
     let odd = web(&machine);
     machine.instance(&odd).drift.push(drift.clone());
     let (_, report) = plan(&desired, &machine.observed);
@@ -91,6 +87,39 @@ fn what_drifts_serves_until_another_is_ready() {
 }
 
 #[test]
+fn what_drifts_gets_no_traffic_where_others_can_take_it() {
+    let mut machine = Machine::new();
+    let desired = generation(1, shop("v1", 3));
+    converge(&mut machine, &desired, 0);
+    let web = |i: &&crate::observed::ObservedInstance| i.component == id("server.web");
+    let all: Vec<InstanceId> =
+        machine.observed.instances.iter().filter(web).map(|i| i.id.clone()).collect();
+    let drift = || vec![Drift::new(Aspect::Process, "its own processes only", "process 7")];
+    machine.instance(&all[0]).drift = drift();
+    let (first, _) = plan(&desired, &machine.observed);
+    let tables = first.steps.iter().filter_map(|step| match &step.action {
+        Action::Route(table) => Some(table.in_rotation().cloned().collect::<BTreeSet<_>>()),
+        _ => None,
+    });
+    let tables: Vec<BTreeSet<InstanceId>> = tables.collect();
+    assert_eq!(tables.len(), 1);
+    assert!(!tables[0].contains(&all[0]) && tables[0].contains(&all[1]));
+    // At once, and before it is ended another is ready.
+    let ends = |step: &Step| matches!(step.action, Action::Drain(_) | Action::Destroy(_));
+    assert!(!first.steps.iter().any(ends));
+    assert!(first.steps.iter().any(|s| matches!(s.action, Action::Create(_))));
+    converge(&mut machine, &desired, 2);
+    assert!(!machine.observed.instances.iter().any(|i| i.id == all[0]));
+    // Where all have drifted, they serve until others can.
+    for instance in machine.observed.instances.iter_mut().filter(|i| web(&&**i)) {
+        instance.drift = drift();
+    }
+    converge(&mut machine, &desired, 2);
+    assert!(machine.observed.instances.iter().all(|i| i.drift.is_empty()));
+    assert_eq!(machine.count("server.web"), 3);
+}
+
+#[test]
 fn broken_networks_do_not_pile_up_while_a_rollout_is_unproved() {
     let mut machine = Machine::new();
     let desired = generation(1, shop("v1", 3));
@@ -102,8 +131,7 @@ fn broken_networks_do_not_pile_up_while_a_rollout_is_unproved() {
         assert_eq!(check::check(&desired, &machine.observed, &plan), []);
         machine.take(&plan);
         for network in &mut machine.observed.networks {
-            let [what, expected, found] = ["forwarding", "0", "1"].map(str::to_owned);
-            network.drift = vec![crate::observed::Drift { what, expected, found }];
+            network.drift = vec![Drift::new(Aspect::Sysctl, "0", "1")];
         }
     }
     assert!(machine.observed.networks.len() < 5, "{}", machine.observed.networks.len());

@@ -11,9 +11,18 @@ use crate::render::style::Palette;
 use crate::render::time::since;
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Shows the daemon's guard instead: by what it learns of changes, and what that costs.
+    #[arg(long)]
+    guard: bool,
+}
 
-pub(crate) fn run(context: &Context, _: &Args) -> Result<Exit, CommandError> {
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    if args.guard {
+        let report = context.ask(async |mut client| client.guard().await)?;
+        context.print(&report, || guard::text(&report, context.out))?;
+        return Ok(Exit::Done);
+    }
     let ledger = context.ledger()?;
     let stack = context.stack_name(&ledger)?;
     let status = context.ask(async |mut client| client.status(&stack).await)?;
@@ -170,6 +179,8 @@ fn drift_lines(instance: &Instance, palette: Palette, text: &mut String) {
         let _ = writeln!(text, "      {}", palette.red(&line));
     }
 }
+
+mod guard;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kiln_daemon::api::document::{Drift, Metrics, Status};
 use kiln_daemon::api::follows::Following;
+use kiln_engine::guard::GuardReport;
 use schemars::{JsonSchema, schema_for};
 
 use super::change::{ChangeOutcome, DiffDocument, PlanDocument};
@@ -55,6 +56,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<Following>("following");
     check::<FollowsDocument>("follows");
     check::<GenerationDocument>("generation");
+    check::<GuardReport>("guard");
     check::<HistoryDocument>("history");
     check::<ImageDetailDocument>("image");
     check::<ImagesDocument>("images");

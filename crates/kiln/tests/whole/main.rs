@@ -13,6 +13,7 @@
 )]
 
 mod breakouts;
+mod catalogue;
 mod certificates;
 mod clients;
 mod crash;

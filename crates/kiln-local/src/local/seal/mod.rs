@@ -18,7 +18,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_model::digest::Digest;
-use kiln_model::observed::Drift;
+use kiln_model::observed::{Aspect, Drift};
 use kiln_model::trust::Integrity;
 
 use super::events::Changes;
@@ -158,7 +158,7 @@ impl Seals {
         let refused = || self.refused(image, main, started_at_ms);
         let found = self.watch.complaint(image).or_else(refused);
         let expected = image.digest.map_or_else(|| "as it was".to_owned(), |d| d.to_string());
-        found.map(|found| Drift { what: "image".to_owned(), expected, found }).into_iter().collect()
+        found.map(|found| Drift::new(Aspect::Image, expected, found)).into_iter().collect()
     }
 
     /// What the kernel has refused to read of an instance's filesystem. The hash tree may be what is

@@ -7,10 +7,12 @@
 
 mod attribute;
 mod batch;
+mod listener;
 mod socket;
 
 pub(crate) use attribute::{Attributes, attributes, find, text, u16_host, u32_be, u32_host};
 pub(crate) use batch::Batch;
+pub(crate) use listener::Listener;
 pub(crate) use socket::{Protocol, Socket};
 
 use std::io;
