@@ -130,11 +130,12 @@ fn what_is_deleted_or_replaced_of_the_store_is_refused_and_serves_on() {
 #[test]
 fn a_secret_or_an_image_that_was_swapped_is_refused_and_the_old_serves_on() {
     let site = site_or_skip!("a_secret_or_an_image_that_was_swapped_is_refused");
-    let stack = SHOP.replace(
-        "env      = { API = server.api.address }",
-        "env = { TOKEN = secret.token, RELEASE = var.release }\n  \
-         rollout = { deadline = \"8s\" }",
-    );
+    let stack = SHOP
+        .replace(
+            "env      = { API = server.api.address }",
+            "env = { TOKEN = secret.token, RELEASE = var.release }",
+        )
+        .replace("  health ", "  rollout = { deadline = \"8s\" }\n  health ");
     let stack = format!("{stack}\nsecret \"token\" {{ generate = 32 }}\n");
     site.write(&stack);
     site.must(&["apply", "--yes"]);
