@@ -20,6 +20,7 @@ use crate::render::table::Table;
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// Go on as more happens
     #[arg(short, long)]
@@ -100,10 +101,11 @@ fn verify(context: &Context) -> Result<Exit, CommandError> {
 
 fn audit_text(document: &AuditDocument) -> String {
     let AuditDocument { entries, head, problems, .. } = document;
-    let mut text: String = problems.iter().map(|p| format!("{}: {}\n", p.kind, p.text)).collect();
     let verdict = if document.sound { "all as they were written" } else { "not as written" };
-    text.push_str(&format!("{entries} entries, {verdict}; head {head}\n"));
-    text
+    let mut lines: Vec<String> =
+        problems.iter().map(|problem| format!("{}: {}", problem.kind, problem.text)).collect();
+    lines.push(format!("{entries} entries, {verdict}; head {head}\n"));
+    lines.join("\n")
 }
 
 /// Has the daemon take the store as it is.
@@ -121,7 +123,11 @@ fn accept(context: &Context, because: &str, yes: bool) -> Result<Exit, CommandEr
     let document = AcceptanceDocument { accepted };
     context.print(&document, || match document.accepted.as_slice() {
         [] => "nothing was wrong with the store".to_owned(),
-        some => some.iter().map(|problem| format!("accepted: {problem}\n")).collect(),
+        some => {
+            let lines: Vec<String> =
+                some.iter().map(|problem| format!("accepted: {problem}")).collect();
+            lines.join("\n")
+        }
     })?;
     Ok(Exit::Done)
 }

@@ -162,11 +162,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
 mod tests {
     use super::*;
 
+    /// A body, the fields after it, and what is left behind it.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
     /// The body that comes in pieces of this size, and what is left behind it.
-    fn decoded(
-        bytes: &[u8],
-        piece: usize,
-    ) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    fn decoded(bytes: &[u8], piece: usize) -> Result<Decoded, Malformed> {
         let (mut decoder, mut input) = (Decoder::chunked(), BytesMut::new());
         let (mut body, mut fields) = (Vec::new(), None);
         for piece in bytes.chunks(piece) {

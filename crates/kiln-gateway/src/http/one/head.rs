@@ -344,7 +344,7 @@ mod tests {
                 assert_eq!(refused(bad, piece), Some(StatusCode::BAD_REQUEST), "{text} in {piece}");
             }
         }
-        let long = [&b"GET / HTTP/1.1\r\nx: "[..], &[b'y'; limits::BUFFER]].concat();
+        let long = [&b"GET / HTTP/1.1\r\nx: "[..], &vec![b'y'; limits::BUFFER]].concat();
         assert_eq!(refused(&long, 9999), Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
         let many = ["GET / HTTP/1.1\r\n", &"x: y\r\n".repeat(limits::HEADERS + 1), "\r\n"].concat();
         let too_many = Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
