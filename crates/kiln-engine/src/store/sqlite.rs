@@ -3,7 +3,7 @@
 //! Every write is a transaction with `synchronous = FULL`, so that it is on the disk when it
 //! returns. Each generation is signed (Ed25519) together with the digest of the one before it:
 //! one that was altered, removed or put in another's place is found when it is read. The journal is
-//! one signed [chain], whose end is also told [outside](super::head) of the database;
+//! one signed [chain](mod@super::chain), whose end is also told [outside](super::head) of the database;
 //! that all is as it was written is [checked](super::watch) before anything is added.
 
 use std::fs;
