@@ -52,7 +52,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Drift(args) => drift::run(context, &args),
         Verb::Logs(args) => logs::run(context, &args),
         Verb::Events(args) => events::run(context, &args),
-        Verb::Audit(args) => audit::run(&context, &args),
+        Verb::Audit(args) => audit::run(context, &args),
         Verb::Top(args) => top::run(context, &args),
         Verb::Metrics(args) => metrics::run(context, &args),
         Verb::Image(args) => image::run(context, &args),
