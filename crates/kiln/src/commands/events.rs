@@ -1,5 +1,6 @@
 //! `kiln events`: what has happened to a stack.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use kiln_daemon::api::Acceptance;
@@ -20,7 +21,7 @@ use crate::render::table::Table;
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(crate) struct Args {
     /// Go on as more happens
     #[arg(short, long)]
@@ -101,11 +102,13 @@ fn verify(context: &Context) -> Result<Exit, CommandError> {
 
 fn audit_text(document: &AuditDocument) -> String {
     let AuditDocument { entries, head, problems, .. } = document;
+    let mut text = String::new();
+    for problem in problems {
+        let _ = writeln!(text, "{}: {}", problem.kind, problem.text);
+    }
     let verdict = if document.sound { "all as they were written" } else { "not as written" };
-    let mut lines: Vec<String> =
-        problems.iter().map(|problem| format!("{}: {}", problem.kind, problem.text)).collect();
-    lines.push(format!("{entries} entries, {verdict}; head {head}\n"));
-    lines.join("\n")
+    let _ = writeln!(text, "{entries} entries, {verdict}; head {head}");
+    text
 }
 
 /// Has the daemon take the store as it is.
@@ -124,9 +127,7 @@ fn accept(context: &Context, because: &str, yes: bool) -> Result<Exit, CommandEr
     context.print(&document, || match document.accepted.as_slice() {
         [] => "nothing was wrong with the store".to_owned(),
         some => {
-            let lines: Vec<String> =
-                some.iter().map(|problem| format!("accepted: {problem}")).collect();
-            lines.join("\n")
+            some.iter().fold(String::new(), |text, problem| text + "accepted: " + problem + "\n")
         }
     })?;
     Ok(Exit::Done)
