@@ -113,6 +113,7 @@ fn a_store_of_another_version_is_refused() {
     let store = world.path("root/store");
     fs::create_dir_all(&store).unwrap();
     fs::write(store.join("store.db"), "this is no database, whatever it is called\n").unwrap();
+    fs::write(store.join("key"), [7; 32]).unwrap();
     let ran = world.kiln(&["plan"]);
     assert_eq!(ran.status, 1, "{ran:?}");
     assert!(ran.stderr.contains("error: the store's database cannot"), "{}", ran.stderr);
