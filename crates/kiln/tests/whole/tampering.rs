@@ -125,6 +125,12 @@ fn what_is_deleted_or_replaced_of_the_store_is_refused_and_serves_on() {
     sql(&site, edit);
     refused(&site, &["apply", "--yes", "--var", "release=v2"], "generation 1");
     assert_eq!(site.get("/"), (200, "v1".to_owned()));
+    // Put back, so that what runs can be retired.
+    sql(&site, &edit.replace("'v1', 'v9'", "'v9', 'v1'"));
+    eventually("health again", || {
+        let output = site.run(&["status", "--json"]);
+        String::from_utf8_lossy(&output.stdout).contains("\"healthy\": true")
+    });
 }
 
 #[test]
