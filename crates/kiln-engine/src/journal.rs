@@ -304,17 +304,11 @@ impl State {
                 self.abandoned = None;
             }
             Event::Stepped { generation, component, step } => {
-                self.under_way(*generation, entry)?;
-                if let Some(rollout) = &mut self.rollout {
-                    let record = StepRecord { step: *step, since: entry.at };
-                    rollout.steps.insert(component.clone(), record);
-                }
+                let record = StepRecord { step: *step, since: entry.at };
+                self.rollout_of(*generation, entry)?.steps.insert(component.clone(), record);
             }
             Event::Serving { generation } => {
-                self.under_way(*generation, entry)?;
-                if let Some(rollout) = &mut self.rollout {
-                    rollout.serving.get_or_insert(entry.at);
-                }
+                self.rollout_of(*generation, entry)?.serving.get_or_insert(entry.at);
             }
             Event::Abandoned { generation, reason } => {
                 self.under_way(*generation, entry)?;
@@ -399,18 +393,28 @@ impl State {
         self.rollout.as_ref().map(|r| r.generation).or(self.active)
     }
 
-    fn under_way(&self, generation: u64, entry: &Entry) -> Result<(), Illegal> {
-        let same = self.rollout.as_ref().is_some_and(|r| r.generation == generation);
-        legal(same, entry, "that generation is not being rolled out")
+    fn under_way(&mut self, generation: u64, entry: &Entry) -> Result<(), Illegal> {
+        self.rollout_of(generation, entry).map(drop)
+    }
+
+    /// The rollout under way, which has to be that of this generation.
+    fn rollout_of(
+        &mut self,
+        generation: u64,
+        entry: &Entry,
+    ) -> Result<&mut RolloutRecord, Illegal> {
+        let rollout = self.rollout.as_mut().filter(|rollout| rollout.generation == generation);
+        rollout.ok_or_else(|| illegal(entry, "that generation is not being rolled out"))
     }
 }
 
 fn legal(legal: bool, entry: &Entry, problem: &'static str) -> Result<(), Illegal> {
-    if legal {
-        return Ok(());
-    }
+    if legal { Ok(()) } else { Err(illegal(entry, problem)) }
+}
+
+fn illegal(entry: &Entry, problem: &'static str) -> Illegal {
     let event = serde_json::to_string(&entry.event).unwrap_or_default();
-    Err(Illegal { event, problem })
+    Illegal { event, problem }
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ mod health;
 mod http;
 mod routes;
 mod server;
-mod sha1;
 mod signal;
 mod streams;
 mod syscalls;
