@@ -181,6 +181,7 @@ impl<T: Target> Suite<'_, T> {
             image: self.subject.image,
             demands: kiln_model::trust::Demands::default(),
             server: self.subject.server.clone(),
+            data: None,
         }
     }
 
@@ -215,6 +216,7 @@ impl<T: Target> Suite<'_, T> {
             endpoints: vec![endpoint],
             networks: vec![network],
             splits: Vec::new(),
+            databases: Vec::new(),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::canonical;
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind, StackName};
 use crate::quantity::{Millis, Timestamp};
-use crate::spec::{Server, Spec};
+use crate::spec::{Database, Server, Spec};
 use crate::trust::Demands;
 
 /// A component of a generation.
@@ -112,6 +112,12 @@ impl Content {
     pub fn servers(&self) -> impl Iterator<Item = (&ComponentId, &Component, &Server)> {
         self.of_kind(Kind::Server)
             .filter_map(|(id, component)| Some((id, component, component.spec.as_server()?)))
+    }
+
+    /// The databases, in the order of their names.
+    pub fn databases(&self) -> impl Iterator<Item = (&ComponentId, &Component, &Database)> {
+        self.of_kind(Kind::Database)
+            .filter_map(|(id, component)| Some((id, component, component.spec.as_database()?)))
     }
 
     /// A digest of all that it holds, policies and outputs too: equal contents are one change.

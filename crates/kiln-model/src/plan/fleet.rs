@@ -225,6 +225,7 @@ impl Fleets {
                 image: *image,
                 demands: desired.content.demands.clone(),
                 server: order.server.clone(),
+                data: None,
             };
             self.creations.push((Arc::new(creation), because.clone()));
         }

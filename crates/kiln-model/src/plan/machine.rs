@@ -61,6 +61,7 @@ impl Machine {
                     in_flight: 0,
                     answers: crate::analysis::Answers::default(),
                     integrity: None,
+                    data: None,
                     drift: Vec::new(),
                 });
             }

@@ -146,7 +146,14 @@ pub(super) fn build(
         .collect();
     let epoch = observed.table.as_ref().map_or(0, |t| t.epoch) + 1;
     let splits = builder.splits(fleets);
-    RouteTable { stack: desired.stack.clone(), epoch, endpoints, networks, splits }
+    RouteTable {
+        stack: desired.stack.clone(),
+        epoch,
+        endpoints,
+        networks,
+        splits,
+        databases: Vec::new(),
+    }
 }
 
 /// An address in a network and what its instance may connect to.

@@ -4,6 +4,7 @@
 //! change of it makes another component. Its *policy* is how the component is handled; a
 //! change of it replaces nobody.
 
+pub mod database;
 pub mod endpoint;
 pub mod health;
 pub mod image;
@@ -21,6 +22,7 @@ use crate::canonical::{self, BuiltFrom, EncodeError};
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind};
 
+pub use database::Database;
 pub use endpoint::Endpoint;
 pub use image::Image;
 pub use network::Network;
@@ -51,6 +53,8 @@ pub enum Body {
     Secret(Secret),
     /// A process with replicas.
     Server(Box<Server>),
+    /// A process with data that outlives it.
+    Database(Box<Database>),
     /// A listener of the gateway.
     Endpoint(Box<Endpoint>),
 }
@@ -72,6 +76,9 @@ impl Spec {
             Body::Server(server) => {
                 canonical::digest("kiln.server.v1", &server.identity, digest_of)
             }
+            Body::Database(database) => {
+                canonical::digest("kiln.database.v1", &database.identity, digest_of)
+            }
             Body::Endpoint(endpoint) => {
                 canonical::digest("kiln.endpoint.v1", &endpoint.identity, digest_of)
             }
@@ -79,11 +86,15 @@ impl Spec {
     }
 
     /// The components whose digests enter this one's: image, base image, network, secrets; of an
-    /// endpoint, the secrets that are its keys. Each once, in order.
+    /// endpoint, the secrets that are its keys, of a database the one that is its password. Each once, in order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
             Body::Image(image) => image.built_from().map(|r| &r.id).collect(),
+            Body::Database(database) => {
+                let identity = &database.identity;
+                vec![&identity.image.id, &identity.network.id, &database.policy.password]
+            }
             Body::Endpoint(endpoint) => endpoint.policy.secrets().collect(),
             Body::Network(_) | Body::Secret(_) => Vec::new(),
         };
@@ -97,7 +108,7 @@ impl Spec {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.identity.connects.iter().map(|c| &c.to).collect(),
             Body::Endpoint(endpoint) => endpoint.policy.answering().map(|(to, _)| to).collect(),
-            Body::Image(_) | Body::Network(_) | Body::Secret(_) => Vec::new(),
+            Body::Image(_) | Body::Network(_) | Body::Secret(_) | Body::Database(_) => Vec::new(),
         };
         ids.sort();
         ids.dedup();
@@ -108,6 +119,14 @@ impl Spec {
     pub fn as_server(&self) -> Option<&Server> {
         match &self.body {
             Body::Server(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The database, if it is one.
+    pub fn as_database(&self) -> Option<&Database> {
+        match &self.body {
+            Body::Database(database) => Some(database),
             _ => None,
         }
     }
@@ -151,6 +170,7 @@ impl Spec {
             Body::Network(_) => Kind::Network,
             Body::Secret(_) => Kind::Secret,
             Body::Server(_) => Kind::Server,
+            Body::Database(_) => Kind::Database,
             Body::Endpoint(_) => Kind::Endpoint,
         };
         kind == self.id.kind
