@@ -13,6 +13,7 @@
 //! that exists can be routed to, drained and destroyed, nothing else.
 
 pub mod check;
+mod database;
 mod fleet;
 mod networks;
 mod report;
