@@ -24,6 +24,8 @@ mod trial;
 #[cfg(test)]
 mod ailing;
 #[cfg(test)]
+mod database_tests;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod rollout_tests;
