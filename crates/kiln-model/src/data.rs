@@ -63,6 +63,16 @@ pub enum Role {
     Standby,
 }
 
+impl Role {
+    /// The word that stands in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        }
+    }
+}
+
 /// What the gateway does for a database, measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedGate {

@@ -194,6 +194,12 @@ pub struct Instance {
     /// `dm-verity` or `watched`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrity: Option<String>,
+    /// What a database's instance does with writes: `primary` or `standby`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// How far its data goes, in bytes of the engine's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
     /// In what it differs from what its digest says.
     pub drift: Vec<Difference>,
 }

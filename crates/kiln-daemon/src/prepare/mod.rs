@@ -40,7 +40,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
 pub use images::{ImageProgress, Upgrade};
-pub use room::NoMemory;
+pub use room::{NoMemory, NotCarried};
 pub use workshop::Tested;
 
 /// Which stack, and what is said about it from outside.
@@ -135,6 +135,9 @@ pub enum PrepareError {
     /// There is not enough memory.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// Data cannot be carried to what is wanted.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
     /// Where the stack lives.
     #[error(transparent)]
     Home(#[from] HomeError),

@@ -17,6 +17,8 @@ fn instance(id: &str, state: &str) -> Instance {
         reason: None,
         since: None,
         integrity: Some("watched".to_owned()),
+        role: None,
+        position: None,
         drift: Vec::new(),
     }
 }
