@@ -16,7 +16,7 @@ use crate::api::{Fault, VERSION};
 use super::{Daemon, chain};
 
 /// From one look at the store's files to the next.
-const EVERY: Duration = Duration::from_millis(250);
+const EVERY: Duration = Duration::from_millis(100);
 
 /// The way out of a store that is not what was written.
 pub(super) const HELP: &str = "what runs serves on, and nothing is decided: `kiln events --verify` \

@@ -4,9 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use kiln_gateway::Gateway;
+use serde_json::Value;
 
-use super::range::Range;
+use super::range::{Losses, Range, STACK};
 use crate::site::{eventually, site_or_skip, told};
+
+/// Where Debian's package `faketime` has its library.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 fn store(range: &Range, name: &str) -> PathBuf {
     range.site.root().join("store").join(name)
@@ -121,6 +125,98 @@ fn what_is_done_to_the_store_is_found_and_refused() {
     row(&mut range, "the store's head is deleted", is_refused_and_seen, &|range| {
         fs::remove_file(store(range, "head")).unwrap();
     });
+}
+
+#[test]
+fn a_secret_and_a_name_that_are_changed_on_the_disk_reach_nobody() {
+    let site = site_or_skip!("a_secret_and_a_name_that_are_changed_on_the_disk_reach_nobody");
+    let secret =
+        "  env = { TOKEN = secret.token }\n  rollout = { deadline = \"2s\" }\n  memory   =";
+    let other =
+        "image \"other\" {\n  base = scratch()\n  copy \"kiln-probe\" { to = \"/other\" }\n}\n";
+    let stack = STACK.replacen("  memory   =", secret, 1);
+    let stack = format!("{stack}secret \"token\" {{ generate = 32 }}\n{other}");
+    let mut range = Range::with(site, &stack);
+    let sealed: Vec<u8> = {
+        let connection = rusqlite::Connection::open(store(&range, "store.db")).unwrap();
+        connection.query_row("select sealed from secret", [], |row| row.get(0)).unwrap()
+    };
+    let digits: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Both are found when they are to be used: until then they concern nobody.
+    let is_refused = |range: &Range, arguments: &[&str], because: &str| {
+        let output = range.site.run(arguments);
+        let said = told(&output);
+        assert!(output.status.code() == Some(1) && said.contains(because), "{said}");
+        true
+    };
+    range.fact(
+        "a secret is changed on the disk",
+        |range| sql(range, "update secret set sealed = zeroblob(length(sealed))"),
+        |range| {
+            range.site.write(&stack.replace("pids     = 64", "pids     = 65"));
+            is_refused(range, &["apply", "--yes"], "does not open with this root's key")
+        },
+        |range| {
+            range.site.write(&stack);
+            sql(range, &format!("update secret set sealed = x'{digits}'"));
+        },
+    );
+    let names: Backup = fs::read_dir(store(&range, "images"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .map(|path| (path.clone(), fs::read(&path).unwrap()))
+        .collect();
+    assert_eq!(names.len(), 2);
+    range.fact(
+        "an image's name is swapped for another's",
+        |_| {
+            let record = |n: usize| -> Value { serde_json::from_slice(&names[n].1).unwrap() };
+            for n in [0, 1] {
+                let mut swapped = record(n);
+                swapped["digest"] = record(1 - n)["digest"].clone();
+                fs::write(&names[n].0, swapped.to_string()).unwrap();
+            }
+        },
+        |range| is_refused(range, &["image", "build"], "another recipe"),
+        |_| names.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap()),
+    );
+}
+
+#[test]
+fn a_clock_that_jumps_raises_no_alarm_and_blinds_nobody() {
+    let site = site_or_skip!("a_clock_that_jumps_raises_no_alarm_and_blinds_nobody");
+    if !std::path::Path::new(FAKETIME).exists() {
+        println!("skipped: a_clock_that_jumps: needs faketime");
+        return;
+    }
+    // The machine's own clock is everybody's: the daemon's alone jumps, as it sees it.
+    let clock = site.stack().parent().unwrap().join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let mut daemon = site.command(&["serve"]);
+    daemon.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &clock);
+    daemon.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let mut daemon = daemon.spawn().unwrap();
+    let mut range = Range::new(site);
+    let jump = |to: &str| {
+        let new = clock.with_extension("new");
+        fs::write(&new, to).unwrap();
+        fs::rename(new, &clock).unwrap();
+    };
+    for (name, to) in [("a day ahead", "+86400"), ("two days back", "-86400"), ("home", "+0")] {
+        range.harmless(&format!("the clock jumps {name}"), |_, _| jump(to));
+        range.row(
+            &format!("a bound is raised, the clock {name}"),
+            Losses::None,
+            |range, victim| {
+                fs::write(range.group_file(victim, &["pids.max"]), "max").unwrap();
+            },
+        );
+        let seen = range.site.status()["measured_at"].as_str().unwrap().to_owned();
+        println!("by the daemon's clock it is {seen}");
+    }
+    range.site.signal("serve", rustix::process::Signal::TERM);
+    daemon.wait().unwrap();
 }
 
 #[test]
