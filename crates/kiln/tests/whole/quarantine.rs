@@ -32,14 +32,14 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Every mode in a bundle, without what is group's or others'.
-fn is_roots_own(directory: &Path) -> bool {
-    let own = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077 == 0;
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    own(directory)
-        && entries
-            .into_iter()
-            .all(|path| if path.is_dir() { is_roots_own(&path) } else { own(&path) })
+/// Whether nobody but root may look at anything in a bundle.
+fn is_roots_own(path: &Path) -> bool {
+    let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    if !path.is_dir() {
+        return mode == 0o600;
+    }
+    let mut entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    mode == 0o700 && entries.all(|path| is_roots_own(&path))
 }
 
 #[test]

@@ -63,20 +63,20 @@ impl Write for Counted {
 /// Saves what is in every writable tmpfs that process `pid` has mounted, but its devices.
 pub(super) fn save(bundle: &mut Bundle, pid: i32) -> io::Result<()> {
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    let Ok(root) = File::open(format!("/proc/{pid}/root")) else {
+    let Ok(top) = File::open(format!("/proc/{pid}/root")) else {
         bundle.omit(format!("{NAME}: its main process has ended, and its mounts with it"));
         return Ok(());
     };
     let file = bundle.create(NAME)?;
     // The end of an archive takes two blocks, and its file is padded.
-    let room = bundle.left().saturating_sub(32 * BLOCK);
+    let left = bundle.left().saturating_sub(32 * BLOCK);
     let tar = Builder::new(Counted { file, size: 0 });
-    let mut archive = Archive { tar, bundle, room, entries: 0, skipped: 0, cut: 0 };
+    let mut archive = Archive { tar, bundle, room: left, entries: 0, skipped: 0, cut: 0 };
     for path in writable(&mounts) {
         let relative = path.trim_start_matches('/');
         let flags = READ | OFlags::DIRECTORY;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&root, relative, flags, Mode::empty(), inside) {
+        match openat2(&top, relative, flags, Mode::empty(), inside) {
             Ok(directory) => archive.directory(directory, Path::new(relative), DEPTH)?,
             Err(error) => archive.bundle.omit(format!("{path}: {error}")),
         }
@@ -234,9 +234,9 @@ mod tests {
         let mut bundle =
             Bundle::begin(&directory, "web-1", Instant::now() + Duration::from_secs(60)).unwrap();
         let tar = Builder::new(Counted { file: bundle.create(NAME).unwrap(), size: 0 });
-        let room = bundle.left();
+        let left = bundle.left();
         let mut archive =
-            Archive { tar, bundle: &mut bundle, room, entries: 0, skipped: 0, cut: 0 };
+            Archive { tar, bundle: &mut bundle, room: left, entries: 0, skipped: 0, cut: 0 };
         let opened = OwnedFd::from(File::open(&space).unwrap());
         archive.directory(opened, Path::new("tmp"), DEPTH).unwrap();
         assert_eq!((archive.skipped, archive.cut), (0, 1));

@@ -102,7 +102,7 @@ fn what_is_done_to_the_store_is_found_and_refused() {
         sql(range, "delete from journal where seq > 2");
     });
     row(&mut range, "the log is deleted", is_refused_and_seen, &|range| {
-        sql(range, "delete from journal")
+        sql(range, "delete from journal");
     });
     row(&mut range, "a generation is rewritten", is_refused_and_seen, &|range| {
         let body = "cast(replace(cast(body as text), '32', '64') as blob)";
@@ -137,11 +137,10 @@ fn a_secret_and_a_name_that_are_changed_on_the_disk_reach_nobody() {
     let stack = STACK.replacen("  memory   =", secret, 1);
     let stack = format!("{stack}secret \"token\" {{ generate = 32 }}\n{other}");
     let mut range = Range::with(site, &stack);
-    let sealed: Vec<u8> = {
+    let digits: String = {
         let connection = rusqlite::Connection::open(store(&range, "store.db")).unwrap();
-        connection.query_row("select sealed from secret", [], |row| row.get(0)).unwrap()
+        connection.query_row("select hex(sealed) from secret", [], |row| row.get(0)).unwrap()
     };
-    let digits: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
     // Both are found when they are to be used: until then they concern nobody.
     let is_refused = |range: &Range, arguments: &[&str], because: &str| {
         let output = range.site.run(arguments);
