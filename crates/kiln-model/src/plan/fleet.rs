@@ -192,11 +192,11 @@ impl Fleets {
         if missing == 0 {
             return;
         }
-        if let Some(held) = order.held(observed, fleet.ready, fleet.wanted) {
+        if let Some(held) = order.held(observed, fleet.wanted) {
             fleet.held = Some(held);
             return;
         }
-        let missing = missing.min(order.allowed(observed, fleet.ready, fleet.wanted));
+        let missing = missing.min(order.allowed(observed, fleet.wanted));
         let Some(network) = networks.of(&order.server.identity.network.id) else { return };
         let Some(image) = desired.content.images.get(&order.server.identity.image.id) else {
             fleet.held = Some((Reason::ImageNotBuilt, None));
@@ -361,12 +361,7 @@ impl Order<'_> {
     }
 
     /// Why nothing may be made now, and until when.
-    fn held(
-        &self,
-        observed: &Observed,
-        ready: u32,
-        wanted: u32,
-    ) -> Option<(Reason, Option<Timestamp>)> {
+    fn held(&self, observed: &Observed, wanted: u32) -> Option<(Reason, Option<Timestamp>)> {
         if self.waits {
             return Some((Reason::WaitsForOthers, None));
         }
@@ -375,17 +370,18 @@ impl Order<'_> {
             return Some((Reason::BackingOff, Some(pace.not_before())));
         }
         let next = pace.last_made.after(Millis::seconds(1));
-        (self.allowed(observed, ready, wanted) == 0).then_some((Reason::Storm, Some(next)))
+        (self.allowed(observed, wanted) == 0).then_some((Reason::Storm, Some(next)))
     }
 
     /// How many may be made now, however many are missing: no replacement is refused while fewer
-    /// than wanted are ready, and of others so many within a minute, then one a second.
-    fn allowed(&self, observed: &Observed, ready: u32, wanted: u32) -> u32 {
+    /// than wanted are ready or on their way, and of others so many within a minute, then one a second.
+    fn allowed(&self, observed: &Observed, wanted: u32) -> u32 {
         let Some(pace) = observed.pace.get(self.id) else { return u32::MAX };
         // What has drifted and is healthy all the same can wait for another.
         let odd = self.sorted.old.iter().filter(|i| i.is_ready());
         let odd = count(odd.filter(|i| i.digest == self.component.digest));
-        let lacking = wanted.saturating_sub(ready.saturating_add(odd));
+        let there = count(self.sorted.current.iter()).saturating_add(odd);
+        let lacking = wanted.saturating_sub(there);
         let next = pace.last_made.after(Millis::seconds(1));
         let paced = match STORM.saturating_sub(pace.in_last_minute) {
             0 => u32::from(next <= observed.at),

@@ -77,6 +77,26 @@ fn the_checker_sees_evidence_that_is_lost_or_kept_without_a_reason() {
     assert!(wrong(&all[1], Evidence::Kept) && !wrong(&all[1], Evidence::None));
 }
 
+#[test]
+fn what_is_on_its_way_is_not_made_twice_in_a_storm() {
+    let desired = shop(3, false);
+    let mut machine = Machine::new();
+    settle(&mut machine, &desired);
+    machine.observed.at = Timestamp(100_000);
+    let all = ids(&machine);
+    tamper(&mut machine, &all[0]);
+    tamper(&mut machine, &all[1]);
+    let starting = crate::observed::Verdict::Starting { last: None };
+    machine.instance(&all[2]).health = starting;
+    machine.instance(&all[2]).created_at = Timestamp(99_900);
+    let last_made = Timestamp(99_900);
+    let pace = Pace { in_last_minute: 200, last_made, ..Pace::default() };
+    machine.observed.pace.insert(id("server.web"), pace);
+    let (plan, report) = plan(&desired, &machine.observed);
+    assert!(!plan.steps.iter().any(|s| matches!(s.action, Action::Create(_))));
+    assert_eq!(report.waiting[0].why, Some(Reason::Storm));
+}
+
 /// How many are made in one plan after so many within the last minute.
 fn made(tampered: usize, killed: usize, in_last_minute: u32, ago: u64) -> (usize, Report) {
     let desired = shop(6, false);
