@@ -585,6 +585,7 @@ fn table(backend: SocketAddr, directory: &Path, epoch: u64) -> RouteTable {
         handling: Handling { tls: tls.to_vec(), ..Handling::default() },
     };
     RouteTable {
+        databases: Vec::new(),
         stack: "bench".parse().expect("a name"),
         epoch,
         endpoints: vec![

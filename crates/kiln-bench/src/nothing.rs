@@ -137,6 +137,7 @@ fn as_instance(instance: &InstanceCreation) -> ObservedInstance {
         in_flight: 0,
         answers: Answers::default(),
         integrity: None,
+        data: None,
         drift: Vec::new(),
     }
 }

@@ -183,6 +183,7 @@ impl<T: Target> Suite<'_, T> {
             image: self.subject.image,
             demands: kiln_model::trust::Demands::default(),
             server: self.subject.server.clone(),
+            data: None,
         }
     }
 
@@ -217,6 +218,7 @@ impl<T: Target> Suite<'_, T> {
             endpoints: vec![endpoint],
             networks: vec![network],
             splits: Vec::new(),
+            databases: Vec::new(),
         }
     }
 }

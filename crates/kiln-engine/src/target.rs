@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::alarm::Raised;
 use crate::guard::GuardReport;
 use crate::metrics::Family;
+use kiln_model::data::{ObservedGate, ObservedVolume};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Observed, ObservedInstance, ObservedNetwork};
@@ -129,6 +130,10 @@ pub struct Measured {
     pub instances: Vec<ObservedInstance>,
     /// What the gateway routes for the stack; `None` where no gateway runs.
     pub table: Option<RouteTable>,
+    /// The databases' data.
+    pub volumes: Vec<ObservedVolume>,
+    /// What the gateway does for databases.
+    pub gates: Vec<ObservedGate>,
     /// What is wrong with endpoints that serve all the same, in words.
     pub troubles: BTreeMap<ComponentId, String>,
 }
@@ -136,8 +141,9 @@ pub struct Measured {
 impl Measured {
     /// As the planner wants it, with nothing of the journal yet.
     pub fn into_observed(self) -> Observed {
-        let Self { at, networks, instances, table, troubles } = self;
-        Observed { at, networks, instances, table, troubles, ..Observed::default() }
+        let Self { at, networks, instances, table, volumes, gates, troubles } = self;
+        let nothing = Observed::default();
+        Observed { at, networks, instances, table, volumes, gates, troubles, ..nothing }
     }
 }
 

@@ -90,6 +90,7 @@ fn known(seen: &[u8], protocol: Protocol) -> Option<Sniffed> {
         _ if seen.is_empty() => Some(Sniffed::Nothing),
         Protocol::Http | Protocol::H2c => told_apart(seen),
         Protocol::Auto | Protocol::Tcp | Protocol::Udp => guessed(seen),
+        Protocol::Database => Some(Sniffed::Bytes),
     }
 }
 

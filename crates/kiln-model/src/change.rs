@@ -171,6 +171,10 @@ fn halves(spec: &Spec) -> (Value, Value) {
             json(serde_json::to_value(&server.identity)),
             json(serde_json::to_value(&server.policy)),
         ),
+        Body::Database(database) => (
+            json(serde_json::to_value(&database.identity)),
+            json(serde_json::to_value(&database.policy)),
+        ),
         Body::Endpoint(endpoint) => (
             json(serde_json::to_value(&endpoint.identity)),
             json(serde_json::to_value(&endpoint.policy)),

@@ -12,6 +12,7 @@ pub mod calendar;
 pub mod canonical;
 pub mod certificate;
 pub mod change;
+pub mod data;
 pub mod digest;
 pub mod drift;
 #[cfg(any(test, feature = "fixture"))]

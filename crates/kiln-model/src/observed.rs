@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Answers, Evidence};
+use crate::data::{ObservedData, ObservedGate, ObservedVolume};
 use crate::digest::Digest;
 pub use crate::drift::{Aspect, Drift};
 use crate::name::{ComponentId, InstanceId};
@@ -27,6 +28,12 @@ pub struct Observed {
     pub instances: Vec<ObservedInstance>,
     /// What the gateway routes for this stack; `None` where no gateway runs.
     pub table: Option<RouteTable>,
+    /// The databases' data, in the order of components and names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<ObservedVolume>,
+    /// What the gateway does for databases, in the order of their components.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<ObservedGate>,
     /// What is wrong with endpoints that serve all the same, such as a certificate that cannot be
     /// renewed; for people, as nothing is decided by it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -95,6 +102,9 @@ pub struct ObservedInstance {
     /// In which way its root filesystem is kept from being altered; `None` where that is not known.
     #[serde(default)]
     pub integrity: Option<Integrity>,
+    /// Its data, where it is a database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<ObservedData>,
     /// In what it differs from what its digest says.
     pub drift: Vec<Drift>,
 }

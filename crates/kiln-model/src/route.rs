@@ -5,8 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::SecretKey;
 use crate::handling::Handling;
 use crate::name::{ComponentId, InstanceId, StackName};
+use crate::spec::database::Engine;
 
 /// The port on which the gateway listens inside every network, and to which the network's
 /// rules redirect connections to stable addresses.
@@ -27,6 +29,33 @@ pub struct RouteTable {
     /// Components of which some instances get a share of the traffic and no more, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splits: Vec<Split>,
+    /// Databases, in the order of their components.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<DatabaseRoute>,
+}
+
+/// Who answers for a database, and who may ask. Clients reach it where an endpoint's or service's
+/// component is this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRoute {
+    /// The database.
+    pub component: ComponentId,
+    /// Whose protocol its clients speak.
+    pub engine: Engine,
+    /// The one instance that answers. Without one all that is asked is held: nothing is under way
+    /// at any instance once such a table is in force.
+    pub primary: Option<InstanceId>,
+    /// Whether clients are held between their transactions, as for a moment in which writes go
+    /// over to another instance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub holds: bool,
+    /// The user as whom clients log in.
+    pub user: String,
+    /// The database's name in the protocol.
+    pub database: String,
+    /// The password: each of these versions of a secret is accepted. The values come beside the
+    /// table.
+    pub passwords: Vec<SecretKey>,
 }
 
 /// Instances of a component that get a share of its requests (of its connections, where they
@@ -47,6 +76,8 @@ pub struct Split {
 pub enum Protocol {
     /// HTTP/1.1 or HTTP/2 in the clear, told apart by the connection preface.
     Http,
+    /// A database's own.
+    Database,
     /// Bytes, passed on as they come.
     Tcp,
     /// HTTP where the client's first bytes look like it, else TCP.
@@ -183,12 +214,13 @@ pub struct ServiceBackend {
 impl RouteTable {
     /// A table that routes nothing, older than all others.
     pub fn empty(stack: StackName) -> Self {
-        Self { stack, epoch: 0, endpoints: Vec::new(), networks: Vec::new(), splits: Vec::new() }
+        let (endpoints, networks, splits, databases) = Default::default();
+        Self { stack, epoch: 0, endpoints, networks, splits, databases }
     }
 
     /// Whether it gives the gateway nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && self.networks.is_empty()
+        self.endpoints.is_empty() && self.networks.is_empty() && self.databases.is_empty()
     }
 
     /// Whether `other` routes the same, whatever its epoch.
@@ -197,6 +229,7 @@ impl RouteTable {
             && self.endpoints == other.endpoints
             && self.networks == other.networks
             && self.splits == other.splits
+            && self.databases == other.databases
     }
 
     /// The instances that may receive new traffic.
@@ -204,6 +237,8 @@ impl RouteTable {
         let endpoints = self.endpoints.iter().flat_map(EndpointRoute::all_backends);
         let endpoints = endpoints.map(|b| &b.instance);
         let services = self.networks.iter().flat_map(|n| &n.services);
-        endpoints.chain(services.flat_map(|s| &s.backends).map(|b| &b.instance))
+        let services = services.flat_map(|s| &s.backends).map(|b| &b.instance);
+        let databases = self.databases.iter().filter_map(|database| database.primary.as_ref());
+        endpoints.chain(services).chain(databases)
     }
 }

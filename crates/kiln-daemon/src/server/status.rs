@@ -188,6 +188,7 @@ fn is_server(id: &ComponentId) -> bool {
 fn address(spec: &Spec) -> Option<String> {
     match &spec.body {
         Body::Server(server) => Some(server.policy.address.to_string()),
+        Body::Database(database) => Some(database.policy.address.to_string()),
         Body::Endpoint(endpoint) => Some(endpoint.identity.listen.to_string()),
         Body::Network(network) => Some(network.identity.cidr.to_string()),
         Body::Image(_) | Body::Secret(_) => None,
@@ -311,6 +312,7 @@ mod tests {
 
     fn instance(n: u8, health: Verdict) -> ObservedInstance {
         ObservedInstance {
+            data: None,
             id: format!("web-{n}").parse().unwrap(),
             component: "server.web".parse().unwrap(),
             digest: kiln_model::digest::Digest::of(b"x"),

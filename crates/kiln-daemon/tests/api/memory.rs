@@ -92,6 +92,7 @@ impl Target for Memory {
                     in_flight: 0,
                     answers: kiln_model::analysis::Answers::default(),
                     integrity: None,
+                    data: None,
                     drift: Vec::new(),
                 };
                 made.instances.insert(instance.id.clone(), observed);

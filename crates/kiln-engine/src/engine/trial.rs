@@ -240,6 +240,7 @@ mod tests {
             in_flight: 0,
             answers: Answers { responses: [0, good, 0, 0, 0], ..Answers::default() },
             integrity: None,
+            data: None,
             drift: Vec::new(),
         }
     }

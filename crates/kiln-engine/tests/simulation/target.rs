@@ -217,6 +217,7 @@ impl World {
             in_flight: 0,
             answers: kiln_model::analysis::Answers::default(),
             integrity: None,
+            data: None,
             drift: Vec::new(),
         };
         let body = Body {

@@ -205,7 +205,14 @@ pub(crate) fn component(text: &str) -> ComponentId {
 pub(crate) fn table(endpoints: Vec<EndpointRoute>, networks: Vec<NetworkRoute>) -> RouteTable {
     static EPOCH: AtomicU64 = AtomicU64::new(1);
     let epoch = EPOCH.fetch_add(1, Ordering::SeqCst);
-    RouteTable { stack: "shop".parse().unwrap(), epoch, endpoints, networks, splits: Vec::new() }
+    RouteTable {
+        databases: Vec::new(),
+        stack: "shop".parse().unwrap(),
+        epoch,
+        endpoints,
+        networks,
+        splits: Vec::new(),
+    }
 }
 
 /// The endpoint `endpoint.NAME` on a port of the loopback.

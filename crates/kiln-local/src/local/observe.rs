@@ -52,6 +52,8 @@ impl Machine {
         let traffic = status.as_ref().map(traffic).unwrap_or_default();
         let mut measured = Measured {
             at,
+            volumes: Vec::new(),
+            gates: Vec::new(),
             networks: networks_of(stack, &labelled, &networks),
             instances: instances
                 .iter()
@@ -129,6 +131,7 @@ impl Machine {
             integrity: Some(record.image.seal.integrity()),
             drift,
             id,
+            data: None,
         })
     }
 

@@ -13,6 +13,7 @@
 //! that exists can be routed to, drained and destroyed, nothing else.
 
 pub mod check;
+mod database;
 mod fleet;
 mod networks;
 mod report;
@@ -22,6 +23,8 @@ mod trial;
 
 #[cfg(test)]
 mod ailing;
+#[cfg(test)]
+mod database_tests;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
@@ -36,12 +39,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::DataOrigin;
 use crate::digest::Digest;
 use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId, StackName};
 use crate::observed::Observed;
 use crate::quantity::{Millis, Timestamp};
 use crate::route::RouteTable;
+use crate::spec::database::DatabaseIdentity;
 use crate::spec::network::NetworkIdentity;
 use crate::spec::server::Server;
 use crate::trust::Demands;
@@ -159,6 +164,18 @@ pub struct InstanceCreation {
     pub demands: Demands,
     /// What it is, and how it is handled at first.
     pub server: Server,
+    /// What it is besides, where it is a database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataCreation>,
+}
+
+/// What makes an instance one of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataCreation {
+    /// The database.
+    pub identity: DatabaseIdentity,
+    /// What it begins with.
+    pub origin: DataOrigin,
 }
 
 /// Decides what leads from `observed` to `desired`.

@@ -4,6 +4,7 @@
 //! change of it makes another component. Its *policy* is how the component is handled; a
 //! change of it replaces nobody.
 
+pub mod database;
 pub mod endpoint;
 pub mod health;
 pub mod image;
@@ -21,9 +22,11 @@ use crate::canonical::{self, BuiltFrom, EncodeError};
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind};
 
+pub use database::Database;
 pub use endpoint::Endpoint;
 pub use image::Image;
 pub use network::Network;
+pub use rollout::Rollout;
 pub use secret::Secret;
 pub use server::Server;
 
@@ -51,6 +54,8 @@ pub enum Body {
     Secret(Secret),
     /// A process with replicas.
     Server(Box<Server>),
+    /// A process with data that outlives it.
+    Database(Box<Database>),
     /// A listener of the gateway.
     Endpoint(Box<Endpoint>),
 }
@@ -72,6 +77,9 @@ impl Spec {
             Body::Server(server) => {
                 canonical::digest("kiln.server.v1", &server.identity, digest_of)
             }
+            Body::Database(database) => {
+                canonical::digest("kiln.database.v1", &database.identity, digest_of)
+            }
             Body::Endpoint(endpoint) => {
                 canonical::digest("kiln.endpoint.v1", &endpoint.identity, digest_of)
             }
@@ -79,11 +87,15 @@ impl Spec {
     }
 
     /// The components whose digests enter this one's: image, base image, network, secrets; of an
-    /// endpoint, the secrets that are its keys. Each once, in order.
+    /// endpoint, the secrets that are its keys, of a database the one that is its password. Each once, in order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
             Body::Image(image) => image.built_from().map(|r| &r.id).collect(),
+            Body::Database(database) => {
+                let identity = &database.identity;
+                vec![&identity.image.id, &identity.network.id, &database.policy.password]
+            }
             Body::Endpoint(endpoint) => endpoint.policy.secrets().collect(),
             Body::Network(_) | Body::Secret(_) => Vec::new(),
         };
@@ -97,7 +109,7 @@ impl Spec {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.identity.connects.iter().map(|c| &c.to).collect(),
             Body::Endpoint(endpoint) => endpoint.policy.answering().map(|(to, _)| to).collect(),
-            Body::Image(_) | Body::Network(_) | Body::Secret(_) => Vec::new(),
+            Body::Image(_) | Body::Network(_) | Body::Secret(_) | Body::Database(_) => Vec::new(),
         };
         ids.sort();
         ids.dedup();
@@ -108,6 +120,32 @@ impl Spec {
     pub fn as_server(&self) -> Option<&Server> {
         match &self.body {
             Body::Server(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// How its instances are replaced, where it has any.
+    pub fn rollout(&self) -> Option<&Rollout> {
+        match &self.body {
+            Body::Server(server) => Some(&server.policy.rollout),
+            Body::Database(database) => Some(&database.policy.rollout),
+            _ => None,
+        }
+    }
+
+    /// Whether both are handled in the same way; only said of what has instances.
+    pub(crate) fn has_policy_of(&self, other: &Spec) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Server(one), Body::Server(two)) => one.policy == two.policy,
+            (Body::Database(one), Body::Database(two)) => one.policy == two.policy,
+            _ => false,
+        }
+    }
+
+    /// The database, if it is one.
+    pub fn as_database(&self) -> Option<&Database> {
+        match &self.body {
+            Body::Database(database) => Some(database),
             _ => None,
         }
     }
@@ -151,6 +189,7 @@ impl Spec {
             Body::Network(_) => Kind::Network,
             Body::Secret(_) => Kind::Secret,
             Body::Server(_) => Kind::Server,
+            Body::Database(_) => Kind::Database,
             Body::Endpoint(_) => Kind::Endpoint,
         };
         kind == self.id.kind

@@ -40,6 +40,15 @@ pub(crate) fn summary(spec: &Spec) -> String {
                 identity.image.id, identity.network.id, identity.memory
             )
         }
+        Body::Database(database) => {
+            let (identity, policy) = (&database.identity, &database.policy);
+            let standbys = match policy.replicas {
+                0 => String::new(),
+                count => format!(" with {}", counted(count as usize, "standby")),
+            };
+            let (engine, version) = (identity.engine.as_str(), identity.version);
+            format!("{engine} {version}{standbys} in {}, {}", identity.network.id, identity.size)
+        }
         Body::Endpoint(endpoint) => {
             let (identity, policy) = (&endpoint.identity, &endpoint.policy);
             format!("{} to {} port {}", identity.listen, policy.to, policy.port)

@@ -1,0 +1,113 @@
+//! What is measured of databases: who holds the data, how far each copy of it goes, and whom the
+//! gateway lets through.
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{ComponentId, InstanceId, StackName};
+use crate::quantity::{Bytes, Timestamp};
+
+/// A database's data on disk. It is named after the instance that it was made for, outlives it, and
+/// is held by one instance at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedVolume {
+    /// Its name.
+    pub id: InstanceId,
+    /// The database.
+    pub component: ComponentId,
+    /// The generation that it was made for.
+    pub generation: u64,
+    /// The engine's major version that wrote it.
+    pub version: u32,
+    /// Whether this is the one that writes went to last: all that was acknowledged is in it.
+    pub head: bool,
+    /// What it takes on disk.
+    pub used: Bytes,
+}
+
+/// The data of an instance of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedData {
+    /// The volume that it holds.
+    pub volume: InstanceId,
+    /// What it said of it, the last time that it answered.
+    #[serde(default)]
+    pub said: Option<Said>,
+}
+
+/// What an instance says of its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// Whether it takes writes.
+    pub role: Role,
+    /// How far its data goes, in bytes of the engine's log: what a primary has made durable, what
+    /// a standby has received.
+    pub position: u64,
+    /// Whom it receives from at present, where it is a standby.
+    #[serde(default)]
+    pub follows: Option<InstanceId>,
+    /// Whether, as its primary said last, no write counts that it has not received, or another
+    /// standby of which the same is true.
+    #[serde(default)]
+    pub synchronous: bool,
+}
+
+/// What an instance does with writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It takes them.
+    Primary,
+    /// It receives them from a primary, and takes none.
+    Standby,
+}
+
+/// What the gateway does for a database, measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedGate {
+    /// The database.
+    pub component: ComponentId,
+    /// The instance that clients' questions go to.
+    pub primary: Option<InstanceId>,
+    /// Since when nothing that a client asked is under way at any instance and nothing new is let
+    /// through. `None` while anything is.
+    pub settled_since: Option<Timestamp>,
+    /// Since when clients have been held, where they are.
+    pub held_since: Option<Timestamp>,
+    /// When clients that had been held were last let through to the same instance again.
+    pub released_at: Option<Timestamp>,
+    /// Clients' sessions.
+    pub sessions: u32,
+    /// Sessions with a question or transaction under way.
+    pub busy: u32,
+}
+
+/// What a new instance of a database begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataOrigin {
+    /// Nothing: a volume is made, with an empty database.
+    Empty,
+    /// A copy of another instance's data, which it receives from then on.
+    Standby {
+        /// The instance.
+        of: InstanceId,
+    },
+    /// A volume that is there and that nobody holds.
+    Volume {
+        /// Its name.
+        volume: InstanceId,
+    },
+}
+
+/// Where below a root the instances of a database have their sockets: each in a directory of its
+/// own, which is named after it. `primary` is a link to that of the one that takes writes.
+pub fn sockets(stack: &StackName, database: &ComponentId) -> String {
+    format!("run/databases/{stack}.{}", database.host_name())
+}
+
+/// Where below a root the volumes of a database are.
+pub fn volumes(stack: &StackName, database: &ComponentId) -> String {
+    format!("volumes/{stack}.{}", database.host_name())
+}
