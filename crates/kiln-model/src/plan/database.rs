@@ -139,6 +139,9 @@ impl<'a> Scene<'a> {
                 scene.retired.insert(instance.id.clone(), reason);
             } else if scene.holds_head(instance) {
                 scene.holder = Some(instance);
+            } else if scene.head.is_some() && is_primary(instance) {
+                // It took writes until another was promoted: nothing can follow from it any more.
+                scene.retired.insert(instance.id.clone(), Reason::Replaced);
             } else if scene.is_fresh(instance) {
                 scene.fresh.push(instance);
             } else {
@@ -294,7 +297,6 @@ impl<'a> Scene<'a> {
             retired.extend(self.stale.iter().map(|i| (*i, Reason::Replaced)));
         }
         if self.holder.is_some() {
-            // Those that follow nobody and answer all the same are of a lineage that has ended.
             let mut fresh = self.fresh.clone();
             fresh.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
             let surplus = fresh.iter().skip(self.standbys() as usize);
@@ -426,6 +428,10 @@ fn passwords(
         accepted.extend(before.filter(|key| !accepted.contains(key)).cloned().collect::<Vec<_>>());
     }
     accepted
+}
+
+fn is_primary(instance: &ObservedInstance) -> bool {
+    said(instance).is_some_and(|said| said.role == Role::Primary)
 }
 
 fn said(instance: &ObservedInstance) -> Option<&Said> {

@@ -302,7 +302,8 @@ impl World {
                 return;
             }
         }
-        panic!("no end: {:#?}", plan(desired, &self.observed).1);
+        let report = plan(desired, &self.observed).1;
+        panic!("no end: {report:#?} {:#?} {:#?}", self.observed.gates, self.observed.instances);
     }
 }
 
