@@ -41,9 +41,21 @@ pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> docume
         }),
         pinned: state.pin,
         trouble: trouble.clone(),
+        alarms: alarms(snapshot),
         follow: None,
         components,
     }
+}
+
+fn alarms(snapshot: &Snapshot) -> Vec<document::Alarm> {
+    let recent = snapshot.state.alarms.recent(snapshot.observed.at);
+    let document = |(at, alarm): (Timestamp, kiln_model::alarm::Alarm)| document::Alarm {
+        at: at.to_string(),
+        cause: alarm.cause.name().to_owned(),
+        component: alarm.component.map(|component| component.to_string()),
+        what: alarm.what,
+    };
+    recent.into_iter().map(document).collect()
 }
 
 /// Adds what follows a branch. Where the branch has moved on without changing anything of the stack,

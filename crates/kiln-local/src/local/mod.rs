@@ -1,5 +1,6 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
+mod alarm;
 pub(crate) mod create;
 mod demand;
 mod destroy;
@@ -11,6 +12,7 @@ mod labels;
 mod metrics;
 mod observe;
 mod program;
+pub mod quarantine;
 mod route;
 mod seal;
 mod seams;
@@ -23,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_acme::{Issuer, Log};
+use kiln_engine::alarm::Raised;
 use kiln_engine::guard::GuardReport;
 use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
@@ -42,6 +45,7 @@ use crate::{launcher, logs};
 
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
+use alarm::Herald;
 use events::Changes;
 use guard::Guard;
 use health::Prober;
@@ -67,6 +71,7 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
+    herald: Herald,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
@@ -120,6 +125,7 @@ impl Local {
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),
+            herald: Herald::start(),
             changes,
             issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
@@ -183,7 +189,7 @@ impl Target for Local {
         let target = doomed.clone();
         self.blocking(move |machine| match &target {
             Doomed::Network(id) => machine.destroy_network(id),
-            Doomed::Instance(id) => machine.destroy_instance(id),
+            Doomed::Instance(id, evidence) => machine.destroy_instance(id, *evidence),
         })
         .await
     }
@@ -200,6 +206,10 @@ impl Target for Local {
 
     fn guard(&self) -> Option<GuardReport> {
         Some(self.machine.guard.report())
+    }
+
+    fn alarm(&self, raised: Raised) {
+        self.machine.herald.tell(raised);
     }
 
     async fn changed(&self, stack: &StackName) {

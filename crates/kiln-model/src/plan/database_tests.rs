@@ -259,7 +259,7 @@ impl World {
                 let instance = self.observed.instances.iter_mut().find(|i| i.id == *id);
                 instance.expect("it is there").draining_since = Some(at);
             }
-            Action::Destroy(Doomed::Instance(id)) => {
+            Action::Destroy(Doomed::Instance(id, _)) => {
                 let volume = self.volume_of(id);
                 if self.head.as_ref() != Some(&volume) {
                     self.volumes.remove(&volume);

@@ -53,6 +53,7 @@ fn what_a_person_reads() {
         rollout: None,
         pinned: Some(7),
         trouble: None,
+        alarms: Vec::new(),
         follow: None,
         components: vec![
             component("image", "web"),
