@@ -92,13 +92,18 @@ pub enum DataOrigin {
     },
 }
 
+/// Where below a root the sockets of databases are.
+pub const SOCKETS: &str = "run/databases";
+/// Where below a root the volumes of databases are.
+pub const VOLUMES: &str = "volumes";
+
 /// Where below a root the instances of a database have their sockets: each in a directory of its
 /// own, which is named after it. `primary` is a link to that of the one that takes writes.
 pub fn sockets(stack: &StackName, database: &ComponentId) -> String {
-    format!("run/databases/{stack}.{}", database.host_name())
+    format!("{SOCKETS}/{stack}.{}", database.host_name())
 }
 
 /// Where below a root the volumes of a database are.
 pub fn volumes(stack: &StackName, database: &ComponentId) -> String {
-    format!("volumes/{stack}.{}", database.host_name())
+    format!("{VOLUMES}/{stack}.{}", database.host_name())
 }

@@ -31,6 +31,8 @@ impl Machine {
     pub(super) fn destroy_instance(&self, id: &InstanceId) -> Result<(), TargetError> {
         let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
         self.prober.forget(id);
+        self.databases.forget(id);
+        self.databases.call_off(self, id).map_err(|error| fail(error.to_string()))?;
         let stopped = self.guard.is_stopped(id.as_str());
         self.guard.forget(id.as_str());
         let record = record::read(&self.root, id.as_str()).unwrap_or_default();
@@ -49,6 +51,7 @@ impl Machine {
             .map_err(|error| fail(chain(&error)))?;
         let attached = record.as_ref().and_then(|r| r.network.as_ref());
         detach(id, attached).map_err(|error| fail(chain(&error)))?;
+        self.databases.leave(self, id).map_err(|error| fail(error.to_string()))?;
         self.prune_logs(id);
         self.dismiss_launcher();
         Ok(())

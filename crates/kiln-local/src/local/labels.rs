@@ -12,6 +12,7 @@ use kiln_model::spec::network::NetworkIdentity;
 use kiln_model::spec::server::{Connection, Stop};
 use serde::{Deserialize, Serialize};
 
+use super::database::DataLabels;
 use crate::instance::record;
 use crate::launcher::protocol::Labels;
 use crate::network::NetworkSpec;
@@ -29,6 +30,9 @@ pub(super) struct InstanceLabels {
     pub(super) network: InstanceId,
     pub(super) connects: Vec<Connection>,
     pub(super) stop: Stop,
+    /// What else it is, where it is a database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<DataLabels>,
 }
 
 impl InstanceLabels {
@@ -42,6 +46,7 @@ impl InstanceLabels {
             network: creation.network.clone(),
             connects: identity.connects.clone(),
             stop: identity.stop.clone(),
+            data: DataLabels::of(creation),
         }
     }
 

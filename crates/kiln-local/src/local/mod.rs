@@ -1,6 +1,7 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
 pub(crate) mod create;
+mod database;
 mod demand;
 mod destroy;
 mod events;
@@ -42,6 +43,7 @@ use crate::{launcher, logs};
 
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
+use database::Databases;
 use events::Changes;
 use guard::Guard;
 use health::Prober;
@@ -67,6 +69,7 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
+    databases: Databases,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
@@ -120,6 +123,7 @@ impl Local {
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),
+            databases: Databases::new(root, changes.clone()),
             changes,
             issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
@@ -139,7 +143,7 @@ impl Local {
     /// Does blocking work on a thread that may block.
     async fn blocking<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Machine) -> Result<R, TargetError> + Send + 'static,
+        work: impl FnOnce(&Arc<Machine>) -> Result<R, TargetError> + Send + 'static,
     ) -> Result<R, TargetError> {
         let machine = self.machine.clone();
         tokio::task::spawn_blocking(move || work(&machine))
@@ -152,7 +156,9 @@ impl Target for Local {
     async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
         let (name, probes) = (stack.clone(), probes.clone());
         let (mut measured, misled) = self.blocking(move |machine| machine.look(&name)).await?;
-        self.machine.prober.judge(stack, &mut measured, &probes);
+        let databases = &self.machine.databases;
+        self.machine.prober.judge(stack, &mut measured, &probes, |id| databases.knows(id));
+        databases.judge(stack, &mut measured).await;
         if let Some(table) = &mut measured.table {
             // What the gateway does where no rule leads to it is not routed.
             table.networks.retain(|route| !misled.contains(&route.network));
@@ -164,6 +170,9 @@ impl Target for Local {
         let creation = creation.clone();
         self.blocking(move |machine| match &creation {
             Creation::Network(network) => machine.create_network(network),
+            Creation::Instance(instance) if instance.data.is_some() => {
+                database::create(machine, instance)
+            }
             Creation::Instance(instance) => machine.create_instance(instance),
         })
         .await
@@ -190,7 +199,7 @@ impl Target for Local {
 
     async fn inspect(&self, stack: &StackName) {
         let stack = stack.clone();
-        let measure = move |machine: &Machine| {
+        let measure = move |machine: &Arc<Machine>| {
             machine.guard.measure(&stack);
             Ok(())
         };
@@ -232,6 +241,9 @@ impl Target for Local {
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {
+        if let Some(words) = self.machine.databases.last_words(instance) {
+            return words;
+        }
         let directory = logs::directory(&self.machine.root, instance.as_str());
         let read = tokio::task::spawn_blocking(move || logs::tail(&directory, lines)).await;
         let lines = read.ok().and_then(Result::ok).unwrap_or_default();
@@ -239,7 +251,7 @@ impl Target for Local {
     }
 
     async fn metrics(&self) -> Result<Vec<Family>, TargetError> {
-        self.blocking(Machine::metrics).await
+        self.blocking(|machine| machine.metrics()).await
     }
 }
 
