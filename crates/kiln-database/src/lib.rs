@@ -66,6 +66,10 @@ pub trait Session: Send {
     /// but Kiln's. What is there already is left. It must take writes.
     fn declare<'a>(&'a mut self, identity: &'a DatabaseIdentity) -> Answer<'a, ()>;
 
+    /// What is declared and could not be made in it, as its image lacks what that needs. It need not
+    /// take writes.
+    fn lacks<'a>(&'a mut self, identity: &'a DatabaseIdentity) -> Answer<'a, Vec<String>>;
+
     /// Users with all rights whom Kiln did not make.
     fn strange_superusers(&mut self) -> Answer<'_, Vec<String>>;
 

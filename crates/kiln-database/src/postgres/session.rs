@@ -174,6 +174,14 @@ impl Session for PostgresSession {
         Box::pin(self.declare_all(identity))
     }
 
+    fn lacks<'a>(&'a mut self, identity: &'a DatabaseIdentity) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let here = self.names("SELECT name FROM pg_available_extensions").await?;
+            let lacking = identity.extensions.iter().filter(|name| !here.contains(name));
+            Ok(lacking.map(|name| format!("the extension {name}")).collect())
+        })
+    }
+
     fn strange_superusers(&mut self) -> Answer<'_, Vec<String>> {
         Box::pin(self.names(STRANGE_SUPERUSERS))
     }

@@ -16,7 +16,7 @@ use kiln_local::cgroup::{Cgroups, Hierarchies};
 use kiln_local::instance::client::Client;
 use kiln_local::instance::{StopPolicy, destroy, record};
 use kiln_local::local::{FileDigests, ImageFiles, ImageRefusal, Images, Local, SecretValues};
-use kiln_model::data::{DataOrigin, ObservedData, Role};
+use kiln_model::data::{DataOrigin, ObservedData};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::ObservedInstance;
@@ -123,6 +123,24 @@ impl Site {
 
     pub(crate) fn cgroups(&self) -> Cgroups {
         Cgroups::new(Hierarchies::detect().unwrap(), &self.id)
+    }
+
+    /// The name of the instance that will be asked for next.
+    pub(crate) fn next(&self) -> InstanceId {
+        let number = self.made.load(Ordering::Relaxed) + 1;
+        format!("orders-{number:012x}").parse().unwrap()
+    }
+
+    fn making(&self, id: &InstanceId) -> PathBuf {
+        self.root().join("run/making").join(format!("{id}.json"))
+    }
+
+    pub(crate) fn copy_record_of_making(&self, id: &InstanceId) {
+        fs::copy(self.making(id), self.root().join("kept.json")).unwrap();
+    }
+
+    pub(crate) fn put_record_back(&self, id: &InstanceId) {
+        fs::rename(self.root().join("kept.json"), self.making(id)).unwrap();
     }
 
     /// Asks for an instance.
@@ -268,6 +286,19 @@ impl Site {
         Ok(rows.collect())
     }
 
+    /// Waits until a question has this answer.
+    pub(crate) async fn until_row(&self, id: &InstanceId, question: &str, row: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.run(id, question).await;
+            if answer.as_ref().is_ok_and(|rows| rows == &[row.to_owned()]) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{question}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.root().join(kiln_model::data::volumes(&stack(), &component()))
     }
@@ -315,8 +346,24 @@ impl Drop for Site {
     }
 }
 
-pub(crate) fn role(data: &ObservedData) -> Role {
-    data.role
+/// A small filesystem in memory; gone when it is dropped.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts it below the volumes, where the data of one that does not exist yet will be.
+    pub(crate) fn at(volume: &Path, size: &str) -> Self {
+        fs::create_dir_all(volume).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        let size = std::ffi::CString::new(format!("size={size},mode=700")).unwrap();
+        rustix::mount::mount("tmpfs", volume, "tmpfs", flags, size.as_c_str()).unwrap();
+        Self(volume.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 fn open(root: &Path) -> Local {

@@ -197,6 +197,16 @@ impl Shared {
         let state = tokio::time::timeout(ANSWER, session.state()).await;
         let state = state.map_err(|_| late("to a question"))??;
         let declared = match state.role {
+            Role::Standby if matches!(self.told().verdict, Verdict::Starting { .. }) => {
+                // Before it could ever have to have it.
+                let lacks = tokio::time::timeout(ANSWER, session.lacks(identity)).await;
+                let lacks = lacks.map_err(|_| late("to what it lacks"))??;
+                if !lacks.is_empty() {
+                    let text = format!("its image lacks {}", lacks.join(", "));
+                    return Err(EngineError::Refused(text));
+                }
+                false
+            }
             Role::Standby => false,
             Role::Primary if self.told().declared => true,
             Role::Primary => {

@@ -111,7 +111,8 @@ impl Place {
 
     /// Makes a volume without anything in it.
     pub(super) fn make_volume(&self, volume: &InstanceId) -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(self.volumes.join(volume.as_str()))?;
+        let directory = self.volumes.join(volume.as_str());
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         DirBuilder::new().mode(0o700).create(self.data(volume))
     }
 
