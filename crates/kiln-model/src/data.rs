@@ -24,22 +24,31 @@ pub struct ObservedVolume {
     pub used: Bytes,
 }
 
-/// What an instance of a database says of its data.
+/// The data of an instance of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedData {
     /// The volume that it holds.
     pub volume: InstanceId,
+    /// What it said of it, the last time that it answered.
+    #[serde(default)]
+    pub said: Option<Said>,
+}
+
+/// What an instance says of its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// When it was asked.
+    pub at: Timestamp,
     /// Whether it takes writes.
     pub role: Role,
-    /// When the rest was measured.
-    pub measured_at: Timestamp,
     /// How far its data goes, in bytes of the engine's log: what a primary has made durable, what
     /// a standby has received.
-    pub position: Option<u64>,
+    pub position: u64,
     /// Whom it receives from at present, where it is a standby.
     #[serde(default)]
     pub follows: Option<InstanceId>,
-    /// Whether each write that its primary acknowledged since some moment in the past is in it.
+    /// Whether, as its primary said last, no write counts that it has not received, or another
+    /// standby of which the same is true.
     #[serde(default)]
     pub synchronous: bool,
 }

@@ -277,6 +277,12 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
             if let Some(value) = lowered.secret {
                 stack.secrets.insert(id.clone(), value);
             }
+            // Several databases may share one.
+            let implied = lowered.image.filter(|image| !stack.places.contains_key(&image.id));
+            if let Some(image) = implied {
+                stack.places.insert(image.id.clone(), declaration.block.span);
+                stack.specs.push(image);
+            }
             stack.places.insert(id, declaration.block.span);
             stack.specs.push(lowered.spec);
         }

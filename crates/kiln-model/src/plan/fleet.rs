@@ -11,13 +11,14 @@ use crate::generation::{Component, Generation};
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Observed, ObservedInstance, Phase, Verdict};
 use crate::quantity::{Millis, Timestamp};
+use crate::route::DatabaseRoute;
 use crate::spec::server::Server;
 
 use super::networks::Networks;
 use super::report::{Milestone, Waiting};
 use super::stage::{Situation, Stage};
 use super::table::Serving;
-use super::{DRAIN_BOUND, InstanceCreation, Reason, fresh_id};
+use super::{DRAIN_BOUND, InstanceCreation, Reason, database, fresh_id};
 
 /// Replacements of one component within a minute, beyond which they are made one a second.
 const STORM: u32 = 120;
@@ -44,7 +45,7 @@ pub(super) struct Fleet {
     /// When it goes on although nothing is seen to change.
     pub(super) wake_at: Option<Timestamp>,
     /// How many instances as wanted may exist by now, and how many besides.
-    bounds: (u32, u32),
+    pub(super) bounds: (u32, u32),
 }
 
 impl Fleet {
@@ -65,6 +66,8 @@ pub(super) struct Fleets {
     destroy: BTreeMap<InstanceId, Reason>,
     /// Instances that are ready and get no traffic.
     hidden: BTreeSet<InstanceId>,
+    /// Who answers for each database.
+    pub(super) routes: Vec<DatabaseRoute>,
     /// What has been reached and is not written down.
     pub(super) milestones: Vec<Milestone>,
     /// When the next drain reaches its bound.
@@ -113,6 +116,8 @@ impl Fleets {
             let fleet = fleets.retire_within(&sorted, wanted, stage, (server, observed.at));
             fleets.by_server.insert(id.clone(), fleet);
         }
+        let databases = desired.content.databases().map(|(id, _, _)| id);
+        serves_new.extend(databases.filter(|id| database::serves(desired, observed, id)));
         for (id, component, server) in desired.content.servers() {
             let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
             let sorted = sort(instances, component, server, observed, networks);
@@ -120,6 +125,16 @@ impl Fleets {
                 && component.spec.talks_to().iter().any(|to| !serves_new.contains(*to));
             let order = Order { id, component, server, sorted: &sorted, waits };
             fleets.create(desired, observed, networks, &order, &mut taken);
+        }
+        for (id, component, database) in desired.content.databases() {
+            let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
+            let maker = Maker { desired, observed, networks };
+            let decided =
+                database::decide(&maker, (id, component, database), instances, &mut taken);
+            fleets.creations.extend(decided.creations);
+            fleets.retired.extend(decided.retired);
+            fleets.routes.push(decided.route);
+            fleets.by_server.insert(id.clone(), decided.fleet);
         }
         for instance in &observed.instances {
             fleets.finish(instance, observed.at);
@@ -196,38 +211,16 @@ impl Fleets {
             fleet.held = Some(held);
             return;
         }
-        let Some(network) = networks.of(&order.server.identity.network.id) else { return };
-        let Some(image) = desired.content.images.get(&order.server.identity.image.id) else {
-            fleet.held = Some((Reason::ImageNotBuilt, None));
-            return;
-        };
         let because = order.reason();
-        let taken = taken.entry(network.id.clone()).or_default();
+        let maker = Maker { desired, observed, networks };
         for ordinal in 0..missing as usize {
-            let id = fresh_id(desired, observed, order.id, ordinal);
-            let seed = Digest::of(id.as_str().as_bytes()).as_bytes()[0];
-            let seed = u32::from(seed) << 8 | u32::try_from(ordinal).unwrap_or(0);
-            let free = address::free_for_instances(&network.identity, taken, seed).next();
-            let Some(address) = free else {
-                fleet.held = Some((Reason::NoAddress, None));
-                return;
-            };
-            taken.insert(address);
-            let creation = InstanceCreation {
-                id,
-                stack: desired.stack.clone(),
-                component: order.id.clone(),
-                digest: order.component.digest,
-                generation: desired.number,
-                network: network.id.clone(),
-                network_identity: network.identity.clone(),
-                address,
-                image: *image,
-                demands: desired.content.demands.clone(),
-                server: order.server.clone(),
-                data: None,
-            };
-            self.creations.push((Arc::new(creation), because.clone()));
+            match maker.make((order.id, order.component), order.server, ordinal, taken) {
+                Ok(creation) => self.creations.push((Arc::new(creation), because.clone())),
+                Err(why) => {
+                    fleet.held = Some((why, None));
+                    return;
+                }
+            }
         }
     }
 
@@ -326,6 +319,49 @@ impl Fleets {
             ready: fleet.ready,
             starting: fleet.starting,
             why,
+        })
+    }
+}
+
+/// What new instances are made from.
+pub(super) struct Maker<'a> {
+    pub(super) desired: &'a Generation,
+    pub(super) observed: &'a Observed,
+    pub(super) networks: &'a Networks,
+}
+
+impl Maker<'_> {
+    /// A new instance of a component, or why there can be none.
+    pub(super) fn make(
+        &self,
+        (id, component): (&ComponentId, &Component),
+        server: &Server,
+        ordinal: usize,
+        taken: &mut BTreeMap<InstanceId, BTreeSet<Ipv4Addr>>,
+    ) -> Result<InstanceCreation, Reason> {
+        let network = self.networks.of(&server.identity.network.id).ok_or(Reason::NoAddress)?;
+        let image = self.desired.content.images.get(&server.identity.image.id);
+        let image = *image.ok_or(Reason::ImageNotBuilt)?;
+        let taken = taken.entry(network.id.clone()).or_default();
+        let instance = fresh_id(self.desired, self.observed, id, ordinal);
+        let seed = Digest::of(instance.as_str().as_bytes()).as_bytes()[0];
+        let seed = u32::from(seed) << 8 | u32::try_from(ordinal).unwrap_or(0);
+        let free = address::free_for_instances(&network.identity, taken, seed).next();
+        let address = free.ok_or(Reason::NoAddress)?;
+        taken.insert(address);
+        Ok(InstanceCreation {
+            id: instance,
+            stack: self.desired.stack.clone(),
+            component: id.clone(),
+            digest: component.digest,
+            generation: self.desired.number,
+            network: network.id.clone(),
+            network_identity: network.identity.clone(),
+            address,
+            image,
+            demands: self.desired.content.demands.clone(),
+            server: server.clone(),
+            data: None,
         })
     }
 }
@@ -463,7 +499,11 @@ fn unready(instance: &ObservedInstance) -> Reason {
 }
 
 /// Why an instance can't be kept whatever the generation says.
-fn why_broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
+pub(super) fn why_broken(
+    instance: &ObservedInstance,
+    server: &Server,
+    now: Timestamp,
+) -> Option<Reason> {
     // Whatever becomes of one that is being ended, it has been replaced.
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);

@@ -13,6 +13,7 @@
 //! that exists can be routed to, drained and destroyed, nothing else.
 
 pub mod check;
+mod database;
 mod fleet;
 mod networks;
 mod report;
@@ -22,6 +23,8 @@ mod trial;
 
 #[cfg(test)]
 mod ailing;
+#[cfg(test)]
+mod database_tests;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]

@@ -150,7 +150,7 @@ fn seccomp(field: &Field<'_>) -> Option<Seccomp> {
 }
 
 fn connects(reader: &Reader<'_>, field: &Field<'_>) -> Option<Vec<Connection>> {
-    let found = field.components(&[Kind::Server], "server.api")?;
+    let found = field.components(&[Kind::Server, Kind::Database], "server.api")?;
     let mut connections = BTreeSet::new();
     let mut complete = true;
     for (to, span) in found {
