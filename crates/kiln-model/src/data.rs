@@ -47,8 +47,8 @@ pub struct Said {
     /// Whom it receives from at present, where it is a standby.
     #[serde(default)]
     pub follows: Option<InstanceId>,
-    /// Whether, as its primary said last, no write counts that it has not received, or another
-    /// standby of which the same is true.
+    /// Whether each write that its primary has acknowledged, up to its end where that is gone, is
+    /// in this one or in another of which the same is said.
     #[serde(default)]
     pub synchronous: bool,
 }
@@ -111,13 +111,18 @@ pub enum DataOrigin {
     },
 }
 
+/// Where below a root the sockets of databases are.
+pub const SOCKETS: &str = "run/databases";
+/// Where below a root the volumes of databases are.
+pub const VOLUMES: &str = "volumes";
+
 /// Where below a root the instances of a database have their sockets: each in a directory of its
 /// own, which is named after it. `primary` is a link to that of the one that takes writes.
 pub fn sockets(stack: &StackName, database: &ComponentId) -> String {
-    format!("run/databases/{stack}.{}", database.host_name())
+    format!("{SOCKETS}/{stack}.{}", database.host_name())
 }
 
 /// Where below a root the volumes of a database are.
 pub fn volumes(stack: &StackName, database: &ComponentId) -> String {
-    format!("volumes/{stack}.{}", database.host_name())
+    format!("{VOLUMES}/{stack}.{}", database.host_name())
 }

@@ -36,6 +36,8 @@ impl Machine {
     ) -> Result<(), TargetError> {
         let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
         self.prober.forget(id);
+        self.databases.forget(id);
+        self.databases.call_off(self, id).map_err(|error| fail(error.to_string()))?;
         let stopped = self.guard.is_stopped(id.as_str());
         let drift = self.guard.found(id.as_str());
         self.guard.forget(id.as_str());
@@ -63,6 +65,7 @@ impl Machine {
         instance::destroy(&self.root, &self.cgroups, id.as_str(), policy)
             .map_err(|error| fail(chain(&error)))?;
         detach(id, attached).map_err(|error| fail(chain(&error)))?;
+        self.databases.leave(self, id).map_err(|error| fail(error.to_string()))?;
         self.prune_logs(id);
         self.dismiss_launcher();
         Ok(())

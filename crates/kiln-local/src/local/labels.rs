@@ -13,6 +13,7 @@ use kiln_model::spec::network::NetworkIdentity;
 use kiln_model::spec::server::{Connection, Stop};
 use serde::{Deserialize, Serialize};
 
+use super::database::DataLabels;
 use crate::instance::record;
 use crate::launcher::protocol::Labels;
 use crate::network::NetworkSpec;
@@ -33,6 +34,9 @@ pub(super) struct InstanceLabels {
     /// The secrets that it was given; none where an older daemon did not write that down.
     #[serde(default)]
     pub(super) secrets: Option<BTreeSet<ComponentId>>,
+    /// What else it is, where it is a database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<DataLabels>,
 }
 
 impl InstanceLabels {
@@ -47,6 +51,7 @@ impl InstanceLabels {
             connects: identity.connects.clone(),
             stop: identity.stop.clone(),
             secrets: Some(creation.server.secrets().map(|secret| secret.id.clone()).collect()),
+            data: DataLabels::of(creation),
         }
     }
 

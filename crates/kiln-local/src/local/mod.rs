@@ -2,6 +2,7 @@
 
 mod alarm;
 pub(crate) mod create;
+mod database;
 mod demand;
 mod destroy;
 mod events;
@@ -46,6 +47,7 @@ use crate::{launcher, logs};
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
 use alarm::Herald;
+use database::Databases;
 use events::Changes;
 use guard::Guard;
 use health::Prober;
@@ -72,6 +74,7 @@ struct Machine {
     changes: Arc<Changes>,
     prober: Prober,
     herald: Herald,
+    databases: Databases,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
@@ -126,6 +129,7 @@ impl Local {
             secrets,
             prober: Prober::new(root, changes.clone()),
             herald: Herald::start(),
+            databases: Databases::new(root, changes.clone()),
             changes,
             issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
@@ -145,7 +149,7 @@ impl Local {
     /// Does blocking work on a thread that may block.
     async fn blocking<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Machine) -> Result<R, TargetError> + Send + 'static,
+        work: impl FnOnce(&Arc<Machine>) -> Result<R, TargetError> + Send + 'static,
     ) -> Result<R, TargetError> {
         let machine = self.machine.clone();
         tokio::task::spawn_blocking(move || work(&machine))
@@ -158,7 +162,9 @@ impl Target for Local {
     async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
         let (name, probes) = (stack.clone(), probes.clone());
         let (mut measured, misled) = self.blocking(move |machine| machine.look(&name)).await?;
-        self.machine.prober.judge(stack, &mut measured, &probes);
+        let databases = &self.machine.databases;
+        self.machine.prober.judge(stack, &mut measured, &probes, |id| databases.knows(id));
+        databases.judge(stack, &mut measured).await;
         if let Some(table) = &mut measured.table {
             // What the gateway does where no rule leads to it is not routed.
             table.networks.retain(|route| !misled.contains(&route.network));
@@ -170,6 +176,9 @@ impl Target for Local {
         let creation = creation.clone();
         self.blocking(move |machine| match &creation {
             Creation::Network(network) => machine.create_network(network),
+            Creation::Instance(instance) if instance.data.is_some() => {
+                database::create(machine, instance)
+            }
             Creation::Instance(instance) => machine.create_instance(instance),
         })
         .await
@@ -196,7 +205,7 @@ impl Target for Local {
 
     async fn inspect(&self, stack: &StackName) {
         let stack = stack.clone();
-        let measure = move |machine: &Machine| {
+        let measure = move |machine: &Arc<Machine>| {
             machine.guard.measure(&stack);
             Ok(())
         };
@@ -242,6 +251,9 @@ impl Target for Local {
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {
+        if let Some(words) = self.machine.databases.last_words(instance) {
+            return words;
+        }
         let directory = logs::directory(&self.machine.root, instance.as_str());
         let read = tokio::task::spawn_blocking(move || logs::tail(&directory, lines)).await;
         let lines = read.ok().and_then(Result::ok).unwrap_or_default();
@@ -249,7 +261,7 @@ impl Target for Local {
     }
 
     async fn metrics(&self) -> Result<Vec<Family>, TargetError> {
-        self.blocking(Machine::metrics).await
+        self.blocking(|machine| machine.metrics()).await
     }
 }
 

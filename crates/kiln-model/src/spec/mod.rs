@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod health;
 pub mod image;
 pub mod network;
+pub mod postgres;
 pub mod rollout;
 pub mod scale;
 pub mod secret;
