@@ -235,6 +235,7 @@ fn status(control: &Control) -> Reply {
         tables: snapshot.stacks().map(|view| view.table.clone()).collect(),
         endpoints: switch.endpoints(),
         instances: switch.instances(),
+        databases: switch.databases(),
     }))
 }
 
