@@ -8,7 +8,7 @@ use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::{InstanceTraffic, Status};
-use kiln_model::data::ObservedGate;
+use kiln_model::data::{ObservedData, ObservedGate};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
@@ -143,7 +143,8 @@ impl Machine {
             integrity: Some(record.image.seal.integrity()),
             drift,
             id,
-            data: None,
+            // Also where it has ended: what it held is its own until it is gone.
+            data: labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
         })
     }
 

@@ -16,7 +16,7 @@ use kiln_local::cgroup::{Cgroups, Hierarchies};
 use kiln_local::instance::client::Client;
 use kiln_local::instance::{StopPolicy, destroy, record};
 use kiln_local::local::{FileDigests, ImageFiles, ImageRefusal, Images, Local, SecretValues};
-use kiln_model::data::{DataOrigin, ObservedData};
+use kiln_model::data::{DataOrigin, Said};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::ObservedInstance;
@@ -244,8 +244,8 @@ impl Site {
         self.until("it to be ready", id, ObservedInstance::is_ready).await
     }
 
-    pub(crate) async fn data(&self, id: &InstanceId) -> ObservedData {
-        self.ready(id).await.data.unwrap()
+    pub(crate) async fn said(&self, id: &InstanceId) -> Said {
+        self.ready(id).await.data.unwrap().said.unwrap()
     }
 
     pub(crate) async fn destroy(&self, id: &InstanceId) {
@@ -405,4 +405,9 @@ fn network() -> NetworkCreation {
 fn helper() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     exe.parent().unwrap().with_file_name("examples").join("launcher")
+}
+
+/// What an instance said last, where it has said anything.
+pub(crate) fn said(seen: &ObservedInstance) -> Option<&Said> {
+    seen.data.as_ref()?.said.as_ref()
 }

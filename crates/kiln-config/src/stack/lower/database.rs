@@ -215,7 +215,7 @@ pub(in crate::stack) fn plain_name(field: &Field<'_>) -> Option<String> {
 }
 
 /// Names that an engine or Kiln has taken.
-const RESERVED: [&str; 4] = ["postgres", "template0", "template1", "public"];
+const RESERVED: [&str; 5] = ["kiln", "postgres", "template0", "template1", "public"];
 
 /// What the user and the database of a component are called where nothing is said.
 pub(in crate::stack) fn identifier(id: &ComponentId) -> String {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use kiln_database::{DatabaseEngine, Instance, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{DataOrigin, Role};
+use kiln_model::data::{DataOrigin, ObservedData, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
@@ -309,7 +309,8 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         in_flight: 0,
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,
-        data: None,
+        // Nobody else may have it.
+        data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
         drift: Vec::new(),
     }
 }

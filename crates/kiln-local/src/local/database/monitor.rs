@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kiln_database::{EngineError, Follower, Session, State, engine};
+use kiln_database::{EngineError, Session, State, engine};
 use kiln_model::data::Role;
 use kiln_model::drift::{Aspect, Drift};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::follow::Follows;
 use super::{DataLabels, lock};
 use crate::local::labels::{has_started, mark_started};
 use crate::local::now;
@@ -43,6 +44,7 @@ pub(super) struct Subject {
     pub(super) data: PathBuf,
     pub(super) labels: DataLabels,
     pub(super) alarm: Arc<Notify>,
+    pub(super) follows: Arc<Follows>,
 }
 
 /// What an instance has told so far.
@@ -99,14 +101,6 @@ impl Monitor {
 
     pub(super) fn told(&self) -> Told {
         self.shared.told().clone()
-    }
-
-    /// How an instance follows this one, where it does.
-    pub(super) fn follower(&self, id: &InstanceId) -> Option<Follower> {
-        let told = self.shared.told();
-        let (state, _) = told.state.as_ref()?;
-        let follower = state.followers.iter().find(|it| it.streams && it.name == id.as_str());
-        follower.cloned()
     }
 
     pub(super) fn hurry(&self, hurried: bool) {
@@ -224,6 +218,7 @@ impl Shared {
         match answer {
             Ok((state, declared)) => {
                 told.answered = Instant::now();
+                self.subject.follows.heard(&self.subject.id, &state);
                 told.declared = declared;
                 told.verdict = self.verdict_of(&state, &before.verdict);
                 told.state = Some((state, asked_at));
