@@ -98,18 +98,28 @@ impl Site {
             println!("skipped: {test}: PostgreSQL {} is not installed here", image::VERSION);
             return None;
         }
+        Some(Self::made(image::VERSION, |to| image::write(to, without)).await)
+    }
+
+    /// A new root whose image was built elsewhere.
+    pub(crate) async fn of(version: u32, image: &Path) -> Self {
+        Self::made(version, |to| assert!(fs::copy(image, to).unwrap() > 0)).await
+    }
+
+    async fn made(version: u32, write: impl FnOnce(&Path)) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed) & 0xff;
         let id = format!("{:06x}{number:02x}", std::process::id() & 0xff_ffff);
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.path().join("id"), &id).unwrap();
-        image::write(&directory.path().join("image.erofs"), without);
+        write(&directory.path().join("image.erofs"));
         let local = open(directory.path());
         let identity = kiln_database::conformance::identity();
+        let identity = DatabaseIdentity { version, ..identity };
         let (epoch, made) = Default::default();
         let site = Self { directory, id, local, identity, epoch, made };
         site.local.create(&Creation::Network(Arc::new(network()))).await.unwrap();
-        Some(site)
+        site
     }
 
     /// As after the end of the daemon, and the start of another.

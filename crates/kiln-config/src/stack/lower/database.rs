@@ -220,8 +220,6 @@ const RESERVED: [&str; 5] = ["kiln", "postgres", "template0", "template1", "publ
 /// What the user and the database of a component are called where nothing is said.
 pub(in crate::stack) fn identifier(id: &ComponentId) -> String {
     let name = id.host_name().replace('-', "_");
-    match RESERVED.contains(&name.as_str()) || name.starts_with("pg_") {
-        true => format!("{name}_db"),
-        false => name,
-    }
+    let taken = RESERVED.contains(&name.as_str()) || name.starts_with("pg_");
+    if taken { format!("{name}_db") } else { name }
 }
