@@ -83,6 +83,10 @@ struct Failure {
 }
 
 impl Failure {
+    fn called_off() -> Self {
+        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
+    }
+
     fn of(what: &str, error: &dyn std::error::Error) -> Self {
         Self { reason: format!("{what}: {}", chain(error)), words: Vec::new() }
     }
@@ -424,7 +428,7 @@ impl Job {
         };
         spec.volumes.push(own);
         if self.making.is_called_off() {
-            return Err(self.called_off());
+            return Err(Failure::called_off());
         }
         self.machine
             .launch(spec)
@@ -472,7 +476,7 @@ impl Job {
                 return Ok(exit);
             }
             if self.making.is_called_off() {
-                return Err(self.called_off());
+                return Err(Failure::called_off());
             }
             if looked.elapsed() >= GROWTH {
                 let now = size(&volume);
@@ -488,10 +492,6 @@ impl Job {
             }
             std::thread::sleep(LOOK);
         }
-    }
-
-    fn called_off(&self) -> Failure {
-        Failure { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
     }
 
     /// What an instance must have as much of as the one that it is to follow.

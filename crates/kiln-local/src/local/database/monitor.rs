@@ -180,13 +180,12 @@ impl Shared {
     ) -> Result<(State, bool), EngineError> {
         let identity = &self.subject.labels.identity;
         let late = |what: &str| EngineError::Silent(format!("no answer {what} in time"));
-        let session = match session {
-            Some(session) => session,
-            None => {
-                let connect = engine(identity.engine).connect(&self.subject.sockets);
-                let opened = tokio::time::timeout(ANSWER, connect).await;
-                session.insert(opened.map_err(|_| late("to a connection"))??)
-            }
+        let session = if let Some(session) = session {
+            session
+        } else {
+            let connect = engine(identity.engine).connect(&self.subject.sockets);
+            let opened = tokio::time::timeout(ANSWER, connect).await;
+            session.insert(opened.map_err(|_| late("to a connection"))??)
         };
         let state = tokio::time::timeout(ANSWER, session.state()).await;
         let state = state.map_err(|_| late("to a question"))??;
@@ -223,7 +222,7 @@ impl Shared {
                 told.verdict = self.verdict_of(&state, &before.verdict);
                 told.state = Some((state, asked_at));
             }
-            Err(error) => told.verdict = self.verdict_of_silence(&before, &error),
+            Err(error) => told.verdict = verdict_of_silence(&before, &error),
         }
         let hurried = *self.hurried.borrow();
         if differs(&before, &told, hurried) {
@@ -245,19 +244,6 @@ impl Shared {
                 }
                 Verdict::Ready { since: now() }
             }
-        }
-    }
-
-    fn verdict_of_silence(&self, before: &Told, error: &EngineError) -> Verdict {
-        match &before.verdict {
-            Verdict::Ready { .. } if before.answered.elapsed() >= SILENCE => {
-                let reason = format!("it has not answered for {} s: {error}", SILENCE.as_secs());
-                Verdict::Dead { since: now(), reason }
-            }
-            Verdict::Ready { .. } | Verdict::Dead { .. } | Verdict::Unready { .. } => {
-                before.verdict.clone()
-            }
-            Verdict::Starting { .. } => Verdict::Starting { last: Some(error.to_string()) },
         }
     }
 
@@ -293,6 +279,20 @@ impl Shared {
             told.drift = drift;
             self.subject.alarm.notify_one();
         }
+    }
+}
+
+/// What one that does not answer is worth.
+fn verdict_of_silence(before: &Told, error: &EngineError) -> Verdict {
+    match &before.verdict {
+        Verdict::Ready { .. } if before.answered.elapsed() >= SILENCE => {
+            let reason = format!("it has not answered for {} s: {error}", SILENCE.as_secs());
+            Verdict::Dead { since: now(), reason }
+        }
+        Verdict::Ready { .. } | Verdict::Dead { .. } | Verdict::Unready { .. } => {
+            before.verdict.clone()
+        }
+        Verdict::Starting { .. } => Verdict::Starting { last: Some(error.to_string()) },
     }
 }
 
