@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER, check_setting};
+use kiln_model::spec::database::check_setting;
+use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER};
 
 use super::PRIMARY;
 use crate::Instance;

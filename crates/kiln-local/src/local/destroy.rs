@@ -25,8 +25,11 @@ const ENDED_LOGS: usize = 3;
 
 impl Machine {
     pub(super) fn mark_draining(&self, instance: &InstanceId) -> Result<(), TargetError> {
-        mark_draining(&self.root, instance.as_str(), now())
-            .map_err(|error| TargetError::passing(format!("drain {instance}"), error))
+        let fail = |error| TargetError::passing(format!("drain {instance}"), error);
+        if self.databases.mark_draining(instance).map_err(fail)? {
+            return Ok(());
+        }
+        mark_draining(&self.root, instance.as_str(), now()).map_err(fail)
     }
 
     pub(super) fn destroy_instance(

@@ -143,6 +143,7 @@ impl Machine {
             integrity: Some(record.image.seal.integrity()),
             drift,
             id,
+            // Also where it has ended: what it held is its own until it is gone.
             data: labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
         })
     }

@@ -23,7 +23,7 @@ async fn a_volume_is_served_again_with_every_row_after_a_crash() {
 
     let second = site.create(held).await.unwrap();
     let data = site.ready(&second).await.data.unwrap();
-    assert_eq!((data.said.unwrap().role, &data.volume), (Role::Primary, &first));
+    assert_eq!((data.said.unwrap().role, data.volume), (Role::Primary, first.clone()));
     site.route(Some(&second), false).await.unwrap();
     let count = "SELECT count(*) FROM ledger";
     assert_eq!(site.run(&second, count).await.unwrap(), ["50"]);
@@ -46,17 +46,17 @@ async fn a_standby_whose_primary_is_gone_stays_ready_for_another_daemon() {
     let third = site.standby(&first).await;
     site.kill(&first).await;
     site.reopen();
-    assert!(site.data(&second).await.follows.is_none());
+    assert!(site.said(&second).await.follows.is_none());
     site.route(Some(&second), false).await.unwrap();
     // The other one follows whoever takes the writes.
     let follows = |seen: &ObservedInstance| {
-        said(seen).is_some_and(|data| data.follows.as_ref() == Some(&second))
+        said(seen).is_some_and(|said| said.follows.as_ref() == Some(&second))
     };
     site.until("it to follow the next one", &third, follows).await;
     site.run(&second, "CREATE TABLE t (n int); INSERT INTO t VALUES (5)").await.unwrap();
-    let written = site.data(&second).await.position;
+    let written = site.said(&second).await.position;
     site.until("it to have the row", &third, |seen| {
-        said(seen).is_some_and(|data| data.position >= written)
+        said(seen).is_some_and(|said| said.position >= written)
     })
     .await;
     site.until_row(&third, "SELECT n FROM t", "5").await;

@@ -9,3 +9,4 @@ mod image;
 mod lives;
 mod site;
 mod switch;
+mod versions;

@@ -100,18 +100,28 @@ impl Site {
             println!("skipped: {test}: PostgreSQL {} is not installed here", image::VERSION);
             return None;
         }
+        Some(Self::made(image::VERSION, |to| image::write(to, without)).await)
+    }
+
+    /// A new root whose image was built elsewhere.
+    pub(crate) async fn of(version: u32, image: &Path) -> Self {
+        Self::made(version, |to| assert!(fs::copy(image, to).unwrap() > 0)).await
+    }
+
+    async fn made(version: u32, write: impl FnOnce(&Path)) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed) & 0xff;
         let id = format!("{:06x}{number:02x}", std::process::id() & 0xff_ffff);
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(directory.path().join("id"), &id).unwrap();
-        image::write(&directory.path().join("image.erofs"), without);
+        write(&directory.path().join("image.erofs"));
         let local = open(directory.path());
         let identity = kiln_database::conformance::identity();
+        let identity = DatabaseIdentity { version, ..identity };
         let (epoch, made) = Default::default();
         let site = Self { directory, id, local, identity, epoch, made };
         site.local.create(&Creation::Network(Arc::new(network()))).await.unwrap();
-        Some(site)
+        site
     }
 
     /// As after the end of the daemon, and the start of another.
@@ -246,10 +256,8 @@ impl Site {
         self.until("it to be ready", id, ObservedInstance::is_ready).await
     }
 
-    /// What a ready instance says of its data.
-    pub(crate) async fn data(&self, id: &InstanceId) -> Said {
-        let seen = self.until("it to answer", id, |i| i.is_ready() && said(i).is_some()).await;
-        said(&seen).cloned().unwrap()
+    pub(crate) async fn said(&self, id: &InstanceId) -> Said {
+        self.ready(id).await.data.unwrap().said.unwrap()
     }
 
     pub(crate) async fn destroy(&self, id: &InstanceId) {
@@ -411,7 +419,7 @@ fn helper() -> PathBuf {
     exe.parent().unwrap().with_file_name("examples").join("launcher")
 }
 
-/// What an instance said of its data when it was last asked.
-pub(crate) fn said(instance: &ObservedInstance) -> Option<&Said> {
-    instance.data.as_ref()?.said.as_ref()
+/// What an instance said last, where it has said anything.
+pub(crate) fn said(seen: &ObservedInstance) -> Option<&Said> {
+    seen.data.as_ref()?.said.as_ref()
 }

@@ -10,32 +10,32 @@ use crate::site::{Site, said};
 async fn writes_go_over_and_nothing_is_lost() {
     let Some(site) = Site::new("writes_go_over_and_nothing_is_lost").await else { return };
     let first = site.first().await;
-    let data = site.data(&first).await;
-    assert_eq!((data.role, data.follows), (Role::Primary, None));
+    let data = site.ready(&first).await.data.unwrap();
+    assert_eq!(data.volume, first);
+    let says = data.said.unwrap();
+    assert_eq!((says.role, says.follows), (Role::Primary, None));
     assert_eq!(site.head().await.as_ref(), Some(&first));
     site.run(&first, "CREATE TABLE ledger (n int PRIMARY KEY); INSERT INTO ledger VALUES (1)")
         .await
         .unwrap();
 
     let second = site.standby(&first).await;
-    let data = site.until("it to follow", &second, |seen| {
-        said(seen).is_some_and(|data| data.follows.is_some())
-    });
-    let data = said(&data.await).cloned().unwrap();
+    let follows = |seen: &_| said(seen).is_some_and(|said| said.follows.is_some());
+    let data = site.until("it to follow", &second, follows).await.data.unwrap().said.unwrap();
     assert_eq!((data.role, data.follows.as_ref()), (Role::Standby, Some(&first)));
     assert!(!data.synchronous);
     site.run(&first, "INSERT INTO ledger VALUES (2)").await.unwrap();
     assert!(site.run(&second, "INSERT INTO ledger VALUES (3)").await.is_err());
 
     site.route(Some(&first), true).await.unwrap();
-    let before = site.data(&first).await.position;
+    let before = site.said(&first).await.position;
     site.until("it to catch up", &second, |seen| {
-        said(seen).is_some_and(|data| data.position >= before)
+        said(seen).is_some_and(|said| said.position >= before)
     })
     .await;
     site.route(Some(&second), false).await.unwrap();
     assert_eq!(site.head().await.as_ref(), Some(&second));
-    assert_eq!(site.data(&second).await.role, Role::Primary);
+    assert_eq!(site.said(&second).await.role, Role::Primary);
     site.run(&second, "INSERT INTO ledger VALUES (3)").await.unwrap();
     let rows = site.run(&second, "SELECT n FROM ledger ORDER BY n").await.unwrap();
     assert_eq!(rows, ["1", "2", "3"]);
@@ -97,7 +97,7 @@ async fn one_that_has_not_all_does_not_take_over() {
     let error = site.route(Some(&second), false).await.unwrap_err();
     assert!(error.to_string().contains("it lacks"), "{error}");
     assert_eq!(site.head().await.as_ref(), Some(&first), "nothing has changed");
-    assert_eq!(site.data(&second).await.role, Role::Standby);
+    assert_eq!(site.said(&second).await.role, Role::Standby);
     site.run(&first, "INSERT INTO late VALUES (1)").await.unwrap();
     rustix::process::kill_process(receiver, rustix::process::Signal::CONT).unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -112,11 +112,16 @@ async fn a_synchronous_standby_has_each_write() {
     let first = site.first().await;
     let second = site.standby(&first).await;
     site.until("it to be synchronous", &second, |seen| {
-        said(seen).is_some_and(|data| data.synchronous)
+        said(seen).is_some_and(|said| said.synchronous)
     })
     .await;
     site.run(&first, "CREATE TABLE t (n int); INSERT INTO t VALUES (7)").await.unwrap();
     site.kill(&first).await;
+    let alone = |seen: &_| said(seen).is_some_and(|said| said.follows.is_none());
+    let seen = site.until("it to be alone", &second, alone).await;
+    assert!(said(&seen).unwrap().synchronous, "it has all that was acknowledged");
+    site.destroy(&first).await;
+    assert!(site.said(&second).await.synchronous);
     site.route(Some(&second), false).await.unwrap();
     assert_eq!(site.run(&second, "SELECT n FROM t").await.unwrap(), ["7"]);
 }

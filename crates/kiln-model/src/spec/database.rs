@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
-use crate::spec::image::{Base, Recipe, Step};
+use crate::spec::image::Recipe;
+use crate::spec::postgres;
 use crate::spec::rollout::Rollout;
 use crate::spec::server::{Health, Probe, Seccomp, Server, ServerIdentity, ServerPolicy, Stop};
 
@@ -151,39 +152,10 @@ const STOP_GRACE: Millis = Millis::seconds(10);
 
 /// The image of an engine's major version from Debian's packages, where there are any.
 pub fn recipe(engine: Engine, version: u32) -> Option<Recipe> {
-    let Engine::Postgres = engine;
-    let suite = match version {
-        13 => "bullseye",
-        15 => "bookworm",
-        17 => "trixie",
-        _ => return None,
-    };
-    let directory = |path: &str| Step::Directory {
-        path: path.to_owned(),
-        owner: Some("postgres".to_owned()),
-        mode: Some(0o700),
-    };
-    let user = Step::User {
-        name: "postgres".to_owned(),
-        uid: Some(POSTGRES_UID),
-        home: Some("/var/lib/postgresql".to_owned()),
-    };
-    Some(Recipe {
-        packages: [format!("postgresql-{version}")].into(),
-        user: Some("postgres".to_owned()),
-        entrypoint: vec![format!("/usr/lib/postgresql/{version}/bin/postgres")],
-        steps: vec![
-            user,
-            directory("/var/lib/postgresql/data"),
-            directory("/run/postgresql"),
-            directory("/etc/postgresql"),
-        ],
-        ..Recipe::on(Base::Debian { suite: suite.to_owned() })
-    })
+    match engine {
+        Engine::Postgres => postgres::recipe(version),
+    }
 }
-
-/// The user that the engine runs as; data on disk belongs to it.
-const POSTGRES_UID: u32 = 999;
 
 /// Whether an engine's setting may be declared, or why not.
 pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
@@ -191,8 +163,8 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(fits) {
         return Err("it is no name of a setting".to_owned());
     }
-    if value.contains(['\n', '\0']) {
-        return Err("a value is one line".to_owned());
+    if value.chars().any(char::is_control) {
+        return Err("a value is one line of text".to_owned());
     }
     let own = OWN_SETTINGS.iter().any(|own| match own.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -205,19 +177,25 @@ pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
 /// stands for any end.
 const OWN_SETTINGS: &[&str] = &[
     "allow_alter_system",
+    "allow_system_table_mods",
     "archive_*",
     "bonjour*",
     "cluster_name",
     "config_file",
     "data_directory",
     "dynamic_shared_memory_type",
+    "event_source",
     "external_pid_file",
     "fsync",
     "full_page_writes",
     "hba_file",
     "hot_standby",
+    "huge_pages",
     "ident_file",
+    "ignore_checksum_failure",
+    "ignore_invalid_pages",
     "include*",
+    "krb_*",
     "listen_addresses",
     "log_destination",
     "log_directory",
@@ -232,8 +210,29 @@ const OWN_SETTINGS: &[&str] = &[
     "shared_memory_type",
     "ssl*",
     "stats_temp_directory",
+    "superuser_reserved_connections",
     "synchronous_standby_names",
+    "syslog_*",
     "unix_socket_*",
     "wal_level",
+    "wal_log_hints",
     "zero_damaged_pages",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_hold_the_data_together_are_refused() {
+        assert_eq!(check_setting("work_mem", "8MB"), Ok(()));
+        assert_eq!(check_setting("auto_explain.log_min_duration", "1s"), Ok(()));
+        for name in ["listen_addresses", "archive_mode", "recovery_target_time", "fsync"] {
+            assert!(check_setting(name, "x").is_err(), "{name}");
+        }
+        for name in ["", "Work_Mem", "a b", "a=b", "a'"] {
+            assert!(check_setting(name, "x").is_err(), "{name}");
+        }
+        assert!(check_setting("work_mem", "8MB'\nfsync=off").is_err());
+    }
+}

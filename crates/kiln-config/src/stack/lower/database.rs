@@ -215,13 +215,11 @@ pub(in crate::stack) fn plain_name(field: &Field<'_>) -> Option<String> {
 }
 
 /// Names that an engine or Kiln has taken.
-const RESERVED: [&str; 4] = ["postgres", "template0", "template1", "public"];
+const RESERVED: [&str; 5] = ["kiln", "postgres", "template0", "template1", "public"];
 
 /// What the user and the database of a component are called where nothing is said.
 pub(in crate::stack) fn identifier(id: &ComponentId) -> String {
     let name = id.host_name().replace('-', "_");
-    match RESERVED.contains(&name.as_str()) || name.starts_with("pg_") {
-        true => format!("{name}_db"),
-        false => name,
-    }
+    let taken = RESERVED.contains(&name.as_str()) || name.starts_with("pg_");
+    if taken { format!("{name}_db") } else { name }
 }

@@ -59,6 +59,9 @@ struct Begun {
     labels: InstanceLabels,
     address: Ipv4Addr,
     at: Timestamp,
+    /// Since when it is given up.
+    #[serde(default)]
+    draining_since: Option<Timestamp>,
 }
 
 /// A making under way, or failed.
@@ -83,6 +86,10 @@ struct Failure {
 }
 
 impl Failure {
+    fn called_off() -> Self {
+        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
+    }
+
     fn of(what: &str, error: &dyn std::error::Error) -> Self {
         Self { reason: format!("{what}: {}", chain(error)), words: Vec::new() }
     }
@@ -131,7 +138,12 @@ pub(in crate::local) fn create(
         }
         place.make().map_err(fail)?;
         // The record first: what is half made is then found as such.
-        let begun = Begun { labels: labels.clone(), address: creation.address, at: now() };
+        let begun = Begun {
+            labels: labels.clone(),
+            address: creation.address,
+            at: now(),
+            draining_since: None,
+        };
         databases.write_down(&creation.id, &begun).map_err(fail)?;
         makings.insert(creation.id.clone(), making.clone());
     }
@@ -255,6 +267,13 @@ impl Databases {
         }
     }
 
+    /// Marks an instance that is being made as given up; whether it is being made.
+    pub(in crate::local) fn mark_draining(&self, id: &InstanceId) -> io::Result<bool> {
+        let Some(mut begun) = self.begun()?.remove(id) else { return Ok(false) };
+        begun.draining_since.get_or_insert_with(now);
+        self.write_down(id, &begun).map(|()| true)
+    }
+
     /// Calls a making off and waits for its end. Nothing where there is none.
     pub(in crate::local) fn call_off(&self, machine: &Machine, id: &InstanceId) -> io::Result<()> {
         let making = lock(&self.makings).get(id).cloned();
@@ -305,10 +324,11 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         pid: None,
         phase: Phase::Running,
         health,
-        draining_since: None,
+        draining_since: begun.draining_since,
         in_flight: 0,
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,
+        // Nobody else may have it.
         data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
         drift: Vec::new(),
     }
@@ -423,7 +443,7 @@ impl Job {
         };
         spec.volumes.push(own);
         if self.making.is_called_off() {
-            return Err(self.called_off());
+            return Err(Failure::called_off());
         }
         self.machine
             .launch(spec)
@@ -471,7 +491,7 @@ impl Job {
                 return Ok(exit);
             }
             if self.making.is_called_off() {
-                return Err(self.called_off());
+                return Err(Failure::called_off());
             }
             if looked.elapsed() >= GROWTH {
                 let now = size(&volume);
@@ -487,10 +507,6 @@ impl Job {
             }
             std::thread::sleep(LOOK);
         }
-    }
-
-    fn called_off(&self) -> Failure {
-        Failure { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
     }
 
     /// What an instance must have as much of as the one that it is to follow.

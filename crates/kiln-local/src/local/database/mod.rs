@@ -1,6 +1,7 @@
 //! Databases on this machine: their volumes and sockets, how their instances are made, what these
 //! say of themselves, and how one takes over from another.
 
+mod follow;
 mod making;
 mod monitor;
 mod place;
@@ -13,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kiln_database::State;
 use kiln_engine::target::Measured;
-use kiln_model::data::{ObservedVolume, Role, Said};
+use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::plan::{DataCreation, InstanceCreation};
+use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
 use kiln_model::spec::database::DatabaseIdentity;
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,7 @@ use super::events::Changes;
 use super::labels::InstanceLabels;
 pub(super) use making::create;
 
+use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
@@ -65,6 +69,7 @@ pub(super) struct Databases {
     makings: Mutex<BTreeMap<InstanceId, Arc<Making>>>,
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
+    follows: Arc<Follows>,
     used: Used,
     quorums: Mutex<Quorums>,
 }
@@ -79,6 +84,7 @@ impl Databases {
             monitors: Mutex::default(),
             makings: Mutex::default(),
             hurried: Mutex::default(),
+            follows: Arc::default(),
             used: Used::default(),
             quorums: Mutex::default(),
         }
@@ -105,6 +111,7 @@ impl Databases {
             data: place.data(&data.volume),
             labels: data.clone(),
             alarm: self.changes.of(&labels.stack),
+            follows: self.follows.clone(),
         };
         let hurried = self.is_hurried(&labels.stack, &labels.component);
         monitors.insert(id.clone(), Monitor::start(&self.runtime, subject, hurried));
@@ -129,6 +136,7 @@ impl Databases {
             monitor.subject().stack != *stack
                 || measured.instances.iter().any(|i| i.id == *id && i.is_running())
         });
+        self.follows.keep(|id| lock(&self.monitors).contains_key(id));
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
         for instance in measured.instances.iter_mut().filter(|instance| instance.is_running()) {
@@ -136,26 +144,25 @@ impl Databases {
             let told = monitor.told();
             instance.health = told.verdict.clone();
             instance.drift.extend(told.drift.iter().cloned());
-            let Some((state, measured_at)) = &told.state else { continue };
-            let Some(data) = &mut instance.data else { continue };
-            let followed = monitors.values().find_map(|other| {
-                let same = other.subject().component == instance.component
-                    && other.subject().stack == *stack;
-                let follower = same.then(|| other.follower(&instance.id)).flatten()?;
-                Some((other.subject().id.clone(), follower.synchronous))
-            });
-            let standby = state.role == Role::Standby && state.receives;
-            let followed = followed.filter(|_| standby);
-            data.said = Some(Said {
-                at: *measured_at,
-                role: state.role,
-                position: state.position,
-                synchronous: followed.as_ref().is_some_and(|(_, synchronous)| *synchronous),
-                follows: followed.map(|(id, _)| id),
+            instance.data = Some(ObservedData {
+                volume: monitor.subject().labels.volume.clone(),
+                said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
         }
         drop(monitors);
         lock(&self.quorums).judge(stack, &mut measured.instances);
+    }
+
+    fn said(&self, id: &InstanceId, state: &State, at: Timestamp) -> Said {
+        let standby = state.role == Role::Standby;
+        let followed = self.follows.of(id).filter(|_| standby);
+        Said {
+            at,
+            role: state.role,
+            position: state.position,
+            synchronous: followed.as_ref().is_some_and(|it| it.synchronous),
+            follows: followed.filter(|_| state.receives).map(|it| it.primary),
+        }
     }
 
     /// Asks what is hurried now, and waits a moment for the answers.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use kiln_database::{EngineError, Follower, Session, State, engine};
+use kiln_database::{EngineError, Session, State, engine};
 use kiln_model::data::Role;
 use kiln_model::drift::{Aspect, Drift};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::follow::Follows;
 use super::{DataLabels, lock};
 use crate::local::labels::{has_started, mark_started};
 use crate::local::now;
@@ -43,6 +44,7 @@ pub(super) struct Subject {
     pub(super) data: PathBuf,
     pub(super) labels: DataLabels,
     pub(super) alarm: Arc<Notify>,
+    pub(super) follows: Arc<Follows>,
 }
 
 /// What an instance has told so far.
@@ -99,14 +101,6 @@ impl Monitor {
 
     pub(super) fn told(&self) -> Told {
         self.shared.told().clone()
-    }
-
-    /// How an instance follows this one, where it does.
-    pub(super) fn follower(&self, id: &InstanceId) -> Option<Follower> {
-        let told = self.shared.told();
-        let (state, _) = told.state.as_ref()?;
-        let follower = state.followers.iter().find(|it| it.streams && it.name == id.as_str());
-        follower.cloned()
     }
 
     pub(super) fn hurry(&self, hurried: bool) {
@@ -186,13 +180,12 @@ impl Shared {
     ) -> Result<(State, bool), EngineError> {
         let identity = &self.subject.labels.identity;
         let late = |what: &str| EngineError::Silent(format!("no answer {what} in time"));
-        let session = match session {
-            Some(session) => session,
-            None => {
-                let connect = engine(identity.engine).connect(&self.subject.sockets);
-                let opened = tokio::time::timeout(ANSWER, connect).await;
-                session.insert(opened.map_err(|_| late("to a connection"))??)
-            }
+        let session = if let Some(session) = session {
+            session
+        } else {
+            let connect = engine(identity.engine).connect(&self.subject.sockets);
+            let opened = tokio::time::timeout(ANSWER, connect).await;
+            session.insert(opened.map_err(|_| late("to a connection"))??)
         };
         let state = tokio::time::timeout(ANSWER, session.state()).await;
         let state = state.map_err(|_| late("to a question"))??;
@@ -224,11 +217,12 @@ impl Shared {
         match answer {
             Ok((state, declared)) => {
                 told.answered = Instant::now();
+                self.subject.follows.heard(&self.subject.id, &state);
                 told.declared = declared;
                 told.verdict = self.verdict_of(&state, &before.verdict);
                 told.state = Some((state, asked_at));
             }
-            Err(error) => told.verdict = self.verdict_of_silence(&before, &error),
+            Err(error) => told.verdict = verdict_of_silence(&before, &error),
         }
         let hurried = *self.hurried.borrow();
         if differs(&before, &told, hurried) {
@@ -250,19 +244,6 @@ impl Shared {
                 }
                 Verdict::Ready { since: now() }
             }
-        }
-    }
-
-    fn verdict_of_silence(&self, before: &Told, error: &EngineError) -> Verdict {
-        match &before.verdict {
-            Verdict::Ready { .. } if before.answered.elapsed() >= SILENCE => {
-                let reason = format!("it has not answered for {} s: {error}", SILENCE.as_secs());
-                Verdict::Dead { since: now(), reason }
-            }
-            Verdict::Ready { .. } | Verdict::Dead { .. } | Verdict::Unready { .. } => {
-                before.verdict.clone()
-            }
-            Verdict::Starting { .. } => Verdict::Starting { last: Some(error.to_string()) },
         }
     }
 
@@ -298,6 +279,20 @@ impl Shared {
             told.drift = drift;
             self.subject.alarm.notify_one();
         }
+    }
+}
+
+/// What one that does not answer is worth.
+fn verdict_of_silence(before: &Told, error: &EngineError) -> Verdict {
+    match &before.verdict {
+        Verdict::Ready { .. } if before.answered.elapsed() >= SILENCE => {
+            let reason = format!("it has not answered for {} s: {error}", SILENCE.as_secs());
+            Verdict::Dead { since: now(), reason }
+        }
+        Verdict::Ready { .. } | Verdict::Dead { .. } | Verdict::Unready { .. } => {
+            before.verdict.clone()
+        }
+        Verdict::Starting { .. } => Verdict::Starting { last: Some(error.to_string()) },
     }
 }
 

@@ -264,7 +264,7 @@ mod tests {
         place.set_primary(&first).unwrap();
         place.set_primary(&second).unwrap();
         assert_eq!(place.primary(), Some(second));
-        assert_eq!(place.list().unwrap(), [first.clone()]);
+        assert_eq!(place.list().unwrap(), std::slice::from_ref(&first));
         place.remove_volume(&first).unwrap();
         place.remove_volume(&first).unwrap();
         assert_eq!(place.list().unwrap(), []);
