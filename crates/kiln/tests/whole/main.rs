@@ -17,6 +17,7 @@ mod catalogue;
 mod certificates;
 mod clients;
 mod crash;
+mod databases;
 mod docker;
 mod engines;
 mod failure;
