@@ -6,6 +6,7 @@ mod cluster;
 mod login;
 mod lost;
 mod planned;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -99,7 +100,10 @@ impl Gated {
     pub(crate) fn client(&self, name: &str) -> std::process::Command {
         let mut client = program(name);
         client.env("PGPASSWORD", PASSWORD).env("PGUSER", "app").env("PGDATABASE", "app");
-        client.env("PGHOST", "127.0.0.1").env("PGPORT", self.address.port().to_string());
+        client
+            .env("HOME", "/nonexistent")
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.address.port().to_string());
         client
     }
 
