@@ -164,6 +164,8 @@ impl Launcher {
                 mode: 0o1777,
                 exec: false,
             }],
+            volumes: vec![],
+            directories: vec![],
             files: vec![],
             seccomp: kiln_model::spec::server::Seccomp::Default,
             learns: false,

@@ -41,6 +41,10 @@ impl Events {
         self.send(Event::Faulty { instance: instance.clone(), address, pause_ms });
     }
 
+    pub(crate) fn routed(&self, stack: &StackName, epoch: u64) {
+        self.send(Event::Routed { stack: stack.clone(), epoch });
+    }
+
     pub(crate) fn settled(&self, stack: &StackName, component: &ComponentId) {
         self.send(Event::Settled { stack: stack.clone(), component: component.clone() });
     }

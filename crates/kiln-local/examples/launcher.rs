@@ -1,5 +1,5 @@
 //! The processes that Kiln starts of itself, as the daemon and builds start them:
-//! `launcher --root DIR launcher` and `launcher --root DIR sandbox`.
+//! `launcher --root DIR launcher`, `launcher --root DIR sandbox` and `launcher --root DIR gateway`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,8 +13,11 @@ fn main() -> ExitCode {
         [_, option, root, verb] if option == "--root" && verb == "sandbox" => {
             kiln_local::sandbox::run(Path::new(root))
         }
+        [_, option, root, verb] if option == "--root" && verb == "gateway" => {
+            kiln_gateway::run(Path::new(root))
+        }
         _ => {
-            eprintln!("usage: launcher --root DIR launcher|sandbox");
+            eprintln!("usage: launcher --root DIR launcher|sandbox|gateway");
             ExitCode::from(2)
         }
     }

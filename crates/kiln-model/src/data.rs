@@ -24,22 +24,31 @@ pub struct ObservedVolume {
     pub used: Bytes,
 }
 
-/// What an instance of a database says of its data.
+/// The data of an instance of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedData {
     /// The volume that it holds.
     pub volume: InstanceId,
+    /// What it said of it, the last time that it answered.
+    #[serde(default)]
+    pub said: Option<Said>,
+}
+
+/// What an instance says of its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// When it was asked.
+    pub at: Timestamp,
     /// Whether it takes writes.
     pub role: Role,
-    /// When the rest was measured.
-    pub measured_at: Timestamp,
     /// How far its data goes, in bytes of the engine's log: what a primary has made durable, what
     /// a standby has received.
-    pub position: Option<u64>,
+    pub position: u64,
     /// Whom it receives from at present, where it is a standby.
     #[serde(default)]
     pub follows: Option<InstanceId>,
-    /// Whether each write that its primary acknowledged since some moment in the past is in it.
+    /// Whether each write that its primary has acknowledged, up to its end where that is gone, is
+    /// in this one or in another of which the same is said.
     #[serde(default)]
     pub synchronous: bool,
 }
@@ -52,6 +61,16 @@ pub enum Role {
     Primary,
     /// It receives them from a primary, and takes none.
     Standby,
+}
+
+impl Role {
+    /// The word that stands in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        }
+    }
 }
 
 /// What the gateway does for a database, measured.
@@ -92,13 +111,18 @@ pub enum DataOrigin {
     },
 }
 
+/// Where below a root the sockets of databases are.
+pub const SOCKETS: &str = "run/databases";
+/// Where below a root the volumes of databases are.
+pub const VOLUMES: &str = "volumes";
+
 /// Where below a root the instances of a database have their sockets: each in a directory of its
 /// own, which is named after it. `primary` is a link to that of the one that takes writes.
 pub fn sockets(stack: &StackName, database: &ComponentId) -> String {
-    format!("run/databases/{stack}.{}", database.host_name())
+    format!("{SOCKETS}/{stack}.{}", database.host_name())
 }
 
 /// Where below a root the volumes of a database are.
 pub fn volumes(stack: &StackName, database: &ComponentId) -> String {
-    format!("volumes/{stack}.{}", database.host_name())
+    format!("{VOLUMES}/{stack}.{}", database.host_name())
 }

@@ -87,6 +87,10 @@ aspects! {
     Nftables = "network.nftables",
     /// A setting of the kernel for a network.
     Sysctl = "network.sysctl",
+    /// Settings of a database that were made by hand.
+    Settings = "database.settings",
+    /// A database's user with all rights whom Kiln did not make.
+    Superusers = "database.superusers",
     /// What was written down about it.
     Record = "record",
 }

@@ -12,11 +12,13 @@ use crate::name::{ComponentId, Kind};
 use crate::quantity::{Bytes, Millis, Timestamp};
 use crate::route::Protocol;
 use crate::seal::seal;
+use crate::spec::database::{Database, DatabaseIdentity, DatabasePolicy, Engine};
 use crate::spec::endpoint::{EndpointIdentity, EndpointPolicy};
 use crate::spec::image::{Base, ImageIdentity, ImagePolicy, Inputs, Recipe};
 use crate::spec::network::NetworkIdentity;
 use crate::spec::rollout::{Rollout, Strategy};
 use crate::spec::scale::Scale;
+use crate::spec::secret::{Secret, SecretIdentity, SecretSource, SecretVersion};
 use crate::spec::server::{Connection, Health, Probe, Seccomp, ServerIdentity, ServerPolicy, Stop};
 use crate::spec::{Body, Endpoint, Image, Network, Server, Spec};
 
@@ -100,6 +102,7 @@ pub fn server(name: &str) -> ServerBuilder {
             replace_after: None,
         },
         rollout: Rollout::rolling(Millis::seconds(60)),
+        quarantine: false,
     };
     ServerBuilder { name: name.to_owned(), server: Server { identity, policy } }
 }
@@ -109,6 +112,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.server.policy.replicas = replicas;
+        self
+    }
+
+    /// With evidence kept of instances that have drifted.
+    #[must_use]
+    pub fn quarantine(mut self) -> Self {
+        self.server.policy.quarantine = true;
         self
     }
 
@@ -158,6 +168,76 @@ impl ServerBuilder {
     /// The finished spec.
     pub fn spec(self) -> Spec {
         component(Kind::Server, &self.name, Body::Server(Box::new(self.server)))
+    }
+}
+
+/// A secret of which a version is known.
+pub fn secret(name: &str) -> Spec {
+    let version = SecretVersion::Known("0123456789abcdef0123456789abcdef".to_owned());
+    let secret =
+        Secret { identity: SecretIdentity { version }, source: SecretSource::Generate(16) };
+    component(Kind::Secret, name, Body::Secret(secret))
+}
+
+/// A database under construction: PostgreSQL 15, image `pg`, network `back`, no standby.
+pub struct DatabaseBuilder {
+    name: String,
+    database: Database,
+}
+
+/// A database of image `pg` in network `back` whose password is the secret of the same name.
+pub fn database(name: &str) -> DatabaseBuilder {
+    let identity = DatabaseIdentity {
+        engine: Engine::Postgres,
+        version: 15,
+        image: id("image.pg").into(),
+        network: id("network.back").into(),
+        memory: Bytes::mib(256),
+        cpu: None,
+        pids: 128,
+        size: Bytes::mib(1024),
+        settings: BTreeMap::new(),
+        database: name.to_owned(),
+        user: name.to_owned(),
+        extensions: BTreeSet::new(),
+        synchronous: false,
+    };
+    let policy = DatabasePolicy {
+        address: Ipv4Addr::new(10, 0, 0, 2),
+        password: ComponentId::new(Kind::Secret, name),
+        replicas: 0,
+        hold: Millis::seconds(5),
+        rollout: Rollout::rolling(Millis::seconds(600)),
+    };
+    DatabaseBuilder { name: name.to_owned(), database: Database { identity, policy } }
+}
+
+impl DatabaseBuilder {
+    /// So many synchronous standbys.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.database.policy.replicas = replicas;
+        self.database.identity.synchronous = replicas > 0;
+        self
+    }
+
+    /// Of this major version.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Self {
+        self.database.identity.version = version;
+        self
+    }
+
+    /// With so much memory.
+    #[must_use]
+    pub fn memory(mut self, memory: Bytes) -> Self {
+        self.database.identity.memory = memory;
+        self
+    }
+
+    /// The finished spec.
+    pub fn spec(self) -> Spec {
+        component(Kind::Database, &self.name, Body::Database(Box::new(self.database)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Offsets;
+use crate::alarm::Hooks;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind, StackName};
@@ -36,6 +37,9 @@ pub struct Content {
     /// What it demands of images before they are started.
     #[serde(default, skip_serializing_if = "Demands::is_default")]
     pub demands: Demands,
+    /// Whom it tells of alarms.
+    #[serde(default, skip_serializing_if = "Hooks::is_default")]
+    pub hooks: Hooks,
 }
 
 /// A value that the stack gives to its reader.
@@ -126,22 +130,23 @@ impl Content {
         let outputs = serde_json::to_string(&self.outputs)
             .map_err(|e| canonical::EncodeError::NotJson(e.to_string()))?;
         let parts = (&self.components, &self.images, &self.offsets, outputs, &self.demands);
-        canonical::digest("kiln.content.v1", &parts, &own)
+        if self.hooks.is_default() {
+            return canonical::digest("kiln.content.v1", &parts, &own);
+        }
+        canonical::digest("kiln.content.v1", &(parts, &self.hooks), &own)
     }
 
     /// How long a change from `parent` to this may take: the longest chain, along references,
-    /// of the deadlines of the servers that change.
+    /// of the deadlines of the servers and databases that change.
     pub fn rollout_deadline(&self, parent: &Content) -> Millis {
         let mut longest: BTreeMap<&ComponentId, Millis> = BTreeMap::new();
         for id in self.in_order() {
             let Some(component) = self.components.get(id) else { continue };
-            let Some(server) = component.spec.as_server() else { continue };
+            let Some(rollout) = component.spec.rollout() else { continue };
             let before = parent.components.get(id);
             let unchanged = before.is_some_and(|b| {
-                b.digest == component.digest
-                    && b.spec.as_server().is_some_and(|s| s.policy == server.policy)
+                b.digest == component.digest && b.spec.has_policy_of(&component.spec)
             });
-            let rollout = &server.policy.rollout;
             let own = rollout.deadline.0.saturating_add(rollout.watch.0);
             let own = if unchanged { Millis(0) } else { Millis(own) };
             let upstream = component.spec.talks_to().into_iter();
@@ -152,12 +157,14 @@ impl Content {
         longest.into_values().max().filter(|m| m.0 > 0).unwrap_or(Millis::seconds(120))
     }
 
-    /// The servers so that each comes after those that it talks to. Total: what stands in a
+    /// The servers and databases so that each comes after those that it talks to. Total: what stands in a
     /// cycle (which sealing refuses) comes last.
     fn in_order(&self) -> Vec<&ComponentId> {
         let mut waiting: BTreeMap<&ComponentId, usize> = BTreeMap::new();
         let mut clients: BTreeMap<&ComponentId, Vec<&ComponentId>> = BTreeMap::new();
-        for (id, component, _) in self.servers() {
+        let servers = self.servers().map(|(id, component, _)| (id, component));
+        let databases = self.databases().map(|(id, component, _)| (id, component));
+        for (id, component) in servers.chain(databases) {
             let upstream = component.spec.talks_to();
             waiting.insert(id, upstream.len());
             for to in upstream {

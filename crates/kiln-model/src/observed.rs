@@ -102,7 +102,7 @@ pub struct ObservedInstance {
     /// In which way its root filesystem is kept from being altered; `None` where that is not known.
     #[serde(default)]
     pub integrity: Option<Integrity>,
-    /// What it says of its data, where it is a database's and answers.
+    /// Its data, where it is a database's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<ObservedData>,
     /// In what it differs from what its digest says.

@@ -26,9 +26,6 @@ pub(super) struct Program {
     pub(super) components: Vec<Declaration>,
     /// Where each component stands in `components`.
     component_index: FxHashMap<Kind, FxHashMap<Name, usize>>,
-    /// `database` blocks, which are reported as not supported: references to them are no further
-    /// error.
-    refused: FxHashMap<Kind, FxHashMap<Name, usize>>,
     /// Whether a block could not be read: names that are not there may be in it.
     pub(super) incomplete: bool,
 }
@@ -39,15 +36,6 @@ pub(super) struct Declaration {
     pub(super) kind: Kind,
     pub(super) name: Ident,
     pub(super) block: Block,
-}
-
-/// What a reference `kind.name` finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// The component with this index.
-    Component(usize),
-    /// Something that has been reported.
-    Refused,
 }
 
 impl Declaration {
@@ -74,12 +62,9 @@ impl Program {
         program
     }
 
-    /// The component `kind.name`.
-    pub(super) fn find(&self, kind: Kind, name: &str) -> Option<Found> {
-        let component = self.component_index.get(&kind).and_then(|names| names.get(name));
-        component
-            .map(|index| Found::Component(*index))
-            .or_else(|| self.refused.get(&kind)?.get(name).map(|_| Found::Refused))
+    /// The index of the component `kind.name`.
+    pub(super) fn find(&self, kind: Kind, name: &str) -> Option<usize> {
+        self.component_index.get(&kind)?.get(name).copied()
     }
 
     /// The names of all components of a kind, in no order.
@@ -107,33 +92,20 @@ impl Program {
 
     fn declare_component(&mut self, kind: Kind, block: Block, diagnostics: &mut Diagnostics) {
         let Some(name) = single_label(&block, diagnostics) else { return };
-        let index = if kind == Kind::Database {
+        Schema::of(kind).check(block.span, &block.body, true, diagnostics);
+        block.body.blocks.iter().for_each(|inner| check_nested(inner, diagnostics));
+        if let (Some(count), Some(each)) =
+            (attribute(&block.body, "count"), attribute(&block.body, "for_each"))
+        {
             diagnostics.push(
-                Diagnostic::error(block.span, "databases are not supported yet by this version of kiln")
-                    .with_help("run the database as a `server` without data that must last, or outside of the stack"),
+                Diagnostic::error(each.name.span, "`count` and `for_each` exclude each other")
+                    .with_related(count.name.span, "`count` is set here"),
             );
-            &mut self.refused
-        } else {
-            Schema::of(kind).check(block.span, &block.body, true, diagnostics);
-            block.body.blocks.iter().for_each(|inner| check_nested(inner, diagnostics));
-            if let (Some(count), Some(each)) =
-                (attribute(&block.body, "count"), attribute(&block.body, "for_each"))
-            {
-                diagnostics.push(
-                    Diagnostic::error(each.name.span, "`count` and `for_each` exclude each other")
-                        .with_related(count.name.span, "`count` is set here"),
-                );
-            }
-            &mut self.component_index
-        };
-        let names = index.entry(kind).or_default();
+        }
+        let names = self.component_index.entry(kind).or_default();
         if let Some(first) = names.get(&name.name) {
             let first = self.components.get(*first).map(|first| first.name.span);
             diagnostics.push(declared_twice(kind.as_str(), &name, first));
-            return;
-        }
-        if kind == Kind::Database {
-            names.insert(name.name, usize::MAX);
             return;
         }
         names.insert(name.name.clone(), self.components.len());

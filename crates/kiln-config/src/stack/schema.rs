@@ -34,7 +34,7 @@ pub(super) const TOP_LEVEL: &[&str] = &[
 
 pub(super) const STACK: Schema = Schema {
     what: "a `stack` block",
-    optional: &["name", "trust", "require_integrity"],
+    optional: &["name", "trust", "require_integrity", "alarm"],
     ..NOTHING
 };
 
@@ -173,8 +173,23 @@ const SERVER: Schema = Schema {
     what: "a `server` block",
     required: &["image", "network"],
     optional: &[
-        "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
-        "seccomp", "connects", "stop", "replicas", "scale", "health", "rollout",
+        "command",
+        "args",
+        "env",
+        "workdir",
+        "user",
+        "memory",
+        "cpu",
+        "pids",
+        "writable",
+        "seccomp",
+        "connects",
+        "stop",
+        "replicas",
+        "scale",
+        "health",
+        "rollout",
+        "quarantine",
     ],
     later: &[("volume", "keep data outside of the stack")],
     foreign: &[
@@ -193,10 +208,41 @@ const SERVER: Schema = Schema {
     ..NOTHING
 };
 
+const DATABASE: Schema = Schema {
+    what: "a `database` block",
+    required: &["engine", "version", "network", "password"],
+    optional: &[
+        "image",
+        "memory",
+        "cpu",
+        "pids",
+        "size",
+        "settings",
+        "database",
+        "user",
+        "extensions",
+        "replicas",
+        "synchronous",
+        "hold",
+        "rollout",
+    ],
+    later: &[("backup", "copy the data with `pg_dump` through an endpoint meanwhile")],
+    foreign: &[
+        ("username", "user"),
+        ("db_name", "database"),
+        ("parameters", "settings"),
+        ("storage", "size"),
+        ("allocated_storage", "size"),
+        ("engine_version", "version"),
+        ("standbys", "replicas"),
+    ],
+    ..NOTHING
+};
+
 const ENDPOINT: Schema = Schema {
     what: "an `endpoint` block",
-    required: &["listen", "to", "port"],
-    optional: &["protocol", "tls", "balance", "limits", "proxy_protocol", "access_log"],
+    required: &["listen", "to"],
+    optional: &["port", "protocol", "tls", "balance", "limits", "proxy_protocol", "access_log"],
     blocks: &["route", "dynamic"],
     foreign: &[
         ("target", "to"),
@@ -218,7 +264,7 @@ const ROUTE: Schema = Schema {
 };
 
 impl Schema {
-    /// The schema of a component. Databases have none: they are refused before.
+    /// The schema of a component.
     pub(super) fn of(kind: Kind) -> Self {
         match kind {
             Kind::Image => IMAGE,
@@ -226,7 +272,7 @@ impl Schema {
             Kind::Secret => SECRET,
             Kind::Server => SERVER,
             Kind::Endpoint => ENDPOINT,
-            Kind::Database => Schema { what: "a `database` block", ..NOTHING },
+            Kind::Database => DATABASE,
         }
     }
 

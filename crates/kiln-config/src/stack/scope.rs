@@ -3,20 +3,22 @@
 use std::rc::Rc;
 
 use kiln_model::name::{ComponentId, Kind};
+use kiln_model::spec::database::Engine;
 
 use super::expand::Expansion;
-use super::program::Found;
+use super::lower::database;
 use super::world::{Place, Talk, World};
 use crate::diagnostic::{Diagnostic, Diagnostics, nearest};
 use crate::eval::{Evaluated, Reference, Resolved, Scope};
 use crate::syntax::ast::{Ident, Name};
 use crate::syntax::span::Span;
+use crate::value::secret::{SecretText, SecretVersion, TextBuilder};
 use crate::value::{Component, InstanceKey, Value};
 
 /// The names that every expression knows.
 const ROOTS: &[&str] = &[
     "var", "local", "path", "stack", "each", "count", "image", "network", "secret", "server",
-    "endpoint",
+    "database", "endpoint",
 ];
 
 /// Where an expression stands: it decides what `each`, `count` and iterators mean.
@@ -101,11 +103,10 @@ impl<'s> Site<'s> {
         let name = first_step(reference, "a component")?;
         let program = self.world.program;
         match program.find(kind, &name.name) {
-            Some(Found::Component(block)) => {
+            Some(block) => {
                 let expansion = self.world.expansion(block, reference.span_to(1))?;
                 Ok(Resolved { value: expansion.value(), steps: 1 })
             }
-            Some(Found::Refused) => Err(Diagnostics::new()),
             None => Err(self.undeclared(kind.as_str(), name, program.names(kind))),
         }
     }
@@ -142,10 +143,40 @@ impl<'s> Site<'s> {
         }
     }
 
+    /// What clients of a database have to know.
+    fn of_database(&self, place: Place, id: &ComponentId, what: &str, span: Span) -> Evaluated {
+        let world = self.world;
+        let engine = Engine::Postgres;
+        let named = |attribute: &'static str| {
+            let plain = world.setting_or(place, attribute, span, database::plain_name)?;
+            Ok::<_, Diagnostics>(plain.unwrap_or_else(|| database::identifier(id)))
+        };
+        Ok(match what {
+            "port" => Value::from(i64::from(engine.port())),
+            "user" => Value::from(named("user")?),
+            "database" => Value::from(named("database")?),
+            _ => {
+                self.mention(id, span);
+                let address = world.address(place, span)?;
+                let password = world.setting(place, "password", span, database::password)?;
+                let version = SecretVersion {
+                    secret: password.name.as_str().into(),
+                    version: "present".into(),
+                };
+                let (user, database) = (named("user")?, named("database")?);
+                let mut text = TextBuilder::default();
+                text.push_str(&format!("{}://{user}:", engine.as_str()));
+                text.push_secret(&SecretText::new(version));
+                text.push_str(&format!("@{address}:{}/{database}", engine.port()));
+                Value::from(text.finish())
+            }
+        })
+    }
+
     fn place(&self, component: &Component, span: Span) -> Evaluated<Place> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == &*component.kind);
         let found = kind.and_then(|kind| self.world.program.find(kind, &component.name));
-        let Some(Found::Component(block)) = found else {
+        let Some(block) = found else {
             let summary = format!("what {}(…) yields has no attributes", component.kind);
             return Err(Diagnostic::error(span, summary).into());
         };
@@ -191,17 +222,21 @@ impl Scope for Site<'_> {
             Kind::Server => &["address", "host", "name"],
             Kind::Endpoint => &["address", "host", "port", "url", "name"],
             Kind::Network => &["cidr", "name"],
-            Kind::Image | Kind::Secret | Kind::Database => &["name"],
+            Kind::Database => &["address", "host", "port", "user", "database", "url", "name"],
+            Kind::Image | Kind::Secret => &["name"],
         };
         Ok(match (declaration.kind, &*name.name) {
             (_, "name") => Value::from(id.name.as_str()),
-            (Kind::Server, "address") => {
+            (Kind::Server | Kind::Database, "address") => {
                 self.mention(id, name.span);
                 Value::from(self.world.address(place, name.span)?.to_string())
             }
-            (Kind::Server, "host") => {
+            (Kind::Server | Kind::Database, "host") => {
                 self.mention(id, name.span);
                 Value::from(format!("{}.{}.kiln", id.host_name(), id.kind))
+            }
+            (Kind::Database, attribute @ ("port" | "user" | "database" | "url")) => {
+                self.of_database(place, id, attribute, name.span)?
             }
             (Kind::Network, "cidr") => Value::from(self.world.range(place, name.span)?.to_string()),
             (Kind::Endpoint, "address" | "host" | "port" | "url") => {

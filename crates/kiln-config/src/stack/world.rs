@@ -204,7 +204,7 @@ impl<'w> World<'w> {
     }
 
     /// What `read` makes of one attribute of a component.
-    fn setting<T>(
+    pub(super) fn setting<T>(
         &self,
         (block, index): Place,
         name: &'static str,
@@ -217,9 +217,24 @@ impl<'w> World<'w> {
         read(&Field::new(name, &value, expr, self.sink)).ok_or_else(Diagnostics::new)
     }
 
+    /// As [`Self::setting`]; `None` where the attribute is not set.
+    pub(super) fn setting_or<T>(
+        &self,
+        place: Place,
+        name: &'static str,
+        asked_at: Span,
+        read: impl FnOnce(&Field<'_>) -> Option<T>,
+    ) -> Evaluated<Option<T>> {
+        match self.program.components[place.0].expr(name) {
+            Some(_) => self.setting(place, name, asked_at, read).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn allocate(&self) -> Addresses {
         let mut members: BTreeMap<ComponentId, Vec<(ComponentId, Place)>> = BTreeMap::new();
-        for (place, id) in self.components(Kind::Server) {
+        let servers = self.components(Kind::Server).into_iter();
+        for (place, id) in servers.chain(self.components(Kind::Database)) {
             let span = self.program.components[place.0].name.span;
             let network = self.setting(place, "network", span, |field| {
                 field.component(&[Kind::Network], "network.front")

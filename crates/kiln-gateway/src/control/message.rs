@@ -319,6 +319,13 @@ pub enum Event {
         /// For how long, milliseconds.
         pause_ms: u64,
     },
+    /// The table of a stack was set, by whomever.
+    Routed {
+        /// The stack.
+        stack: StackName,
+        /// The table's epoch.
+        epoch: u64,
+    },
     /// Something waits for the first instance of a server that has none.
     Asked {
         /// The stack.

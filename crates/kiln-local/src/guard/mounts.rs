@@ -7,6 +7,9 @@ use kiln_model::drift::{Aspect, Drift};
 /// File systems whose options are shared with the host's mounts of them, and change with those.
 const SHARED: [&str; 5] = ["cgroup", "cgroup2", "devpts", "proc", "sysfs"];
 
+/// File systems that are an instance's own; what options another has is the host's to say.
+const OWN: [&str; 2] = ["erofs", "tmpfs"];
+
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount<'a> {
@@ -32,7 +35,8 @@ impl<'a> Mount<'a> {
         let (root, point, options) = (mount.next()?, mount.next()?, mount.next()?);
         let mut of_kind = kind.split(' ');
         let kind = of_kind.next()?;
-        let of_kind = of_kind.nth(1).filter(|_| !SHARED.contains(&kind)).unwrap_or_default();
+        let of_kind = of_kind.nth(1).filter(|_| !SHARED.contains(&kind));
+        let of_kind = of_kind.filter(|_| root == "/" || OWN.contains(&kind)).unwrap_or_default();
         Some((id, Self { point, device, root, options, kind, of_kind }))
     }
 

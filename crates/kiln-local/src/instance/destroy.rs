@@ -97,6 +97,20 @@ pub fn destroy(
     Ok(())
 }
 
+/// Ends every process of `instance` at once, and removes nothing: it is then found to have ended.
+pub(crate) fn kill(cgroups: &Cgroups, instance: &str) -> Result<(), DestroyError> {
+    let group = cgroups.group(instance);
+    let deadline = Instant::now() + KILL_LIMIT;
+    while !group.processes().is_empty() {
+        group.kill();
+        if Instant::now() >= deadline {
+            return Err(DestroyError::Alive { instance: instance.to_owned() });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 fn stop_through(
     client: &mut Client,
     root: &Path,

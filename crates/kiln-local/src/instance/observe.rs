@@ -78,6 +78,18 @@ fn observe(root: &Path, cgroups: &Cgroups, boot: &str, instance: String) -> Obse
     Observed { instance, presence, main, processes, record, exit }
 }
 
+/// Whether the main process of an instance is there, by its record alone.
+pub(crate) fn is_running(root: &Path, record: &Record) -> io::Result<bool> {
+    if record.boot != record::boot_id()? {
+        return Ok(false);
+    }
+    let baseline = Baseline::read(root, &record.instance).unwrap_or_default();
+    Ok(process(record.pid).is_some_and(|main| {
+        let is_it = baseline.is_none_or(|it| it.started_ticks == main.started_ticks);
+        main.state != 'Z' && is_it
+    }))
+}
+
 /// Reads /proc/PID/stat; none when the process is gone.
 pub(super) fn process(pid: i32) -> Option<Process> {
     parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)

@@ -57,6 +57,8 @@ pub(super) fn spec(
         user: config.user.clone(),
         hostname: name.to_owned(),
         writable: writable.iter().map(|(path, size)| writable_mount(path, *size)).collect(),
+        volumes: Vec::new(),
+        directories: Vec::new(),
         files,
         seccomp: Seccomp::Default,
         learns: false,

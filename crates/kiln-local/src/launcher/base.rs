@@ -17,10 +17,11 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::sys::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, make_private,
+    mount_setattr,
 };
 
 /// Where an instance's root is put together, in the base.
@@ -57,6 +58,9 @@ const LINKS: [(&str, &str); 5] = [
 #[derive(Debug)]
 pub(crate) struct Base {
     host: OwnedFd,
+    /// The mount namespaces: the host's, and the launcher's own.
+    outside: OwnedFd,
+    inside: OwnedFd,
 }
 
 impl Base {
@@ -64,6 +68,7 @@ impl Base {
     pub(crate) fn enter() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let host = rustix::fs::open("/", flags, Mode::empty())?;
+        let outside = own_mount_namespace()?;
         // SAFETY: one thread, whose view of the file system is meant to change.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -86,7 +91,7 @@ impl Base {
         mount_setattr(rustix::fs::CWD, c"/", data | MOUNT_ATTR_NODEV)?;
         mount_setattr(rustix::fs::CWD, c"/dev", data)?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        Ok(Self { host })
+        Ok(Self { host, outside, inside: own_mount_namespace()? })
     }
 
     /// A mount of the prepared /dev for one instance, attached nowhere yet.
@@ -95,11 +100,38 @@ impl Base {
         Ok(rustix::mount::open_tree(rustix::fs::CWD, DEV, flags)?)
     }
 
+    /// A mount of the host's directory at `path` and nothing that is mounted below it, attached
+    /// nowhere yet. What happens to the host's mounts does not reach it.
+    pub(crate) fn bind(&self, path: &Path) -> io::Result<OwnedFd> {
+        // A mount can be cloned only by who is in its namespace.
+        move_into(&self.outside)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = rustix::mount::open_tree(rustix::fs::CWD, path, flags);
+        if move_into(&self.inside).is_err() {
+            // What is started from here would see all of the host.
+            eprintln!("launcher: the way back into its own mount namespace is barred");
+            std::process::abort();
+        }
+        let mount = mount?;
+        make_private(mount.as_fd())?;
+        Ok(mount)
+    }
+
     /// `path`, an absolute path of the host, as the launcher reaches it.
     pub(crate) fn host(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/self/fd/{}", self.host.as_raw_fd()));
         root.join(path.strip_prefix("/").unwrap_or(path))
     }
+}
+
+fn own_mount_namespace() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty())?)
+}
+
+/// Root and working directory are those of the namespace then.
+fn move_into(namespace: &OwnedFd) -> io::Result<()> {
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?)
 }
 
 fn make_dirs(names: &[&str]) -> io::Result<()> {

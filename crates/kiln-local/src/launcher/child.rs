@@ -42,6 +42,8 @@ pub(super) struct Birth<'a> {
     /// Mounts of the instance's own: the image and /dev.
     pub(super) image: &'a OwnedFd,
     pub(super) dev: &'a OwnedFd,
+    /// Mounts of the volumes, in their order.
+    pub(super) volumes: &'a [OwnedFd],
     /// `tasks` of the version 1 groups.
     pub(super) v1_tasks: &'a [File],
     pub(super) cgroups: &'a [CgroupView],
@@ -86,12 +88,14 @@ fn prepare(birth: &Birth<'_>) -> Result<(), LaunchError> {
         mounts::sys(birth.cgroups)?;
     }
     mounts::writable(&spec.writable, birth.identity)?;
+    mounts::volumes(&spec.volumes, birth.volumes)?;
+    mounts::directories(&spec.directories)?;
     mounts::files(&spec.files)?;
     mounts::enter()?;
     set_stdio(birth.stdio)
         .map_err(|error| LaunchError::os(Stage::Privileges, "connect the output", error))?;
     wait_for(birth.socket, GO_EXEC, Stage::Network)?;
-    privileges::drop_all(birth.identity, spec.limits.open_files, &spec.writable, birth.filter)?;
+    privileges::drop_all(birth.identity, spec, birth.filter)?;
     rustix::process::chdir(&spec.workdir)
         .map_err(|error| LaunchError::os(Stage::Workdir, format!("enter {}", spec.workdir), error))
 }

@@ -24,6 +24,7 @@
 
 mod attach;
 pub(crate) mod base;
+mod check;
 pub(crate) mod child;
 pub(crate) mod clients;
 pub(crate) mod device_mapper;

@@ -13,7 +13,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{chdir, pivot_root};
 
 use super::base::{EMPTY_DIR, EMPTY_FILE, FILES, NEW_ROOT, attach, new_mount, new_mount_with};
-use super::protocol::{FileMount, LaunchError, Stage, WritableMount};
+use super::protocol::{DirectoryMount, FileMount, LaunchError, Stage, VolumeMount, WritableMount};
 use super::sys::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, mount_setattr,
 };
@@ -159,6 +159,43 @@ pub(super) fn writable(mounts: &[WritableMount], owner: &Identity) -> Step {
     Ok(())
 }
 
+/// Attaches directories of the host, which the launcher has cloned, in their order.
+pub(super) fn volumes(volumes: &[VolumeMount], mounts: &[OwnedFd]) -> Step {
+    for (volume, mount) in volumes.iter().zip(mounts) {
+        attach_inside(mount, &volume.path).map_err(|error| {
+            let what = format!("the image must have a directory to mount on at {}", volume.path);
+            LaunchError::os(Stage::Volumes, what, error)
+        })?;
+    }
+    Ok(())
+}
+
+/// What a directory of the host is mounted with, besides being attached.
+pub(super) fn volume_attributes(volume: &VolumeMount) -> u64 {
+    let data = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    if volume.read_only { data | MOUNT_ATTR_RDONLY } else { data }
+}
+
+/// Mounts the given directories, read-only.
+pub(super) fn directories(directories: &[DirectoryMount]) -> Step {
+    for directory in directories {
+        let fail = |error| {
+            let what = format!("the image must have a directory to mount on at {}", directory.path);
+            LaunchError::os(Stage::Files, what, error)
+        };
+        let bytes: usize = directory.files.values().map(|content| content.len() + 8192).sum();
+        let size = (bytes + 8192).to_string();
+        let store = new_mount("tmpfs", &[("mode", "0755"), ("size", &size)])
+            .map_err(|error| LaunchError::os(Stage::Files, "new tmpfs", error))?;
+        for (name, content) in &directory.files {
+            write_file(&store, name, content, 0o644).map_err(fail)?;
+        }
+        mount_setattr(store.as_fd(), c"", all_sealed()).map_err(fail)?;
+        attach_inside(&store, &directory.path).map_err(fail)?;
+    }
+    Ok(())
+}
+
 /// Mounts the given files, read-only, from one small tmpfs that is shown nowhere else.
 pub(crate) fn files(files: &[FileMount]) -> Step {
     if files.is_empty() {
@@ -172,7 +209,7 @@ pub(crate) fn files(files: &[FileMount]) -> Step {
     for (index, file) in files.iter().enumerate() {
         let fail = |error| fail(&format!("mount on {} (a file of the image)", file.path), error);
         let name = index.to_string();
-        write_file(&store, &name, file).map_err(fail)?;
+        write_file(&store, &name, &file.content, file.mode).map_err(fail)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         // Taken from an attached mount: detached ones can be cloned only since Linux 6.15.
         let at = Path::new(FILES);
@@ -187,15 +224,15 @@ pub(crate) fn files(files: &[FileMount]) -> Step {
     Ok(())
 }
 
-fn write_file(store: &OwnedFd, name: &str, file: &FileMount) -> io::Result<()> {
+fn write_file(store: &OwnedFd, name: &str, content: &str, mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(store, name, flags, Mode::from_raw_mode(file.mode))?;
+    let fd = rustix::fs::openat(store, name, flags, Mode::from_raw_mode(mode))?;
     let mut written = 0;
-    while written < file.content.len() {
-        written += rustix::io::write(&fd, &file.content.as_bytes()[written..])?;
+    while written < content.len() {
+        written += rustix::io::write(&fd, &content.as_bytes()[written..])?;
     }
     // The umask of the launcher must not narrow what was asked for.
-    Ok(rustix::fs::fchmod(&fd, Mode::from_raw_mode(file.mode))?)
+    Ok(rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?)
 }
 
 /// Makes the new root the only thing that is left to be seen.

@@ -9,7 +9,7 @@ use rustix::thread::{
 };
 
 use super::landlock::Ruleset;
-use super::protocol::{LaunchError, Stage, WritableMount};
+use super::protocol::{LaunchError, LaunchSpec, Stage};
 use super::user::Identity;
 use crate::seccomp::Filter;
 
@@ -25,17 +25,19 @@ pub(crate) fn become_root_of_user_namespace() -> Result<(), LaunchError> {
 /// Gives up everything that is not `identity`'s, for good, and enters the system call filter.
 pub(super) fn drop_all(
     identity: &Identity,
-    open_files: Option<u64>,
-    writable: &[WritableMount],
+    spec: &LaunchSpec,
     filter: &Filter,
 ) -> Result<(), LaunchError> {
     let fail = |what: &'static str| move |error| LaunchError::os(Stage::Privileges, what, error);
+    let open_files = spec.limits.open_files;
     limit_files(open_files).map_err(|error| {
         let text = format!("limit open files to {}", open_files.unwrap_or(DEFAULT_OPEN_FILES));
         LaunchError::os(Stage::Privileges, text, error)
     })?;
     // As long as every directory can be entered.
-    let rules = Ruleset::new(writable.iter().map(|mount| mount.path.as_str()))
+    let volumes = spec.volumes.iter().filter(|volume| !volume.read_only);
+    let writable = spec.writable.iter().map(|mount| mount.path.as_str());
+    let rules = Ruleset::new(writable.chain(volumes.map(|volume| volume.path.as_str())))
         .map_err(fail("make the rules of Landlock"))?;
     drop_bounding_set().map_err(fail("empty the bounding set"))?;
     lock_secure_bits().map_err(fail("lock the secure bits"))?;

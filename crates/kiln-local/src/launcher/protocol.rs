@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use super::source::{ImageSource, Seal, Stamp};
 
 /// The protocol's version. A launcher refuses another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The longest message, in bytes. Longer ones end the connection.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
@@ -225,6 +225,8 @@ pub enum Stage {
     Dev,
     /// Writable space is mounted.
     Writable,
+    /// Directories of the host are mounted.
+    Volumes,
     /// Given files are mounted.
     Files,
     /// Limits, ids, capabilities and the system call filter are set.
@@ -257,6 +259,7 @@ impl fmt::Display for Stage {
             Self::Sys => "/sys",
             Self::Dev => "/dev",
             Self::Writable => "writable space",
+            Self::Volumes => "volumes",
             Self::Files => "files",
             Self::Privileges => "privileges",
             Self::Workdir => "working directory",
@@ -300,8 +303,14 @@ pub struct LaunchSpec {
     pub user: String,
     /// The host name, at most 64 bytes.
     pub hostname: String,
-    /// The writable places; there are no others.
+    /// The writable places; there are no others but volumes.
     pub writable: Vec<WritableMount>,
+    /// Directories of the host, mounted in this order.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
+    /// Small directories of the instance's own, mounted read-only.
+    #[serde(default)]
+    pub directories: Vec<DirectoryMount>,
     /// Files of the instance's own, mounted read-only over files of the image.
     pub files: Vec<FileMount>,
     /// Bounds that the kernel enforces.
@@ -364,6 +373,29 @@ pub struct WritableMount {
     /// Whether programs in it may be executed.
     #[serde(default)]
     pub exec: bool,
+}
+
+/// A directory of the host. Its files belong to those of the image's users whose numbers they
+/// bear on the host, whatever ids the instance is mapped to. Nothing in it is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The directory, an absolute path on the host.
+    pub source: PathBuf,
+    /// An absolute path of a directory of the image, or of a volume that stands before it.
+    pub path: String,
+    /// Whether nothing can be written there.
+    pub read_only: bool,
+    /// Whether the directory itself, but nothing in it, is given to the instance's user first.
+    pub own: bool,
+}
+
+/// A small directory that is mounted, read-only, over a directory of the image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryMount {
+    /// An absolute path of a directory of the image.
+    pub path: String,
+    /// Its files, by their names; everybody inside may read them.
+    pub files: BTreeMap<String, String>,
 }
 
 /// A small file that is mounted, read-only, over a file of the image.

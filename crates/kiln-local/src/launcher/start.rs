@@ -3,22 +3,23 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_netns::Namespace;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::attach;
 use super::base::Base;
+use super::check::check;
 use super::child::{self, Birth, GO_EXEC, GO_MOUNT};
 use super::ids::{COUNT, IdRanges};
 use super::images::{Image, Images};
-use super::mounts::CgroupView;
+use super::mounts::{self, CgroupView};
 use super::pipes::{self, Pipe};
-use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage, WritableMount};
+use super::protocol::{LaunchError, LaunchSpec, NetworkAttachment, Stage, VolumeMount};
 use super::sys::{self, Cloned};
 use super::table::report;
 use super::user::{self, Identity};
@@ -133,6 +134,7 @@ impl Starter {
             .instance_mount()
             .map_err(|error| LaunchError::os(Stage::Image, "a mount for the instance", error))?;
         let dev = Base::dev_mount().map_err(|error| LaunchError::os(Stage::Dev, "clone", error))?;
+        let volumes = self.volumes(&spec.volumes, identity)?;
         let output = open_output(identity, first_host_id)
             .map_err(|error| LaunchError::os(Stage::Clone, "pipes for the output", error))?;
         // Compiled here, where a profile that can't be used is told of.
@@ -147,6 +149,7 @@ impl Starter {
             socket: &child_socket,
             image: &root,
             dev: &dev,
+            volumes: &volumes,
             v1_tasks: &v1_tasks,
             cgroups: &self.views,
             stdio: [self.null.as_fd(), output[0].write.as_fd(), output[1].write.as_fd()],
@@ -175,7 +178,8 @@ impl Starter {
             network: spec.network.clone(),
             started_at_ms: now_ms(),
         };
-        match self.guide(spec, identity, &newborn, [&root, &dev], user_namespace.err()) {
+        let mounts = Mounts { root: &root, dev: &dev, volumes: &volumes };
+        match self.guide(spec, identity, &newborn, &mounts, user_namespace.err()) {
             Ok(()) => Ok(newborn),
             Err(error) => {
                 end(&newborn.pidfd);
@@ -183,6 +187,26 @@ impl Starter {
                 Err(error)
             }
         }
+    }
+
+    /// Clones the mounts of directories of the host.
+    fn volumes(
+        &self,
+        volumes: &[VolumeMount],
+        identity: &Identity,
+    ) -> Result<Vec<OwnedFd>, LaunchError> {
+        let open = |volume: &VolumeMount| -> io::Result<OwnedFd> {
+            if volume.own {
+                give(&self.base.host(&volume.source), identity)?;
+            }
+            let mount = self.base.bind(&volume.source)?;
+            sys::mount_setattr(mount.as_fd(), c"", mounts::volume_attributes(volume))?;
+            Ok(mount)
+        };
+        let failed = |volume: &VolumeMount, error| {
+            LaunchError::os(Stage::Volumes, volume.source.display(), error)
+        };
+        volumes.iter().map(|volume| open(volume).map_err(|e| failed(volume, e))).collect()
     }
 
     /// The network namespace of a running instance.
@@ -204,7 +228,7 @@ impl Starter {
         spec: &LaunchSpec,
         identity: &Identity,
         newborn: &Newborn,
-        mounts: [&OwnedFd; 2],
+        mounts: &Mounts<'_>,
         no_user_namespace: Option<&str>,
     ) -> Result<(), LaunchError> {
         if let Some(first) = newborn.first_host_id {
@@ -252,6 +276,21 @@ impl Starter {
     }
 }
 
+/// Mounts of an instance whose owners are translated.
+struct Mounts<'a> {
+    root: &'a OwnedFd,
+    dev: &'a OwnedFd,
+    volumes: &'a [OwnedFd],
+}
+
+/// Gives a directory to the instance's user, as the image numbers it.
+fn give(directory: &Path, identity: &Identity) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    Ok(rustix::fs::fchown(&directory, Some(uid), Some(gid))?)
+}
+
 /// All namespaces but the network's, which may be another instance's, the user's, which not every
 /// kernel permits, and the control groups', whose root would be the launcher's group; the child
 /// makes that one itself.
@@ -274,31 +313,6 @@ fn clone(
     }
 }
 
-fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
-    let id = spec.instance.as_bytes();
-    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    let complaint = if id.is_empty() || id.len() > 63 || !id.iter().all(plain) {
-        format!("the instance id `{}` is not 1 to 63 of a-z, 0-9 and -", spec.instance)
-    } else if spec.argv.is_empty() {
-        "there is no program to run; give the image an entrypoint".to_owned()
-    } else if spec.hostname.is_empty() || spec.hostname.len() > 64 {
-        format!("the host name `{}` is not 1 to 64 bytes long", spec.hostname)
-    } else if spec.network.is_some() && spec.joins.is_some() {
-        "it can be attached to a network or share another instance's, not both".to_owned()
-    } else if let Some(name) = bad_variable(&spec.env) {
-        format!("`{name}` cannot be the name of an environment variable")
-    } else if let Some(mount) = spec.writable.iter().find(|mount| !may_be_writable(mount)) {
-        format!(
-            "`{}` of {} bytes cannot be writable space: name a directory of the image outside \
-             /proc, /sys and /dev (but for /dev/shm), and a size",
-            mount.path, mount.size_bytes
-        )
-    } else {
-        return Ok(());
-    };
-    Err(LaunchError::new(Stage::Spec, complaint))
-}
-
 /// The filter of an instance; none where it is the default one, which is there already.
 fn filter(spec: &LaunchSpec) -> Result<Option<Filter>, LaunchError> {
     if spec.learns {
@@ -309,21 +323,6 @@ fn filter(spec: &LaunchSpec) -> Result<Option<Filter>, LaunchError> {
     }
     let filter = Filter::of(&spec.seccomp);
     filter.map(Some).map_err(|error| LaunchError::new(Stage::Spec, error.to_string()))
-}
-
-fn may_be_writable(mount: &WritableMount) -> bool {
-    let path = Path::new(&mount.path);
-    let plain =
-        path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    let kernel = ["/proc", "/sys", "/dev"].into_iter().any(|top| path.starts_with(top));
-    let place = !kernel || mount.path == "/dev/shm";
-    // A tmpfs of size 0 is one without bounds.
-    mount.size_bytes > 0 && plain && place && path.is_absolute() && path.parent().is_some()
-}
-
-fn bad_variable(env: &[(String, String)]) -> Option<&str> {
-    let bad = |name: &str| name.is_empty() || name.contains(['=', '\0']);
-    env.iter().map(|(name, _)| name.as_str()).find(|name| bad(name))
 }
 
 /// Whether the failure is the kernel's lack of user namespaces or of translated mounts.
@@ -348,16 +347,17 @@ fn open_output(identity: &Identity, first: Option<u32>) -> io::Result<[Pipe; 2]>
     Ok([pipes::open(uid, gid)?, pipes::open(uid, gid)?])
 }
 
-/// Maps the ids of a process, and of the owners of files on its mounts: its root and its /dev.
-fn map_ids(pid: i32, first: u32, mounts: [&OwnedFd; 2]) -> io::Result<()> {
+/// Maps the ids of a process, and of the owners of files on its mounts.
+fn map_ids(pid: i32, first: u32, mounts: &Mounts<'_>) -> io::Result<()> {
     let map = format!("0 {first} {COUNT}");
     for file in ["uid_map", "gid_map"] {
         fs::write(format!("/proc/{pid}/{file}"), &map)?;
     }
     let namespace = fs::File::open(format!("/proc/{pid}/ns/user"))?;
-    let [root, dev] = mounts;
-    sys::mount_idmap(root.as_fd(), namespace.as_fd())?;
-    match sys::mount_idmap(dev.as_fd(), namespace.as_fd()) {
+    for mount in std::iter::once(mounts.root).chain(mounts.volumes) {
+        sys::mount_idmap(mount.as_fd(), namespace.as_fd())?;
+    }
+    match sys::mount_idmap(mounts.dev.as_fd(), namespace.as_fd()) {
         // Before Linux 6.3 a tmpfs can't be translated. Its devices then belong to nobody, whom
         // they serve as well: everybody may open them.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),

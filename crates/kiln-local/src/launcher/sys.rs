@@ -102,6 +102,12 @@ pub(crate) fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, attributes: u64) -
     set_mount_attributes(dir, path, &attr)
 }
 
+/// Keeps `mount` from taking part in what happens to the mounts that it was cloned from.
+pub(crate) fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    set_mount_attributes(mount, c"", &attr)
+}
+
 /// Shows the files of the detached mount `mount` as owned through `user_namespace`.
 pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     let attr = MountAttr {

@@ -46,14 +46,24 @@ impl Machine {
     }
 
     pub(super) fn create_instance(&self, creation: &InstanceCreation) -> Result<(), TargetError> {
+        self.launch(self.prepared(creation)?)
+    }
+
+    /// What an instance is to be; its image is verified and sealed.
+    pub(super) fn prepared(&self, creation: &InstanceCreation) -> Result<LaunchSpec, TargetError> {
         let what = format!("start {}", creation.component);
         let image = self
             .images
             .get(&creation.image, &creation.demands)
             .map_err(|refusal| TargetError::permanent(&what, refusal.cause, refusal.hint))?;
         let (image, source) = self.sealed(creation, image)?;
-        let seal = source.seal.clone();
-        let spec = self.launch_spec(creation, image, source)?;
+        self.launch_spec(creation, image, source)
+    }
+
+    /// Starts an instance.
+    pub(super) fn launch(&self, spec: LaunchSpec) -> Result<(), TargetError> {
+        let what = format!("start {}", spec.labels.component);
+        let seal = spec.image.seal.clone();
         let mut launcher = ensure_running(&self.root, &self.exe)
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         match launcher.launch(spec) {
@@ -136,6 +146,8 @@ impl Machine {
             user: identity.user.clone().unwrap_or(image.user),
             hostname: creation.id.as_str().chars().take(63).collect(),
             writable: writable.iter().map(|(path, size)| writable_mount(path, *size)).collect(),
+            volumes: Vec::new(),
+            directories: Vec::new(),
             files: files(creation),
             limits: Limits {
                 memory_bytes: Some(identity.memory.0),
@@ -215,7 +227,13 @@ fn stage(error: &ClientError) -> Option<Stage> {
 fn is_permanent(stage: Stage) -> bool {
     matches!(
         stage,
-        Stage::Spec | Stage::User | Stage::Writable | Stage::Files | Stage::Workdir | Stage::Exec
+        Stage::Spec
+            | Stage::User
+            | Stage::Writable
+            | Stage::Volumes
+            | Stage::Files
+            | Stage::Workdir
+            | Stage::Exec
     )
 }
 
@@ -225,6 +243,10 @@ fn way_out(stage: Stage) -> Option<&'static str> {
         Stage::Writable => Some(
             "a writable path must be a directory of the image: give the image a `directory` \
              there, or the path in its own `writable`",
+        ),
+        Stage::Volumes | Stage::Files => Some(
+            "give the image a `directory` where the engine has its data, its sockets and its \
+             configuration, as in the image that a database has by itself",
         ),
         Stage::User => Some("give the image a `user` block of that name"),
         Stage::Workdir => Some("a `workdir` must be a directory of the image"),

@@ -1,6 +1,8 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
+mod alarm;
 pub(crate) mod create;
+mod database;
 mod demand;
 mod destroy;
 mod events;
@@ -11,6 +13,7 @@ mod labels;
 mod metrics;
 mod observe;
 mod program;
+pub mod quarantine;
 mod route;
 mod seal;
 mod seams;
@@ -23,6 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_acme::{Issuer, Log};
+use kiln_engine::alarm::Raised;
 use kiln_engine::guard::GuardReport;
 use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
@@ -42,6 +46,8 @@ use crate::{launcher, logs};
 
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
+use alarm::Herald;
+use database::Databases;
 use events::Changes;
 use guard::Guard;
 use health::Prober;
@@ -67,6 +73,8 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
+    herald: Herald,
+    databases: Databases,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
@@ -120,6 +128,8 @@ impl Local {
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),
+            herald: Herald::start(),
+            databases: Databases::new(root, changes.clone()),
             changes,
             issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
@@ -139,7 +149,7 @@ impl Local {
     /// Does blocking work on a thread that may block.
     async fn blocking<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Machine) -> Result<R, TargetError> + Send + 'static,
+        work: impl FnOnce(&Arc<Machine>) -> Result<R, TargetError> + Send + 'static,
     ) -> Result<R, TargetError> {
         let machine = self.machine.clone();
         tokio::task::spawn_blocking(move || work(&machine))
@@ -152,7 +162,9 @@ impl Target for Local {
     async fn observe(&self, stack: &StackName, probes: &Probes) -> Result<Measured, TargetError> {
         let (name, probes) = (stack.clone(), probes.clone());
         let (mut measured, misled) = self.blocking(move |machine| machine.look(&name)).await?;
-        self.machine.prober.judge(stack, &mut measured, &probes);
+        let databases = &self.machine.databases;
+        self.machine.prober.judge(stack, &mut measured, &probes, |id| databases.knows(id));
+        databases.judge(stack, &mut measured).await;
         if let Some(table) = &mut measured.table {
             // What the gateway does where no rule leads to it is not routed.
             table.networks.retain(|route| !misled.contains(&route.network));
@@ -164,6 +176,9 @@ impl Target for Local {
         let creation = creation.clone();
         self.blocking(move |machine| match &creation {
             Creation::Network(network) => machine.create_network(network),
+            Creation::Instance(instance) if instance.data.is_some() => {
+                database::create(machine, instance)
+            }
             Creation::Instance(instance) => machine.create_instance(instance),
         })
         .await
@@ -183,14 +198,14 @@ impl Target for Local {
         let target = doomed.clone();
         self.blocking(move |machine| match &target {
             Doomed::Network(id) => machine.destroy_network(id),
-            Doomed::Instance(id) => machine.destroy_instance(id),
+            Doomed::Instance(id, evidence) => machine.destroy_instance(id, *evidence),
         })
         .await
     }
 
     async fn inspect(&self, stack: &StackName) {
         let stack = stack.clone();
-        let measure = move |machine: &Machine| {
+        let measure = move |machine: &Arc<Machine>| {
             machine.guard.measure(&stack);
             Ok(())
         };
@@ -200,6 +215,10 @@ impl Target for Local {
 
     fn guard(&self) -> Option<GuardReport> {
         Some(self.machine.guard.report())
+    }
+
+    fn alarm(&self, raised: Raised) {
+        self.machine.herald.tell(raised);
     }
 
     async fn changed(&self, stack: &StackName) {
@@ -232,6 +251,9 @@ impl Target for Local {
     }
 
     async fn last_words(&self, instance: &InstanceId, lines: usize) -> Vec<String> {
+        if let Some(words) = self.machine.databases.last_words(instance) {
+            return words;
+        }
         let directory = logs::directory(&self.machine.root, instance.as_str());
         let read = tokio::task::spawn_blocking(move || logs::tail(&directory, lines)).await;
         let lines = read.ok().and_then(Result::ok).unwrap_or_default();
@@ -239,7 +261,7 @@ impl Target for Local {
     }
 
     async fn metrics(&self) -> Result<Vec<Family>, TargetError> {
-        self.blocking(Machine::metrics).await
+        self.blocking(|machine| machine.metrics()).await
     }
 }
 

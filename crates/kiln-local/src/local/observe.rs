@@ -8,6 +8,7 @@ use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::{InstanceTraffic, Status};
+use kiln_model::data::{ObservedData, ObservedGate};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
@@ -37,6 +38,9 @@ impl Machine {
     ) -> Result<(Measured, BTreeSet<InstanceId>), TargetError> {
         let what = format!("look at {stack}");
         let at = now();
+        // First, so that what is made meanwhile is seen at least once.
+        let makings =
+            self.databases.makings(stack).map_err(|error| TargetError::passing(&what, error))?;
         let instances = observe_instances(&self.root, &self.cgroups)
             .map_err(|error| TargetError::passing(&what, error))?;
         let networks =
@@ -52,8 +56,11 @@ impl Machine {
         let traffic = status.as_ref().map(traffic).unwrap_or_default();
         let mut measured = Measured {
             at,
-            volumes: Vec::new(),
-            gates: Vec::new(),
+            volumes: self
+                .databases
+                .volumes(stack)
+                .map_err(|error| TargetError::passing(&what, error))?,
+            gates: status.as_ref().map(|status| gates(stack, status)).unwrap_or_default(),
             networks: networks_of(stack, &labelled, &networks),
             instances: instances
                 .iter()
@@ -62,6 +69,10 @@ impl Machine {
             troubles: status.as_ref().map(|s| self.troubles(stack, s)).unwrap_or_default(),
             table: status.and_then(|s| s.tables.into_iter().find(|t| t.stack == *stack)),
         };
+        let made = |id: &InstanceId| measured.instances.iter().any(|it| it.id == *id);
+        let makings: Vec<ObservedInstance> =
+            makings.into_iter().filter(|making| !made(&making.id)).collect();
+        measured.instances.extend(makings);
         measured.instances.sort_by(|a, b| a.id.cmp(&b.id));
         let misled = misled(&measured, &networks);
         Ok((measured, misled))
@@ -107,6 +118,7 @@ impl Machine {
         };
         let drift = match phase {
             Phase::Running => {
+                self.databases.watch(&id, &labels);
                 let started = record.started_at_ms;
                 let mut drift = self.seals.differences(&record.image, record.pid, started);
                 drift.extend(self.guard.drift(record, stack));
@@ -131,7 +143,7 @@ impl Machine {
             integrity: Some(record.image.seal.integrity()),
             drift,
             id,
-            data: None,
+            data: labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
         })
     }
 
@@ -217,6 +229,12 @@ fn networks_of(
             },
         })
         .collect()
+}
+
+/// What the gateway does for a stack's databases.
+fn gates(stack: &StackName, status: &Status) -> Vec<ObservedGate> {
+    let own = status.databases.iter().filter(|database| database.stack == *stack);
+    own.map(|database| database.gate.clone()).collect()
 }
 
 fn traffic(status: &Status) -> BTreeMap<InstanceId, &InstanceTraffic> {

@@ -23,10 +23,12 @@ impl Machine {
         if table.is_empty() && before.is_none() {
             return Ok(());
         }
+        self.promote_all(&table)?;
         let gateway = ensure_running(&self.root, &self.exe)
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         let networks = table.networks.clone();
         let keys = self.keys(&table).map_err(|cause| TargetError::passing(&what, cause))?;
+        self.changes.routes(&table.stack, table.epoch);
         gateway.set_table_with(table, keys).map_err(|error| refused(what, &error))?;
         if let Some(issuer) = self.issuer.get() {
             issuer.look();
@@ -53,11 +55,12 @@ impl Machine {
         Ok(())
     }
 
-    /// The values of secrets that are keys of certificates, beside the table.
+    /// The values of secrets that are keys of certificates or passwords, beside the table.
     fn keys(&self, table: &RouteTable) -> Result<Keys, String> {
         let certificates = table.endpoints.iter().flat_map(|endpoint| &endpoint.handling.tls);
         let mut keys = BTreeMap::new();
-        for key in certificates.filter_map(Certificate::secret) {
+        let passwords = table.databases.iter().flat_map(|database| &database.passwords);
+        for key in certificates.filter_map(Certificate::secret).chain(passwords) {
             let Some(version) = &key.version else {
                 return Err(format!("no version of {} is known", key.secret));
             };

@@ -81,6 +81,8 @@ impl TestRoot {
                 mode: 0o700,
                 exec: false,
             }],
+            volumes: vec![],
+            directories: vec![],
             files: vec![],
             seccomp: kiln_model::spec::server::Seccomp::Default,
             learns: false,

@@ -11,13 +11,14 @@ use crate::generation::{Component, Generation};
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Observed, ObservedInstance, Phase, Verdict};
 use crate::quantity::{Millis, Timestamp};
+use crate::route::DatabaseRoute;
 use crate::spec::server::Server;
 
 use super::networks::Networks;
 use super::report::{Milestone, Waiting};
 use super::stage::{Situation, Stage};
 use super::table::Serving;
-use super::{DRAIN_BOUND, InstanceCreation, Reason, fresh_id};
+use super::{DRAIN_BOUND, Evidence, InstanceCreation, Reason, database, fresh_id};
 
 /// Replacements of one component within a minute, beyond which they are made one a second.
 const STORM: u32 = 120;
@@ -44,7 +45,7 @@ pub(super) struct Fleet {
     /// When it goes on although nothing is seen to change.
     pub(super) wake_at: Option<Timestamp>,
     /// How many instances as wanted may exist by now, and how many besides.
-    bounds: (u32, u32),
+    pub(super) bounds: (u32, u32),
 }
 
 impl Fleet {
@@ -62,9 +63,11 @@ pub(super) struct Fleets {
     /// Instances that are out of rotation from now on, and why.
     retired: BTreeMap<InstanceId, Reason>,
     drain: BTreeMap<InstanceId, Reason>,
-    destroy: BTreeMap<InstanceId, Reason>,
+    destroy: BTreeMap<InstanceId, (Evidence, Reason)>,
     /// Instances that are ready and get no traffic.
     hidden: BTreeSet<InstanceId>,
+    /// Who answers for each database.
+    pub(super) routes: Vec<DatabaseRoute>,
     /// What has been reached and is not written down.
     pub(super) milestones: Vec<Milestone>,
     /// When the next drain reaches its bound.
@@ -113,6 +116,8 @@ impl Fleets {
             let fleet = fleets.retire_within(&sorted, wanted, stage, (server, observed.at));
             fleets.by_server.insert(id.clone(), fleet);
         }
+        let databases = desired.content.databases().map(|(id, _, _)| id);
+        serves_new.extend(databases.filter(|id| database::serves(desired, observed, id)));
         for (id, component, server) in desired.content.servers() {
             let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
             let sorted = sort(instances, component, server, observed, networks);
@@ -121,8 +126,18 @@ impl Fleets {
             let order = Order { id, component, server, sorted: &sorted, waits };
             fleets.create(desired, observed, networks, &order, &mut taken);
         }
+        for (id, component, database) in desired.content.databases() {
+            let instances = by_component.get(id).map(Vec::as_slice).unwrap_or_default();
+            let maker = Maker { desired, observed, networks };
+            let decided =
+                database::decide(&maker, (id, component, database), instances, &mut taken);
+            fleets.creations.extend(decided.creations);
+            fleets.retired.extend(decided.retired);
+            fleets.routes.push(decided.route);
+            fleets.by_server.insert(id.clone(), decided.fleet);
+        }
         for instance in &observed.instances {
-            fleets.finish(instance, observed.at);
+            fleets.finish(desired, instance, observed.at);
         }
         fleets
     }
@@ -192,42 +207,21 @@ impl Fleets {
         if missing == 0 {
             return;
         }
-        if let Some(held) = order.held(observed, fleet.ready, fleet.wanted) {
+        if let Some(held) = order.held(observed, fleet.wanted) {
             fleet.held = Some(held);
             return;
         }
-        let Some(network) = networks.of(&order.server.identity.network.id) else { return };
-        let Some(image) = desired.content.images.get(&order.server.identity.image.id) else {
-            fleet.held = Some((Reason::ImageNotBuilt, None));
-            return;
-        };
+        let missing = missing.min(order.allowed(observed, fleet.wanted));
         let because = order.reason();
-        let taken = taken.entry(network.id.clone()).or_default();
+        let maker = Maker { desired, observed, networks };
         for ordinal in 0..missing as usize {
-            let id = fresh_id(desired, observed, order.id, ordinal);
-            let seed = Digest::of(id.as_str().as_bytes()).as_bytes()[0];
-            let seed = u32::from(seed) << 8 | u32::try_from(ordinal).unwrap_or(0);
-            let free = address::free_for_instances(&network.identity, taken, seed).next();
-            let Some(address) = free else {
-                fleet.held = Some((Reason::NoAddress, None));
-                return;
-            };
-            taken.insert(address);
-            let creation = InstanceCreation {
-                id,
-                stack: desired.stack.clone(),
-                component: order.id.clone(),
-                digest: order.component.digest,
-                generation: desired.number,
-                network: network.id.clone(),
-                network_identity: network.identity.clone(),
-                address,
-                image: *image,
-                demands: desired.content.demands.clone(),
-                server: order.server.clone(),
-                data: None,
-            };
-            self.creations.push((Arc::new(creation), because.clone()));
+            match maker.make((order.id, order.component), order.server, ordinal, taken) {
+                Ok(creation) => self.creations.push((Arc::new(creation), because.clone())),
+                Err(why) => {
+                    fleet.held = Some((why, None));
+                    return;
+                }
+            }
         }
     }
 
@@ -236,10 +230,11 @@ impl Fleets {
     }
 
     /// Decides whether a retired instance begins to drain or is ended.
-    fn finish(&mut self, instance: &ObservedInstance, now: Timestamp) {
+    fn finish(&mut self, desired: &Generation, instance: &ObservedInstance, now: Timestamp) {
         let Some(reason) = self.retired.get(&instance.id).cloned() else { return };
+        let evidence = evidence(desired, instance);
         if !instance.is_running() {
-            self.destroy.insert(instance.id.clone(), reason);
+            self.destroy.insert(instance.id.clone(), (evidence, reason));
             return;
         }
         let Some(since) = instance.draining_since else {
@@ -249,7 +244,7 @@ impl Fleets {
         let bound = since.after(DRAIN_BOUND);
         // One that is kept from running finishes nothing.
         if instance.in_flight == 0 || instance.is_stopped() || now >= bound {
-            self.destroy.insert(instance.id.clone(), reason);
+            self.destroy.insert(instance.id.clone(), (evidence, reason));
         } else {
             self.drain_until = Some(self.drain_until.map_or(bound, |until| until.min(bound)));
         }
@@ -257,7 +252,13 @@ impl Fleets {
 
     /// Retires the instances of components that the generation does not name, once nothing
     /// needs them: no endpoint goes to them, and no instance that may connect to them is left.
-    pub(super) fn retire_removed(&mut self, observed: &Observed, serving: &Serving, proved: bool) {
+    pub(super) fn retire_removed(
+        &mut self,
+        desired: &Generation,
+        observed: &Observed,
+        serving: &Serving,
+        proved: bool,
+    ) {
         let clients: BTreeSet<&ComponentId> = observed
             .instances
             .iter()
@@ -272,7 +273,7 @@ impl Fleets {
             let needed = serving.is_used(id) || clients.contains(id) || !proved;
             if instance.draining_since.is_some() || !instance.is_running() || !needed {
                 self.retire(instance, Reason::NotWanted);
-                self.finish(instance, observed.at);
+                self.finish(desired, instance, observed.at);
             }
         }
     }
@@ -293,7 +294,7 @@ impl Fleets {
         self.drain.iter()
     }
 
-    pub(super) fn to_destroy(&self) -> impl Iterator<Item = (&InstanceId, &Reason)> {
+    pub(super) fn to_destroy(&self) -> impl Iterator<Item = (&InstanceId, &(Evidence, Reason))> {
         self.destroy.iter()
     }
 
@@ -330,6 +331,49 @@ impl Fleets {
     }
 }
 
+/// What new instances are made from.
+pub(super) struct Maker<'a> {
+    pub(super) desired: &'a Generation,
+    pub(super) observed: &'a Observed,
+    pub(super) networks: &'a Networks,
+}
+
+impl Maker<'_> {
+    /// A new instance of a component, or why there can be none.
+    pub(super) fn make(
+        &self,
+        (id, component): (&ComponentId, &Component),
+        server: &Server,
+        ordinal: usize,
+        taken: &mut BTreeMap<InstanceId, BTreeSet<Ipv4Addr>>,
+    ) -> Result<InstanceCreation, Reason> {
+        let network = self.networks.of(&server.identity.network.id).ok_or(Reason::NoAddress)?;
+        let image = self.desired.content.images.get(&server.identity.image.id);
+        let image = *image.ok_or(Reason::ImageNotBuilt)?;
+        let taken = taken.entry(network.id.clone()).or_default();
+        let instance = fresh_id(self.desired, self.observed, id, ordinal);
+        let seed = Digest::of(instance.as_str().as_bytes()).as_bytes()[0];
+        let seed = u32::from(seed) << 8 | u32::try_from(ordinal).unwrap_or(0);
+        let free = address::free_for_instances(&network.identity, taken, seed).next();
+        let address = free.ok_or(Reason::NoAddress)?;
+        taken.insert(address);
+        Ok(InstanceCreation {
+            id: instance,
+            stack: self.desired.stack.clone(),
+            component: id.clone(),
+            digest: component.digest,
+            generation: self.desired.number,
+            network: network.id.clone(),
+            network_identity: network.identity.clone(),
+            address,
+            image,
+            demands: self.desired.content.demands.clone(),
+            server: server.clone(),
+            data: None,
+        })
+    }
+}
+
 /// One server whose missing instances are to be made.
 struct Order<'a> {
     id: &'a ComponentId,
@@ -354,12 +398,7 @@ impl Order<'_> {
     }
 
     /// Why nothing may be made now, and until when.
-    fn held(
-        &self,
-        observed: &Observed,
-        ready: u32,
-        wanted: u32,
-    ) -> Option<(Reason, Option<Timestamp>)> {
+    fn held(&self, observed: &Observed, wanted: u32) -> Option<(Reason, Option<Timestamp>)> {
         if self.waits {
             return Some((Reason::WaitsForOthers, None));
         }
@@ -368,11 +407,24 @@ impl Order<'_> {
             return Some((Reason::BackingOff, Some(pace.not_before())));
         }
         let next = pace.last_made.after(Millis::seconds(1));
-        // No replacement is refused while fewer than wanted are ready.
-        if pace.in_last_minute >= STORM && ready >= wanted && next > observed.at {
-            return Some((Reason::Storm, Some(next)));
-        }
-        None
+        (self.allowed(observed, wanted) == 0).then_some((Reason::Storm, Some(next)))
+    }
+
+    /// How many may be made now, however many are missing: no replacement is refused while fewer
+    /// than wanted are ready or on their way, and of others so many within a minute, then one a second.
+    fn allowed(&self, observed: &Observed, wanted: u32) -> u32 {
+        let Some(pace) = observed.pace.get(self.id) else { return u32::MAX };
+        // What has drifted and is healthy all the same can wait for another.
+        let odd = self.sorted.old.iter().filter(|i| i.is_ready());
+        let odd = count(odd.filter(|i| i.digest == self.component.digest));
+        let there = count(self.sorted.current.iter()).saturating_add(odd);
+        let lacking = wanted.saturating_sub(there);
+        let next = pace.last_made.after(Millis::seconds(1));
+        let paced = match STORM.saturating_sub(pace.in_last_minute) {
+            0 => u32::from(next <= observed.at),
+            left => left,
+        };
+        lacking.max(paced)
     }
 
     /// Why one more is made: for one that broke, in place of an older digest, or at all.
@@ -463,7 +515,11 @@ fn unready(instance: &ObservedInstance) -> Reason {
 }
 
 /// Why an instance can't be kept whatever the generation says.
-fn why_broken(instance: &ObservedInstance, server: &Server, now: Timestamp) -> Option<Reason> {
+pub(super) fn why_broken(
+    instance: &ObservedInstance,
+    server: &Server,
+    now: Timestamp,
+) -> Option<Reason> {
     // Whatever becomes of one that is being ended, it has been replaced.
     if instance.draining_since.is_some() {
         return Some(Reason::Draining);
@@ -497,6 +553,18 @@ fn distrusted(sorted: &Sorted<'_>, stage: &Stage, wanted: u32) -> BTreeSet<Insta
         serving.copied().partition(|i| i.drift.is_empty());
     let enough = !sound.is_empty() && count(sound.iter()).saturating_mul(2) >= wanted;
     odd.iter().filter(|_| enough).map(|i| i.id.clone()).collect()
+}
+
+/// Whether evidence is kept of an instance when it ends: it has drifted, and its server's policy
+/// says so.
+fn evidence(desired: &Generation, instance: &ObservedInstance) -> Evidence {
+    let component = desired.content.components.get(&instance.component);
+    let server = component.and_then(|component| component.spec.as_server());
+    if server.is_some_and(|server| server.policy.quarantine) && !instance.drift.is_empty() {
+        Evidence::Kept
+    } else {
+        Evidence::None
+    }
 }
 
 fn drifted(instance: &ObservedInstance) -> Option<Reason> {

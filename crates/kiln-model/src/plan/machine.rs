@@ -1,11 +1,12 @@
 //! A machine in memory that takes every step at once, for the planner's tests.
 
+use crate::data::ObservedData;
 use crate::fixture::id;
 use crate::name::InstanceId;
 use crate::observed::{Observed, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use crate::quantity::Timestamp;
 
-use super::{Action, Creation, Doomed, Plan};
+use super::{Action, Creation, Doomed, InstanceCreation, NetworkCreation, Plan};
 
 /// A machine that takes every step at once and without fail.
 pub(crate) struct Machine {
@@ -45,25 +46,7 @@ impl Machine {
                 } else {
                     Verdict::Starting { last: Some("refused".to_owned()) }
                 };
-                observed.instances.push(ObservedInstance {
-                    id: i.id.clone(),
-                    component: i.component.clone(),
-                    digest: i.digest,
-                    generation: i.generation,
-                    network: i.network.clone(),
-                    address: i.address,
-                    connects: i.server.identity.connects.clone(),
-                    created_at: observed.at,
-                    pid: Some(1),
-                    phase: Phase::Running,
-                    health,
-                    draining_since: None,
-                    in_flight: 0,
-                    answers: crate::analysis::Answers::default(),
-                    integrity: None,
-                    data: None,
-                    drift: Vec::new(),
-                });
+                observed.instances.push(made(i, observed.at, health, None));
             }
             Action::Route(table) => {
                 observed.table = (!table.is_empty()).then(|| (**table).clone());
@@ -72,7 +55,7 @@ impl Machine {
                 let at = observed.at;
                 self.instance(id).draining_since = Some(at);
             }
-            Action::Destroy(Doomed::Instance(id)) => observed.instances.retain(|i| i.id != *id),
+            Action::Destroy(Doomed::Instance(id, _)) => observed.instances.retain(|i| i.id != *id),
             Action::Destroy(Doomed::Network(id)) => observed.networks.retain(|n| n.id != *id),
         }
     }
@@ -83,5 +66,44 @@ impl Machine {
 
     pub(crate) fn count(&self, component: &str) -> usize {
         self.observed.instances.iter().filter(|i| i.component == id(component)).count()
+    }
+}
+
+/// An instance that has just been made.
+pub(super) fn made(
+    creation: &InstanceCreation,
+    at: Timestamp,
+    health: Verdict,
+    data: Option<ObservedData>,
+) -> ObservedInstance {
+    ObservedInstance {
+        id: creation.id.clone(),
+        component: creation.component.clone(),
+        digest: creation.digest,
+        generation: creation.generation,
+        network: creation.network.clone(),
+        address: creation.address,
+        connects: creation.server.identity.connects.clone(),
+        created_at: at,
+        pid: Some(1),
+        phase: Phase::Running,
+        health,
+        draining_since: None,
+        in_flight: 0,
+        answers: crate::analysis::Answers::default(),
+        integrity: None,
+        data,
+        drift: Vec::new(),
+    }
+}
+
+/// A network that has just been made.
+pub(super) fn network(creation: &NetworkCreation) -> ObservedNetwork {
+    ObservedNetwork {
+        id: creation.id.clone(),
+        component: creation.component.clone(),
+        digest: creation.digest,
+        identity: creation.identity.clone(),
+        drift: Vec::new(),
     }
 }

@@ -94,6 +94,24 @@ pub enum Reason {
     },
     /// Those before finish what they have begun; what is asked meanwhile is held.
     HandingOver,
+    /// A standby receives the data.
+    CatchingUp {
+        /// How many bytes of the log it lacks; `None` where that is not known.
+        behind: Option<u64>,
+    },
+    /// Writes go over from one instance to another, and clients are held meanwhile.
+    SwitchingOver,
+    /// What clients have under way takes longer than they may be held; it is tried again.
+    TransactionsGoOn,
+    /// The one that took writes is gone, and the data is recovered.
+    Recovering,
+    /// The data was written by another major version of the engine.
+    OtherVersion {
+        /// Which.
+        data: u32,
+        /// What is wanted.
+        wanted: u32,
+    },
     /// New instances do worse than those before.
     Worse {
         /// In what.
@@ -133,6 +151,18 @@ impl fmt::Display for Reason {
             }
             Reason::HandingOver => {
                 f.write_str("requests are held until those before have answered theirs")
+            }
+            Reason::CatchingUp { behind: Some(bytes) } => {
+                write!(f, "a standby receives the data and is {bytes} bytes behind")
+            }
+            Reason::CatchingUp { behind: None } => f.write_str("a standby receives the data"),
+            Reason::SwitchingOver => f.write_str("writes go over to another instance"),
+            Reason::TransactionsGoOn => f.write_str(
+                "transactions take longer than clients may be held; trying again in a moment",
+            ),
+            Reason::Recovering => f.write_str("the data is recovered in a new instance"),
+            Reason::OtherVersion { data, wanted } => {
+                write!(f, "its data is of version {data}, and {wanted} is wanted")
             }
             Reason::Worse { what } => f.write_str(what),
         }
@@ -212,6 +242,9 @@ pub(super) fn report(
     let ailments = ailments(observed);
     let why = |id: &ComponentId, fleet: &Fleet| {
         let held = || fleet.held.as_ref().map(|h| h.0.clone());
+        if held() == Some(Reason::Storm) {
+            return held();
+        }
         hindrance(observed, &ailments, id).or_else(held).or_else(|| fleet.pending.clone())
     };
     let waiting = fleets.servers().filter(|(_, fleet)| !fleet.is_through());

@@ -9,8 +9,8 @@ use crate::handling::Handling;
 use crate::name::{ComponentId, InstanceId, Kind};
 use crate::observed::{Observed, ObservedInstance};
 use crate::route::{
-    Backend, Client, EndpointRoute, NetworkRoute, Protocol, RouteTable, Rule, Service,
-    ServiceBackend, Split,
+    Backend, Client, DatabaseRoute, EndpointRoute, NetworkRoute, Protocol, RouteTable, Rule,
+    Service, ServiceBackend, Split,
 };
 use crate::spec::endpoint::{Endpoint, Route};
 use crate::spec::network::NetworkIdentity;
@@ -144,7 +144,7 @@ pub(super) fn build(
             builder.network(id, identity, residents)
         })
         .collect();
-    let epoch = observed.table.as_ref().map_or(0, |t| t.epoch) + 1;
+    let epoch = observed.table.as_ref().map_or(0, |t| t.epoch).saturating_add(1);
     let splits = builder.splits(fleets);
     RouteTable {
         stack: desired.stack.clone(),
@@ -152,7 +152,7 @@ pub(super) fn build(
         endpoints,
         networks,
         splits,
-        databases: Vec::new(),
+        databases: databases(observed, fleets),
     }
 }
 
@@ -180,7 +180,9 @@ impl<'a> Builder<'a> {
     fn new(desired: &'a Generation, observed: &'a Observed, fleets: &'a Fleets) -> Self {
         let mut rotation: BTreeMap<&ComponentId, Vec<&ObservedInstance>> = BTreeMap::new();
         for instance in &observed.instances {
-            if instance.is_ready() && fleets.is_shown(&instance.id) {
+            // Clients of a database are led to the one that takes writes.
+            let is_server = instance.component.kind == Kind::Server;
+            if is_server && instance.is_ready() && fleets.is_shown(&instance.id) {
                 rotation.entry(&instance.component).or_default().push(instance);
             }
         }
@@ -357,6 +359,21 @@ impl<'a> Builder<'a> {
             sleeps: self.sleeps(&connection.to),
         }
     }
+}
+
+/// Who answers for each database. Of one that is not declared any more, who did, while it is there.
+fn databases(observed: &Observed, fleets: &Fleets) -> Vec<DatabaseRoute> {
+    let present = observed.table.iter().flat_map(|table| &table.databases);
+    let declared: BTreeSet<&ComponentId> = fleets.routes.iter().map(|r| &r.component).collect();
+    let stays = |route: &&DatabaseRoute| {
+        let primary = route.primary.as_ref().filter(|id| fleets.is_shown(id));
+        let there = observed.instances.iter().any(|i| Some(&i.id) == primary && i.is_ready());
+        there && !declared.contains(&route.component)
+    };
+    let mut all: Vec<DatabaseRoute> = present.filter(stays).cloned().collect();
+    all.extend(fleets.routes.iter().cloned());
+    all.sort_by(|a, b| a.component.cmp(&b.component));
+    all
 }
 
 /// An endpoint's handling with the versions of the secrets in it.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::spec::image::{Base, Recipe, Step};
 use crate::spec::rollout::Rollout;
 use crate::spec::server::{Health, Probe, Seccomp, Server, ServerIdentity, ServerPolicy, Stop};
 
@@ -137,6 +138,7 @@ impl Database {
             scale: None,
             health,
             rollout: self.policy.rollout.clone(),
+            quarantine: false,
         };
         Server { identity, policy }
     }
@@ -146,3 +148,92 @@ impl Database {
 const SIGINT: i32 = 2;
 /// How long an engine may take to end in order.
 const STOP_GRACE: Millis = Millis::seconds(10);
+
+/// The image of an engine's major version from Debian's packages, where there are any.
+pub fn recipe(engine: Engine, version: u32) -> Option<Recipe> {
+    let Engine::Postgres = engine;
+    let suite = match version {
+        13 => "bullseye",
+        15 => "bookworm",
+        17 => "trixie",
+        _ => return None,
+    };
+    let directory = |path: &str| Step::Directory {
+        path: path.to_owned(),
+        owner: Some("postgres".to_owned()),
+        mode: Some(0o700),
+    };
+    let user = Step::User {
+        name: "postgres".to_owned(),
+        uid: Some(POSTGRES_UID),
+        home: Some("/var/lib/postgresql".to_owned()),
+    };
+    Some(Recipe {
+        packages: [format!("postgresql-{version}")].into(),
+        user: Some("postgres".to_owned()),
+        entrypoint: vec![format!("/usr/lib/postgresql/{version}/bin/postgres")],
+        steps: vec![
+            user,
+            directory("/var/lib/postgresql/data"),
+            directory("/run/postgresql"),
+            directory("/etc/postgresql"),
+        ],
+        ..Recipe::on(Base::Debian { suite: suite.to_owned() })
+    })
+}
+
+/// The user that the engine runs as; data on disk belongs to it.
+const POSTGRES_UID: u32 = 999;
+
+/// Whether an engine's setting may be declared, or why not.
+pub fn check_setting(name: &str, value: &str) -> Result<(), String> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.';
+    if name.is_empty() || !name.bytes().all(fits) {
+        return Err("it is no name of a setting".to_owned());
+    }
+    if value.contains(['\n', '\0']) {
+        return Err("a value is one line".to_owned());
+    }
+    let own = OWN_SETTINGS.iter().any(|own| match own.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => *own == name,
+    });
+    if own { Err("Kiln sets it itself".to_owned()) } else { Ok(()) }
+}
+
+/// Settings that decide where an instance's data is, who reaches it and whom it follows; a `*`
+/// stands for any end.
+const OWN_SETTINGS: &[&str] = &[
+    "allow_alter_system",
+    "archive_*",
+    "bonjour*",
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "dynamic_shared_memory_type",
+    "external_pid_file",
+    "fsync",
+    "full_page_writes",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "include*",
+    "listen_addresses",
+    "log_destination",
+    "log_directory",
+    "logging_collector",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_*",
+    "restart_after_crash",
+    "restore_command",
+    "shared_memory_type",
+    "ssl*",
+    "stats_temp_directory",
+    "synchronous_standby_names",
+    "unix_socket_*",
+    "wal_level",
+    "zero_damaged_pages",
+];

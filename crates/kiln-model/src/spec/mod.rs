@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod health;
 pub mod image;
 pub mod network;
+pub mod postgres;
 pub mod rollout;
 pub mod scale;
 pub mod secret;
@@ -26,6 +27,7 @@ pub use database::Database;
 pub use endpoint::Endpoint;
 pub use image::Image;
 pub use network::Network;
+pub use rollout::Rollout;
 pub use secret::Secret;
 pub use server::Server;
 
@@ -120,6 +122,24 @@ impl Spec {
         match &self.body {
             Body::Server(server) => Some(server),
             _ => None,
+        }
+    }
+
+    /// How its instances are replaced, where it has any.
+    pub fn rollout(&self) -> Option<&Rollout> {
+        match &self.body {
+            Body::Server(server) => Some(&server.policy.rollout),
+            Body::Database(database) => Some(&database.policy.rollout),
+            _ => None,
+        }
+    }
+
+    /// Whether both are handled in the same way; only said of what has instances.
+    pub(crate) fn has_policy_of(&self, other: &Spec) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Server(one), Body::Server(two)) => one.policy == two.policy,
+            (Body::Database(one), Body::Database(two)) => one.policy == two.policy,
+            _ => false,
         }
     }
 

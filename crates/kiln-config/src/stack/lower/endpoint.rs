@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use kiln_model::handling::Handling;
 use kiln_model::name::{ComponentId, Kind};
 use kiln_model::route::Protocol;
+use kiln_model::spec::database::Engine;
 use kiln_model::spec::endpoint::{Endpoint, EndpointIdentity, EndpointPolicy, Route};
 
 use super::Reader;
@@ -22,17 +23,27 @@ pub(super) fn endpoint(reader: &Reader<'_>) -> Option<Endpoint> {
         reader.claim_listener(address, protocol == Some(Protocol::Udp), field.span());
         Some(address)
     });
-    let to = reader.required("to", |field| server(reader, field));
-    let port = reader.required("port", |f| f.port());
+    let to = reader.required("to", |field| {
+        let to = field.component(&[Kind::Server, Kind::Database], "server.web")?;
+        reader.note_talk(&to, field.span());
+        Some(to)
+    });
+    let port = reader.read_or("port", None, |f| f.port().map(Some));
     let routes = routes(reader);
     let handling = handling::handling(reader);
-    let policy = EndpointPolicy {
-        to: to?,
-        port: port?,
-        protocol: protocol?,
-        routes: routes?,
-        handling: handling?,
+    let (to, protocol) = (to?, protocol?);
+    let (port, protocol) = match (to.kind, port?) {
+        (Kind::Database, None) => (Engine::Postgres.port(), Protocol::Database),
+        (Kind::Database, Some(_)) => return refuse(reader, "port"),
+        (_, Some(port)) => (port, protocol),
+        (_, None) => {
+            let diagnostic = Diagnostic::error(reader.header, "`port` is missing")
+                .with_label(format!("at which port does {to} listen?"));
+            reader.world.report(diagnostic);
+            return None;
+        }
     };
+    let policy = EndpointPolicy { to, port, protocol, routes: routes?, handling: handling? };
     fits(reader, &policy)?;
     Some(Endpoint { identity: EndpointIdentity { listen: address? }, policy })
 }
@@ -41,6 +52,14 @@ fn server(reader: &Reader<'_>, field: &Field<'_>) -> Option<ComponentId> {
     let to = field.component(&[Kind::Server], "server.web")?;
     reader.note_talk(&to, field.span());
     Some(to)
+}
+
+/// Reports what a database decides by itself.
+fn refuse<T>(reader: &Reader<'_>, attribute: &str) -> Option<T> {
+    let summary = format!("`{attribute}` does not go with an endpoint of a database");
+    let diagnostic = Diagnostic::error(reader.header, summary);
+    reader.world.report(diagnostic.with_help("leave it out: the engine says which it is"));
+    None
 }
 
 /// Reports what means nothing with the protocol.

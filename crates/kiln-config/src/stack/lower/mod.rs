@@ -1,6 +1,8 @@
 //! From blocks to specs, one module for each kind of component.
 
+pub(super) mod alarm;
 mod certificate;
+pub(super) mod database;
 pub(super) mod demands;
 pub(super) mod endpoint;
 mod handling;
@@ -39,6 +41,8 @@ pub(super) struct Lowered {
     pub(super) spec: Spec,
     /// The value of a secret that is not generated.
     pub(super) secret: Option<SecretValue>,
+    /// An image that no block declares and that it needs.
+    pub(super) image: Option<Spec>,
 }
 
 /// The spec of one component; `None` where something is wrong with it, which has been reported.
@@ -54,7 +58,7 @@ pub(super) fn lower(world: &World<'_>, expansion: &Rc<Expansion>, place: Place) 
         header: declaration.block.span,
         marks: &marks,
     };
-    let mut value = None;
+    let (mut value, mut implied) = (None, None);
     let body = match declaration.kind {
         Kind::Image => SpecBody::Image(Box::new(image::image(&reader)?)),
         Kind::Network => SpecBody::Network(network::network(&reader)?),
@@ -65,11 +69,18 @@ pub(super) fn lower(world: &World<'_>, expansion: &Rc<Expansion>, place: Place) 
         }
         Kind::Server => SpecBody::Server(Box::new(server::server(&reader)?)),
         Kind::Endpoint => SpecBody::Endpoint(Box::new(endpoint::endpoint(&reader)?)),
-        // Refused when it was declared.
-        Kind::Database => return None,
+        Kind::Database => {
+            let (database, image) = database::database(&reader)?;
+            implied = image;
+            SpecBody::Database(Box::new(database))
+        }
     };
     let id = reader.id.clone();
-    Some(Lowered { spec: Spec { id, body, sensitive: marks.into_inner() }, secret: value })
+    Some(Lowered {
+        spec: Spec { id, body, sensitive: marks.into_inner() },
+        secret: value,
+        image: implied,
+    })
 }
 
 /// Reports servers that have nothing to run: no command of their own, and an image without

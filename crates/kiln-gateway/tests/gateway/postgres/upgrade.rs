@@ -54,6 +54,8 @@ fn sessions_of_the_process_before_are_held_and_carried_as_well() {
         let (code, ()) = tokio::join!(asked, cancelled);
         assert_eq!(code, "57014");
         drop(before);
+        // Its connection is closed by a task.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let process = format!("/proc/{predecessor}/exe");
         eventually(Duration::from_secs(10), "the one before ends", || {
             std::fs::read_link(&process).is_err()

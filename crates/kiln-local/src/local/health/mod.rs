@@ -73,7 +73,14 @@ impl Prober {
     }
 
     /// Puts into `measured` what the probes say, and probes what is new.
-    pub(super) fn judge(&self, stack: &StackName, measured: &mut Measured, probes: &Probes) {
+    /// Those that are judged elsewhere are let be.
+    pub(super) fn judge(
+        &self,
+        stack: &StackName,
+        measured: &mut Measured,
+        probes: &Probes,
+        elsewhere: impl Fn(&InstanceId) -> bool,
+    ) {
         let rotation: BTreeSet<InstanceId> =
             measured.table.iter().flat_map(RouteTable::in_rotation).cloned().collect();
         let mut subjects = self.lock();
@@ -81,7 +88,8 @@ impl Prober {
             watched.stack != *stack
                 || measured.instances.iter().any(|i| i.id == *id && i.is_running())
         });
-        for instance in measured.instances.iter_mut().filter(|i| i.is_running()) {
+        let own = |i: &&mut ObservedInstance| i.is_running() && !elsewhere(&i.id);
+        for instance in measured.instances.iter_mut().filter(own) {
             let Some(health) = probes.get(&instance.digest) else { continue };
             let watched = subjects.entry(instance.id.clone()).or_insert_with(|| {
                 let subject = self.subject(stack, instance, rotation.contains(&instance.id));

@@ -1,0 +1,151 @@
+//! What each database engine needs to be created, replicated, switched over and looked at, behind
+//! one seam: [`DatabaseEngine`] says which programs are run and with which files, and a [`Session`]
+//! asks one running instance.
+//!
+//! Nothing here starts a program or makes a directory; that is the target's part. Programs run in
+//! instances of the database's image, never beside one that runs already. An instance is reached
+//! over its unix socket alone.
+
+pub mod conformance;
+mod error;
+mod file;
+pub mod postgres;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+
+use kiln_model::data::Role;
+use kiln_model::name::InstanceId;
+use kiln_model::spec::database::{DatabaseIdentity, Engine};
+
+pub use error::EngineError;
+pub use postgres::Postgres;
+
+/// What comes of a question to an engine.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
+
+/// What a kind of database needs.
+pub trait DatabaseEngine: fmt::Debug + Send + Sync {
+    /// Where things are in its image.
+    fn layout(&self) -> Layout;
+
+    /// The program that fills an empty data directory.
+    fn create(&self, instance: &Instance<'_>) -> Program;
+
+    /// The program that fills an empty data directory with a copy of what a running instance has,
+    /// such that [`serve`](Self::serve) then follows it.
+    fn replicate(&self, instance: &Instance<'_>, of: &InstanceId) -> Program;
+
+    /// The program that serves the data directory, and its files of configuration.
+    fn serve(&self, instance: &Instance<'_>) -> Program;
+
+    /// Makes a data directory that nobody holds, and that is seen from outside, ready to be served:
+    /// takes out what a crash or somebody's hand has left.
+    fn ready(&self, data: &Path, as_: Role) -> io::Result<()>;
+
+    /// What a data directory that nobody holds would be served as.
+    fn role(&self, data: &Path) -> io::Result<Role>;
+
+    /// In what a data directory has settings of its own, which none has by Kiln.
+    fn strange_settings(&self, data: &Path) -> Option<String>;
+
+    /// Asks a running instance, whose socket is in the directory `sockets` of the host.
+    fn connect<'a>(&'a self, sockets: &'a Path) -> Answer<'a, Box<dyn Session>>;
+}
+
+/// A connection to one running instance, as its superuser.
+pub trait Session: Send {
+    /// What it does, and how far its data goes. Cheap: it is asked many times a second.
+    fn state(&mut self) -> Answer<'_, State>;
+
+    /// Makes it have the user, the database and the extensions that are declared, and no superuser
+    /// but Kiln's. What is there already is left. It must take writes.
+    fn declare<'a>(&'a mut self, identity: &'a DatabaseIdentity) -> Answer<'a, ()>;
+
+    /// What is declared and could not be made in it, as its image lacks what that needs. It need not
+    /// take writes.
+    fn lacks<'a>(&'a mut self, identity: &'a DatabaseIdentity) -> Answer<'a, Vec<String>>;
+
+    /// Users with all rights whom Kiln did not make.
+    fn strange_superusers(&mut self) -> Answer<'_, Vec<String>>;
+
+    /// Bounds that whoever follows it must have at least as large.
+    fn bounds(&mut self) -> Answer<'_, BTreeMap<String, u64>>;
+
+    /// Ends all sessions but Kiln's own, and says how far its data goes after that.
+    fn fence(&mut self) -> Answer<'_, u64>;
+
+    /// Has it take writes from now on.
+    fn promote(&mut self) -> Answer<'_, ()>;
+}
+
+/// An instance that is to be.
+#[derive(Debug, Clone)]
+pub struct Instance<'a> {
+    /// Its name.
+    pub id: &'a InstanceId,
+    /// What it is.
+    pub identity: &'a DatabaseIdentity,
+    /// Bounds of the one that it follows, which its own must not fall below.
+    pub at_least: BTreeMap<String, u64>,
+}
+
+/// Where things are in an engine's image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// The user as whom its programs run.
+    pub user: &'static str,
+    /// The data directory.
+    pub data: &'static str,
+    /// The directory with a directory for the socket of each instance.
+    pub sockets: &'static str,
+}
+
+/// A program of an engine, and what it is started with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Program {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Read-only directories with small files: path, and content by name.
+    pub directories: BTreeMap<String, BTreeMap<String, String>>,
+    /// Writable space in memory: path and bytes.
+    pub writable: BTreeMap<String, u64>,
+}
+
+/// What an instance says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// What it does with writes.
+    pub role: Role,
+    /// How far its data goes, in bytes of the engine's log: what a primary has made durable, what
+    /// a standby has received.
+    pub position: u64,
+    /// Whether it receives from a primary at present.
+    pub receives: bool,
+    /// Who receives from it at present.
+    pub followers: Vec<Follower>,
+}
+
+/// Who receives from an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follower {
+    /// The instance's name, as it calls itself.
+    pub name: String,
+    /// Whether it has caught up so far that it gets each write as it is made.
+    pub streams: bool,
+    /// Whether a write can count by being there.
+    pub synchronous: bool,
+}
+
+/// The engine of a kind of database.
+pub fn engine(engine: Engine) -> &'static dyn DatabaseEngine {
+    match engine {
+        Engine::Postgres => &Postgres,
+    }
+}

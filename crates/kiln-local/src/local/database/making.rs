@@ -1,0 +1,542 @@
+//! How an instance of a database comes to be.
+//!
+//! Its data may take long to be made: a copy of another's takes as long as that is large. So
+//! [`create`] checks what can be checked at once, writes down what is being made, and returns; a
+//! thread does the rest. The instance is seen as running and not ready meanwhile, and as dead where
+//! its making has failed, or was interrupted by the end of the daemon.
+//!
+//! Programs that fill a data directory run as throw-away instances of the same image, before the
+//! real one, and nothing runs beside that. A making is given up when its volume has not grown for
+//! [`STALLED`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use kiln_database::{DatabaseEngine, Instance, Program, engine};
+use kiln_engine::TargetError;
+use kiln_model::data::{DataOrigin, ObservedData, Role};
+use kiln_model::name::{InstanceId, StackName};
+use kiln_model::observed::{ObservedInstance, Phase, Verdict};
+use kiln_model::plan::{DataCreation, InstanceCreation};
+use kiln_model::quantity::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::place::{About, Place};
+use super::used::size;
+use super::{DataLabels, Databases, lock};
+use crate::instance::{self, StopPolicy, record};
+use crate::launcher::ensure_running;
+use crate::launcher::protocol::{
+    DirectoryMount, Exit, Labels, LaunchSpec, VolumeMount, WritableMount,
+};
+use crate::local::create::{PATH, chain};
+use crate::local::labels::InstanceLabels;
+use crate::local::{Machine, now};
+use crate::logs;
+
+/// A program whose volume has not grown for so long will not end.
+const STALLED: Duration = Duration::from_secs(120);
+/// From one look at the size of a volume to the next.
+const GROWTH: Duration = Duration::from_secs(10);
+/// From one look whether a program has ended to the next.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a making that is called off may take to be over.
+const CALLED_OFF: Duration = Duration::from_secs(30);
+/// The last lines of a program that has failed.
+const LINES: usize = 12;
+/// How long a bound of the one that is followed may take to be told.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What is being made, kept in `ROOT/run/making/INSTANCE.json` until it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Begun {
+    labels: InstanceLabels,
+    address: Ipv4Addr,
+    at: Timestamp,
+}
+
+/// A making under way, or failed.
+#[derive(Debug)]
+pub(super) struct Making {
+    called_off: AtomicBool,
+    course: Mutex<Course>,
+    over: Condvar,
+}
+
+#[derive(Debug, Clone)]
+enum Course {
+    UnderWay(&'static str),
+    Failed { since: Timestamp, reason: String, words: Vec<String> },
+    Over,
+}
+
+/// Why a making has failed, and the last lines of the program that did.
+struct Failure {
+    reason: String,
+    words: Vec<String>,
+}
+
+impl Failure {
+    fn of(what: &str, error: &dyn std::error::Error) -> Self {
+        Self { reason: format!("{what}: {}", chain(error)), words: Vec::new() }
+    }
+}
+
+impl Making {
+    fn begun() -> Self {
+        let course = Mutex::new(Course::UnderWay("its data is being made"));
+        Self { called_off: AtomicBool::new(false), course, over: Condvar::new() }
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.called_off.load(Ordering::Acquire)
+    }
+
+    fn say(&self, course: Course) {
+        *lock(&self.course) = course;
+        self.over.notify_all();
+    }
+}
+
+/// Begins to make an instance of a database.
+pub(in crate::local) fn create(
+    machine: &Arc<Machine>,
+    creation: &InstanceCreation,
+) -> Result<(), TargetError> {
+    let what = format!("start {}", creation.component);
+    let fail = |error: io::Error| TargetError::passing(&what, error);
+    let labels = InstanceLabels::of(creation);
+    let (Some(data), Some(made)) = (&labels.data, &creation.data) else {
+        return Err(TargetError::passing(what, "it has no data"));
+    };
+    let spec = machine.prepared(creation)?;
+    let databases = &machine.databases;
+    let place = databases.place(&creation.stack, &creation.component);
+    let making = Arc::new(Making::begun());
+    {
+        let mut makings = lock(&databases.makings);
+        let free = match &made.origin {
+            DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
+            DataOrigin::Empty | DataOrigin::Standby { .. } => Ok(()),
+        };
+        free?;
+        if makings.contains_key(&creation.id) || databases.record(&creation.id).exists() {
+            return Err(TargetError::passing(what, "it is being made"));
+        }
+        place.make().map_err(fail)?;
+        // The record first: what is half made is then found as such.
+        let begun = Begun { labels: labels.clone(), address: creation.address, at: now() };
+        databases.write_down(&creation.id, &begun).map_err(fail)?;
+        makings.insert(creation.id.clone(), making.clone());
+    }
+    let job = Job {
+        machine: machine.clone(),
+        making: making.clone(),
+        creation: creation.clone(),
+        data: made.clone(),
+        labels: data.clone(),
+        place,
+        spec,
+    };
+    let started = std::thread::Builder::new()
+        .name(format!("make-{}", creation.component))
+        .spawn(move || job.run());
+    started.map(drop).map_err(|error| {
+        lock(&machine.databases.makings).remove(&creation.id);
+        let _ = fs::remove_file(machine.databases.record(&creation.id));
+        fail(error)
+    })
+}
+
+impl Databases {
+    fn record(&self, id: &InstanceId) -> PathBuf {
+        self.root.join("run/making").join(format!("{id}.json"))
+    }
+
+    fn write_down(&self, id: &InstanceId, begun: &Begun) -> io::Result<()> {
+        let path = self.record(id);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let unfinished = path.with_extension("tmp");
+        fs::write(&unfinished, serde_json::to_vec(begun)?)?;
+        fs::rename(unfinished, path)
+    }
+
+    fn begun(&self) -> io::Result<BTreeMap<InstanceId, Begun>> {
+        let entries = match fs::read_dir(self.root.join("run/making")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries?,
+        };
+        let mut all = BTreeMap::new();
+        for entry in entries {
+            let path = entry?.path();
+            let id = path.file_stem().and_then(|name| name.to_str()?.parse().ok());
+            // One that went meanwhile is made.
+            let text =
+                path.extension().filter(|it| *it == "json").and_then(|_| fs::read(&path).ok());
+            let begun = text.and_then(|text| serde_json::from_slice(&text).ok());
+            all.extend(id.zip(begun));
+        }
+        Ok(all)
+    }
+
+    /// Whether an instance of a database is being made.
+    pub(super) fn is_being_made(&self, place: &Place) -> io::Result<bool> {
+        let of = |labels: &InstanceLabels| self.place(&labels.stack, &labels.component);
+        Ok(self.begun()?.values().any(|begun| of(&begun.labels).sockets == place.sockets))
+    }
+
+    /// Refuses a volume that cannot be served by a new instance.
+    fn claim(
+        &self,
+        place: &Place,
+        volume: &InstanceId,
+        data: &DataLabels,
+        what: &str,
+    ) -> Result<(), TargetError> {
+        let Some(about) = place.about(volume) else {
+            return Err(TargetError::passing(what, format!("there is no volume {volume}")));
+        };
+        if about.version != data.identity.version {
+            let (has, wants) = (about.version, data.identity.version);
+            let cause = format!("{volume} was written by version {has}, and it is {wants}");
+            let hint = "a new major version takes the data over from an instance that runs";
+            return Err(TargetError::permanent(what, cause, hint));
+        }
+        let holders = self.holders(volume).map_err(|error| TargetError::passing(what, error))?;
+        match holders.first() {
+            None => Ok(()),
+            Some(holder) => {
+                Err(TargetError::passing(what, format!("{volume} is held by {holder}")))
+            }
+        }
+    }
+
+    /// Who holds a volume: instances that run or are being made.
+    pub(super) fn holders(&self, volume: &InstanceId) -> io::Result<Vec<InstanceId>> {
+        let holds = |labels: &InstanceLabels| {
+            labels.data.as_ref().is_some_and(|data| data.volume == *volume)
+        };
+        let begun = self.begun()?.into_iter();
+        let mut holders: Vec<InstanceId> =
+            begun.filter(|(_, begun)| holds(&begun.labels)).map(|(id, _)| id).collect();
+        for name in record::list(&self.root)? {
+            let Some(record) = record::read(&self.root, &name).unwrap_or_default() else {
+                continue;
+            };
+            let labels = InstanceLabels::from_labels(&record.labels);
+            if labels.is_some_and(|labels| holds(&labels))
+                && instance::is_running(&self.root, &record)?
+            {
+                holders.extend(name.parse::<InstanceId>());
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Instances of a stack that are being made, as they are shown.
+    pub(in crate::local) fn makings(&self, stack: &StackName) -> io::Result<Vec<ObservedInstance>> {
+        let begun = self.begun()?.into_iter().filter(|(_, begun)| begun.labels.stack == *stack);
+        let makings = lock(&self.makings);
+        Ok(begun.map(|(id, begun)| shown(&id, begun, makings.get(&id))).collect())
+    }
+
+    /// The last lines of a program that did not fill a volume.
+    pub(in crate::local) fn last_words(&self, id: &InstanceId) -> Option<Vec<String>> {
+        let making = lock(&self.makings).get(id).cloned()?;
+        match &*lock(&making.course) {
+            Course::Failed { words, .. } => Some(words.clone()),
+            _ => None,
+        }
+    }
+
+    /// Calls a making off and waits for its end. Nothing where there is none.
+    pub(in crate::local) fn call_off(&self, machine: &Machine, id: &InstanceId) -> io::Result<()> {
+        let making = lock(&self.makings).get(id).cloned();
+        if let Some(making) = making {
+            making.called_off.store(true, Ordering::Release);
+            let deadline = Instant::now() + CALLED_OFF;
+            let mut course = lock(&making.course);
+            while matches!(*course, Course::UnderWay(_)) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::Error::other("its making does not end"));
+                }
+                let waited = making.over.wait_timeout(course, left);
+                course = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            }
+        }
+        // One of an earlier daemon has a program that nobody waits for.
+        throw_away(machine, &program_name(id)).map_err(io::Error::other)?;
+        match fs::remove_file(self.record(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        lock(&self.makings).remove(id);
+        Ok(())
+    }
+}
+
+fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> ObservedInstance {
+    let course = making.map(|making| lock(&making.course).clone());
+    let health = match course {
+        Some(Course::UnderWay(stage)) => Verdict::Starting { last: Some(stage.to_owned()) },
+        Some(Course::Failed { since, reason, .. }) => Verdict::Dead { since, reason },
+        Some(Course::Over) => Verdict::Starting { last: None },
+        None => Verdict::Dead {
+            since: begun.at,
+            reason: "the daemon ended while it was being made".to_owned(),
+        },
+    };
+    ObservedInstance {
+        id: id.clone(),
+        component: begun.labels.component,
+        digest: begun.labels.digest,
+        generation: begun.labels.generation,
+        network: begun.labels.network,
+        address: begun.address,
+        connects: begun.labels.connects,
+        created_at: begun.at,
+        pid: None,
+        phase: Phase::Running,
+        health,
+        draining_since: None,
+        in_flight: 0,
+        answers: kiln_model::analysis::Answers::default(),
+        integrity: None,
+        data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
+        drift: Vec::new(),
+    }
+}
+
+/// The name of the throw-away instance that fills the volume of an instance.
+fn program_name(id: &InstanceId) -> String {
+    let own = id.as_str().rsplit('-').next().unwrap_or_default();
+    format!("make-{own}")
+}
+
+/// Ends a throw-away instance and removes all of it.
+fn throw_away(machine: &Machine, name: &str) -> Result<(), instance::DestroyError> {
+    let policy = StopPolicy { signal: libc::SIGKILL, grace: Duration::ZERO };
+    instance::destroy(&machine.root, &machine.cgroups, name, policy)?;
+    // A log that is left is no harm.
+    let _ = logs::remove(&machine.root, name);
+    Ok(())
+}
+
+/// What a thread has to make.
+struct Job {
+    machine: Arc<Machine>,
+    making: Arc<Making>,
+    creation: InstanceCreation,
+    data: DataCreation,
+    labels: DataLabels,
+    place: Place,
+    /// The instance as one of a server.
+    spec: LaunchSpec,
+}
+
+impl Job {
+    fn run(self) {
+        let id = &self.creation.id;
+        let databases = &self.machine.databases;
+        match self.make() {
+            Ok(()) => {
+                // The instance is there before its record of being made goes.
+                if let Err(error) = fs::remove_file(databases.record(id)) {
+                    eprintln!("kiln: {id} is made and its record stays: {error}");
+                }
+                self.making.say(Course::Over);
+                lock(&databases.makings).remove(id);
+            }
+            Err(Failure { reason, words }) => {
+                if !self.making.is_called_off() {
+                    eprintln!("kiln: {id} cannot be made: {reason}");
+                }
+                self.making.say(Course::Failed { since: now(), reason, words });
+            }
+        }
+        self.machine.changes.wake(&self.creation.stack);
+    }
+
+    fn engine(&self) -> &'static dyn DatabaseEngine {
+        engine(self.labels.identity.engine)
+    }
+
+    fn make(&self) -> Result<(), Failure> {
+        let id = &self.creation.id;
+        let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
+        let data = self.place.data(&self.labels.volume);
+        let mut instance =
+            Instance { id, identity: &self.labels.identity, at_least: BTreeMap::new() };
+        let role = match &self.data.origin {
+            DataOrigin::Empty => {
+                self.place.make_volume(id).map_err(failed)?;
+                self.fill(&self.engine().create(&instance))?;
+                Role::Primary
+            }
+            DataOrigin::Standby { of } => {
+                instance.at_least = self.bounds_of(of)?;
+                if self.place.primary().is_none() {
+                    self.place.set_primary(of).map_err(failed)?;
+                }
+                self.place.make_volume(id).map_err(failed)?;
+                self.fill(&self.engine().replicate(&instance, of))?;
+                Role::Standby
+            }
+            DataOrigin::Volume { volume } => {
+                let head = self.place.head().map_err(failed)?;
+                let is_head = head.is_some_and(|head| head.volume == *volume);
+                let role = self.engine().role(&data).map_err(failed)?;
+                if is_head { Role::Primary } else { role }
+            }
+        };
+        self.engine().ready(&data, role).map_err(failed)?;
+        if !matches!(self.data.origin, DataOrigin::Volume { .. }) {
+            let about = About {
+                stack: self.creation.stack.clone(),
+                component: self.creation.component.clone(),
+                generation: self.creation.generation,
+                engine: self.labels.identity.engine,
+                version: self.labels.identity.version,
+            };
+            self.place.complete(&self.labels.volume, &about).map_err(failed)?;
+        }
+        self.place.make_socket(id).map_err(failed)?;
+        self.launch(&self.engine().serve(&instance))
+    }
+
+    /// Starts the instance itself.
+    fn launch(&self, program: &Program) -> Result<(), Failure> {
+        let id = &self.creation.id;
+        let mut spec = self.with(program);
+        let own = VolumeMount {
+            source: self.place.socket(id),
+            path: format!("{}/{id}", self.engine().layout().sockets),
+            read_only: false,
+            own: true,
+        };
+        spec.volumes.push(own);
+        if self.making.is_called_off() {
+            return Err(self.called_off());
+        }
+        self.machine
+            .launch(spec)
+            .map_err(|error| Failure { reason: error.to_string(), words: Vec::new() })
+    }
+
+    /// Runs a program over the volume to its end.
+    fn fill(&self, program: &Program) -> Result<(), Failure> {
+        let name = program_name(&self.creation.id);
+        let mut spec = self.with(program);
+        spec.labels =
+            Labels { component: format!("data of {}", self.creation.id), ..Labels::default() };
+        spec.instance.clone_from(&name);
+        spec.hostname.clone_from(&name);
+        spec.network = None;
+        let what = program.argv.first().and_then(|path| path.rsplit('/').next());
+        let what = what.unwrap_or("a program").to_owned();
+        let mut launcher = ensure_running(&self.machine.root, &self.machine.exe)
+            .map_err(|error| Failure::of(&what, &error))?;
+        launcher.launch(spec).map_err(|error| Failure::of(&what, &error))?;
+        let exit = self.wait_for(&name, &what);
+        let words = || {
+            let lines = logs::tail(&logs::directory(&self.machine.root, &name), LINES);
+            lines.unwrap_or_default().into_iter().map(|line| line.text).collect::<Vec<String>>()
+        };
+        let failure = match exit {
+            Ok(Exit { code: Some(0), .. }) => None,
+            Ok(exit) => {
+                let words = words();
+                let said = words.join(" | ");
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                Some(Failure { reason: format!("{what} {exit}{said}"), words })
+            }
+            Err(failure) => Some(Failure { words: words(), ..failure }),
+        };
+        let gone = throw_away(&self.machine, &name).map_err(|error| Failure::of(&what, &error));
+        failure.map_or(gone, Err)
+    }
+
+    fn wait_for(&self, name: &str, what: &str) -> Result<Exit, Failure> {
+        let volume = self.place.data(&self.labels.volume);
+        let (mut grown, mut looked, mut bytes) = (Instant::now(), Instant::now(), 0);
+        loop {
+            if let Ok(Some(exit)) = record::read_exit(&self.machine.root, name) {
+                return Ok(exit);
+            }
+            if self.making.is_called_off() {
+                return Err(self.called_off());
+            }
+            if looked.elapsed() >= GROWTH {
+                let now = size(&volume);
+                if now != bytes {
+                    (bytes, grown) = (now, Instant::now());
+                }
+                looked = Instant::now();
+            }
+            if grown.elapsed() >= STALLED {
+                let seconds = STALLED.as_secs();
+                let reason = format!("{what} has not come further for {seconds} s");
+                return Err(Failure { reason, words: Vec::new() });
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn called_off(&self) -> Failure {
+        Failure { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
+    }
+
+    /// What an instance must have as much of as the one that it is to follow.
+    fn bounds_of(&self, of: &InstanceId) -> Result<BTreeMap<String, u64>, Failure> {
+        let sockets = self.place.socket(of);
+        let bounds = async {
+            let ask = async { self.engine().connect(&sockets).await?.bounds().await };
+            tokio::time::timeout(ANSWER, ask).await
+        };
+        match self.machine.databases.runtime.block_on(bounds) {
+            Ok(Ok(bounds)) => Ok(bounds),
+            Ok(Err(error)) => Err(Failure::of(&format!("ask {of}"), &error)),
+            Err(error) => Err(Failure::of(&format!("ask {of}"), &error)),
+        }
+    }
+
+    /// The instance with a program of the engine in it, and the data.
+    fn with(&self, program: &Program) -> LaunchSpec {
+        let layout = self.engine().layout();
+        let mut spec = self.spec.clone();
+        spec.argv.clone_from(&program.argv);
+        spec.env = [("PATH".to_owned(), PATH.to_owned())].into();
+        spec.env.extend(program.env.clone());
+        layout.user.clone_into(&mut spec.user);
+        "/".clone_into(&mut spec.workdir);
+        let writable = program.writable.iter().map(|(path, size)| WritableMount {
+            path: path.clone(),
+            size_bytes: *size,
+            mode: 0o1777,
+            exec: false,
+        });
+        spec.writable = writable.collect();
+        let directories = program.directories.iter();
+        let directories = directories
+            .map(|(path, files)| DirectoryMount { path: path.clone(), files: files.clone() });
+        spec.directories = directories.collect();
+        let mount = |source: &Path, path: &str, read_only: bool| VolumeMount {
+            source: source.to_owned(),
+            path: path.to_owned(),
+            read_only,
+            own: !read_only,
+        };
+        spec.volumes = vec![
+            mount(&self.place.data(&self.labels.volume), layout.data, false),
+            mount(&self.place.sockets, layout.sockets, true),
+        ];
+        spec
+    }
+}

@@ -1,0 +1,227 @@
+//! Databases on this machine: their volumes and sockets, how their instances are made, what these
+//! say of themselves, and how one takes over from another.
+
+mod making;
+mod monitor;
+mod place;
+mod quorum;
+mod switch;
+mod used;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kiln_engine::target::Measured;
+use kiln_model::data::{ObservedVolume, Role, Said};
+use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::plan::{DataCreation, InstanceCreation};
+use kiln_model::route::RouteTable;
+use kiln_model::spec::database::DatabaseIdentity;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use super::events::Changes;
+use super::labels::InstanceLabels;
+pub(super) use making::create;
+
+use making::Making;
+use monitor::{Monitor, Subject};
+use place::Place;
+use quorum::Quorums;
+use used::Used;
+
+/// How long an answer is waited for that is asked for at once.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// What makes an instance one of a database, kept beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DataLabels {
+    /// The volume that it holds.
+    pub(super) volume: InstanceId,
+    /// What the database is.
+    pub(super) identity: DatabaseIdentity,
+}
+
+impl DataLabels {
+    pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
+        use kiln_model::data::DataOrigin;
+        let DataCreation { identity, origin } = creation.data.as_ref()?;
+        let volume = match origin {
+            DataOrigin::Volume { volume } => volume,
+            DataOrigin::Empty | DataOrigin::Standby { .. } => &creation.id,
+        };
+        Some(Self { volume: volume.clone(), identity: identity.clone() })
+    }
+}
+
+/// The databases of one root.
+pub(super) struct Databases {
+    root: PathBuf,
+    changes: Arc<Changes>,
+    runtime: Handle,
+    monitors: Mutex<BTreeMap<InstanceId, Monitor>>,
+    makings: Mutex<BTreeMap<InstanceId, Arc<Making>>>,
+    /// Databases whose clients are held: what is measured of them is waited for.
+    hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
+    used: Used,
+    quorums: Mutex<Quorums>,
+}
+
+impl Databases {
+    /// Must be called inside a tokio runtime: instances are asked on it.
+    pub(super) fn new(root: &Path, changes: Arc<Changes>) -> Self {
+        Self {
+            root: root.to_owned(),
+            changes,
+            runtime: Handle::current(),
+            monitors: Mutex::default(),
+            makings: Mutex::default(),
+            hurried: Mutex::default(),
+            used: Used::default(),
+            quorums: Mutex::default(),
+        }
+    }
+
+    fn place(&self, stack: &StackName, component: &ComponentId) -> Place {
+        Place::of(&self.root, stack, component)
+    }
+
+    /// Has a running instance of a database asked from now on.
+    pub(super) fn watch(&self, id: &InstanceId, labels: &InstanceLabels) {
+        let Some(data) = &labels.data else { return };
+        let mut monitors = lock(&self.monitors);
+        if monitors.contains_key(id) {
+            return;
+        }
+        let place = self.place(&labels.stack, &labels.component);
+        let subject = Subject {
+            root: self.root.clone(),
+            id: id.clone(),
+            stack: labels.stack.clone(),
+            component: labels.component.clone(),
+            sockets: place.socket(id),
+            data: place.data(&data.volume),
+            labels: data.clone(),
+            alarm: self.changes.of(&labels.stack),
+        };
+        let hurried = self.is_hurried(&labels.stack, &labels.component);
+        monitors.insert(id.clone(), Monitor::start(&self.runtime, subject, hurried));
+    }
+
+    /// Whether an instance is one of a database, and so is asked in another way than servers.
+    pub(super) fn knows(&self, id: &InstanceId) -> bool {
+        lock(&self.monitors).contains_key(id) || lock(&self.makings).contains_key(id)
+    }
+
+    /// Stops asking an instance: it is about to be ended.
+    pub(super) fn forget(&self, id: &InstanceId) {
+        lock(&self.monitors).remove(id);
+    }
+
+    /// What instances say of themselves and what is on disk, put into `measured`.
+    pub(super) async fn judge(&self, stack: &StackName, measured: &mut Measured) {
+        if let Some(table) = &measured.table {
+            self.hurry(table);
+        }
+        lock(&self.monitors).retain(|id, monitor| {
+            monitor.subject().stack != *stack
+                || measured.instances.iter().any(|i| i.id == *id && i.is_running())
+        });
+        self.freshen(stack).await;
+        let monitors = lock(&self.monitors);
+        for instance in measured.instances.iter_mut().filter(|instance| instance.is_running()) {
+            let Some(monitor) = monitors.get(&instance.id) else { continue };
+            let told = monitor.told();
+            instance.health = told.verdict.clone();
+            instance.drift.extend(told.drift.iter().cloned());
+            let Some((state, measured_at)) = &told.state else { continue };
+            let Some(data) = &mut instance.data else { continue };
+            let followed = monitors.values().find_map(|other| {
+                let same = other.subject().component == instance.component
+                    && other.subject().stack == *stack;
+                let follower = same.then(|| other.follower(&instance.id)).flatten()?;
+                Some((other.subject().id.clone(), follower.synchronous))
+            });
+            let standby = state.role == Role::Standby && state.receives;
+            let followed = followed.filter(|_| standby);
+            data.said = Some(Said {
+                at: *measured_at,
+                role: state.role,
+                position: state.position,
+                synchronous: followed.as_ref().is_some_and(|(_, synchronous)| *synchronous),
+                follows: followed.map(|(id, _)| id),
+            });
+        }
+        drop(monitors);
+        lock(&self.quorums).judge(stack, &mut measured.instances);
+    }
+
+    /// Asks what is hurried now, and waits a moment for the answers.
+    async fn freshen(&self, stack: &StackName) {
+        let asked: Vec<_> = {
+            let hurried = lock(&self.hurried);
+            let monitors = lock(&self.monitors);
+            let wanted = monitors.values().filter(|monitor| {
+                let subject = monitor.subject();
+                subject.stack == *stack
+                    && hurried.contains(&(subject.stack.clone(), subject.component.clone()))
+            });
+            wanted.map(Monitor::ask_now).collect()
+        };
+        let deadline = tokio::time::Instant::now() + FRESH;
+        for answer in asked {
+            // One that does not answer in time is shown as it was last.
+            let _ = tokio::time::timeout_at(deadline, answer).await;
+        }
+    }
+
+    /// Has databases whose clients are held asked more often.
+    pub(super) fn hurry(&self, table: &RouteTable) {
+        let held = table.databases.iter().filter(|route| route.holds || route.primary.is_none());
+        let held: BTreeSet<_> =
+            held.map(|route| (table.stack.clone(), route.component.clone())).collect();
+        {
+            let mut hurried = lock(&self.hurried);
+            hurried.retain(|(stack, _)| *stack != table.stack);
+            hurried.extend(held.iter().cloned());
+        }
+        for monitor in lock(&self.monitors).values() {
+            let subject = monitor.subject();
+            if subject.stack == table.stack {
+                let key = (subject.stack.clone(), subject.component.clone());
+                monitor.hurry(held.contains(&key));
+            }
+        }
+    }
+
+    fn is_hurried(&self, stack: &StackName, component: &ComponentId) -> bool {
+        lock(&self.hurried).contains(&(stack.clone(), component.clone()))
+    }
+
+    /// The data of a stack's databases.
+    pub(super) fn volumes(&self, stack: &StackName) -> std::io::Result<Vec<ObservedVolume>> {
+        let mut all = Vec::new();
+        for (component, place) in Place::all(&self.root, stack)? {
+            let head = place.head()?.map(|head| head.volume);
+            for id in place.list()? {
+                let Some(about) = place.about(&id) else { continue };
+                all.push(ObservedVolume {
+                    component: component.clone(),
+                    generation: about.generation,
+                    version: about.version,
+                    head: head.as_ref() == Some(&id),
+                    used: self.used.of(&place.data(&id)),
+                    id,
+                });
+            }
+        }
+        all.sort_by(|a, b| (&a.component, &a.id).cmp(&(&b.component, &b.id)));
+        Ok(all)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,272 @@
+//! Where the data and the sockets of one database are on disk.
+//!
+//! `ROOT/volumes/STACK.NAME/` holds a directory for each volume, called after the instance
+//! that it was made for, and `head.json`, which says in which of them all is that was ever
+//! acknowledged. `ROOT/run/databases/STACK.NAME/` holds a directory for the socket of each
+//! instance, and the link `primary` to that of the one that takes writes.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use kiln_database::postgres::PRIMARY;
+use kiln_model::data;
+use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::spec::database::Engine;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+const HEAD: &str = "head.json";
+const ABOUT: &str = "volume.json";
+const DATA: &str = "data";
+/// What a volume's name ends with while it is being removed.
+const GOING: &str = ".gone";
+
+/// The directories of one database.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) volumes: PathBuf,
+    pub(super) sockets: PathBuf,
+}
+
+/// What is written down about a volume once it is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct About {
+    pub(super) stack: StackName,
+    pub(super) component: ComponentId,
+    pub(super) generation: u64,
+    pub(super) engine: Engine,
+    pub(super) version: u32,
+}
+
+/// Which volume writes went to last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) volume: InstanceId,
+    /// The one before, which is kept a while in case that somebody misses something.
+    pub(super) previous: Option<InstanceId>,
+}
+
+impl Place {
+    pub(super) fn of(root: &Path, stack: &StackName, component: &ComponentId) -> Self {
+        Self {
+            volumes: root.join(data::volumes(stack, component)),
+            sockets: root.join(data::sockets(stack, component)),
+        }
+    }
+
+    /// Those of all databases of a stack that have a volume.
+    pub(super) fn all(root: &Path, stack: &StackName) -> io::Result<Vec<(ComponentId, Self)>> {
+        let mut all = Vec::new();
+        for entry in entries(&root.join(data::VOLUMES))? {
+            let first = entries(&entry)?.into_iter().find_map(|volume| about(&volume));
+            if let Some(about) = first.filter(|about| about.stack == *stack) {
+                let place = Self::of(root, stack, &about.component);
+                all.push((about.component, place));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Those in which there is something of an instance.
+    pub(super) fn with(root: &Path, instance: &InstanceId) -> io::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for sockets in entries(&root.join(data::SOCKETS))? {
+            let Some(name) = sockets.file_name() else { continue };
+            let place = Self { volumes: root.join(data::VOLUMES).join(name), sockets };
+            if place.socket(instance).exists() || place.data(instance).exists() {
+                all.push(place);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes the directories that all instances share, where there is no instance and no volume.
+    pub(super) fn remove_if_unused(&self) -> io::Result<()> {
+        if entries(&self.sockets)?.iter().all(|entry| entry.is_symlink()) {
+            absent(fs::remove_dir_all(&self.sockets))?;
+        }
+        if self.head()?.is_none() && entries(&self.volumes)?.is_empty() {
+            absent(fs::remove_dir(&self.volumes))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directories that all instances share; nobody but root gets to them from outside.
+    pub(super) fn make(&self) -> io::Result<()> {
+        for directory in [&self.volumes, &self.sockets] {
+            if let Some(parent) = directory.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            }
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.volumes)?;
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.sockets)
+    }
+
+    /// The data directory of a volume.
+    pub(super) fn data(&self, volume: &InstanceId) -> PathBuf {
+        self.volumes.join(volume.as_str()).join(DATA)
+    }
+
+    /// Makes a volume without anything in it.
+    pub(super) fn make_volume(&self, volume: &InstanceId) -> io::Result<()> {
+        let directory = self.volumes.join(volume.as_str());
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        DirBuilder::new().mode(0o700).create(self.data(volume))
+    }
+
+    /// Writes down that a volume is whole, when all of it is on the disk.
+    pub(super) fn complete(&self, volume: &InstanceId, about: &About) -> io::Result<()> {
+        write(&self.volumes.join(volume.as_str()).join(ABOUT), about)?;
+        sync(&self.volumes)
+    }
+
+    pub(super) fn about(&self, volume: &InstanceId) -> Option<About> {
+        about(&self.volumes.join(volume.as_str()))
+    }
+
+    /// The volumes that there are, in order; those that are not whole, too.
+    pub(super) fn list(&self) -> io::Result<Vec<InstanceId>> {
+        let name = |path: PathBuf| path.file_name()?.to_str()?.parse().ok();
+        let directories = entries(&self.volumes)?.into_iter().filter(|path| path.is_dir());
+        let mut all: Vec<InstanceId> = directories.filter_map(name).collect();
+        all.sort();
+        Ok(all)
+    }
+
+    /// Removes a volume for good.
+    pub(super) fn remove_volume(&self, volume: &InstanceId) -> io::Result<()> {
+        let path = self.volumes.join(volume.as_str());
+        let going = self.volumes.join(format!("{volume}{GOING}"));
+        // At once, so that half of it is never taken for whole.
+        match fs::rename(&path, &going) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+        absent(fs::remove_dir_all(going))
+    }
+
+    pub(super) fn head(&self) -> io::Result<Option<Head>> {
+        read(&self.volumes.join(HEAD))
+    }
+
+    /// Says durably that writes go to this volume from now on.
+    pub(super) fn set_head(&self, volume: &InstanceId) -> io::Result<()> {
+        let before = self.head()?;
+        let previous = match before {
+            Some(head) if head.volume == *volume => return Ok(()),
+            before => before.map(|head| head.volume),
+        };
+        write(&self.volumes.join(HEAD), &Head { volume: volume.clone(), previous })
+    }
+
+    /// The directory of an instance's socket.
+    pub(super) fn socket(&self, instance: &InstanceId) -> PathBuf {
+        self.sockets.join(instance.as_str())
+    }
+
+    pub(super) fn make_socket(&self, instance: &InstanceId) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o755).create(self.socket(instance))
+    }
+
+    pub(super) fn remove_socket(&self, instance: &InstanceId) -> io::Result<()> {
+        absent(fs::remove_dir_all(self.socket(instance)))
+    }
+
+    /// Whom standbys connect to.
+    pub(super) fn primary(&self) -> Option<InstanceId> {
+        fs::read_link(self.sockets.join(PRIMARY)).ok()?.to_str()?.parse().ok()
+    }
+
+    /// Has standbys connect to this instance.
+    pub(super) fn set_primary(&self, instance: &InstanceId) -> io::Result<()> {
+        let unfinished = self.sockets.join(format!(".{PRIMARY}"));
+        absent(fs::remove_file(&unfinished))?;
+        symlink(instance.as_str(), &unfinished)?;
+        fs::rename(unfinished, self.sockets.join(PRIMARY))
+    }
+}
+
+fn about(volume: &Path) -> Option<About> {
+    read(&volume.join(ABOUT)).ok().flatten()
+}
+
+/// What is in a directory; nothing where it is none.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => Ok(Some(serde_json::from_slice(&bytes?)?)),
+    }
+}
+
+/// Replaces a file; when this returns it is on the disk.
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> InstanceId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_head_moves_and_the_one_before_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let (stack, component) = ("shop".parse().unwrap(), "database.orders".parse().unwrap());
+        let place = Place::of(root.path(), &stack, &component);
+        place.make().unwrap();
+        assert_eq!(place.head().unwrap(), None);
+        let (first, second) = (id("database-orders-1"), id("database-orders-2"));
+        place.make_volume(&first).unwrap();
+        assert_eq!(Place::all(root.path(), &stack).unwrap().len(), 0, "it is not whole");
+        let about =
+            About { stack, component, generation: 3, engine: Engine::Postgres, version: 15 };
+        place.complete(&first, &about).unwrap();
+        assert_eq!(place.about(&first), Some(about.clone()));
+        assert_eq!(Place::all(root.path(), &about.stack).unwrap().len(), 1);
+        place.set_head(&first).unwrap();
+        place.set_head(&second).unwrap();
+        place.set_head(&second).unwrap();
+        let head = Head { volume: second.clone(), previous: Some(first.clone()) };
+        assert_eq!(place.head().unwrap(), Some(head));
+        place.set_primary(&first).unwrap();
+        place.set_primary(&second).unwrap();
+        assert_eq!(place.primary(), Some(second));
+        assert_eq!(place.list().unwrap(), [first.clone()]);
+        place.remove_volume(&first).unwrap();
+        place.remove_volume(&first).unwrap();
+        assert_eq!(place.list().unwrap(), []);
+    }
+}

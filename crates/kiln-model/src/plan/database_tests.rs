@@ -1,0 +1,441 @@
+//! Databases against a machine in memory that loses instances at any moment. What is acknowledged is
+//! counted; the laws are that it is never lost and never acknowledged by two.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{Action, Creation, Doomed, check, plan};
+use crate::data::{DataOrigin, ObservedData, ObservedGate, ObservedVolume, Role, Said};
+use crate::fixture::{database, generation, image, network, secret};
+use crate::generation::Generation;
+use crate::name::InstanceId;
+use crate::observed::{Ending, Observed, ObservedInstance, Phase, Verdict};
+use crate::plan::Outcome;
+use crate::quantity::{Bytes, Millis};
+use crate::route::DatabaseRoute;
+
+/// What a volume holds, and whether writes go on into it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Volume {
+    position: u64,
+    standby: bool,
+}
+
+struct World {
+    observed: Observed,
+    volumes: BTreeMap<InstanceId, Volume>,
+    head: Option<InstanceId>,
+    /// How far what was acknowledged goes.
+    acknowledged: u64,
+    synchronous: bool,
+    /// A transaction goes on, so that nothing settles.
+    busy: bool,
+    /// The standbys that the primary waited for when it was last there.
+    quorum: BTreeSet<InstanceId>,
+    /// Instances that answer nothing.
+    hung: Vec<InstanceId>,
+}
+
+fn desired(number: u64, memory: u64, replicas: u32) -> Generation {
+    let specs = vec![
+        image("pg", "v1"),
+        network("back", "10.0.0.0/24"),
+        secret("orders"),
+        database("orders").memory(Bytes::mib(memory)).replicas(replicas).spec(),
+    ];
+    generation(number, specs)
+}
+
+impl World {
+    fn new(synchronous: bool) -> Self {
+        Self {
+            observed: Observed::default(),
+            volumes: BTreeMap::new(),
+            head: None,
+            acknowledged: 0,
+            synchronous,
+            busy: false,
+            quorum: BTreeSet::new(),
+            hung: Vec::new(),
+        }
+    }
+
+    fn route(&self) -> Option<&DatabaseRoute> {
+        self.observed.table.as_ref()?.databases.first()
+    }
+
+    fn running(&self, id: &InstanceId) -> bool {
+        let alive = |i: &&ObservedInstance| i.id == *id && i.is_running();
+        self.observed.instances.iter().any(|i| alive(&i)) && !self.hung.contains(id)
+    }
+
+    fn volume_of(&self, id: &InstanceId) -> InstanceId {
+        let instance = self.observed.instances.iter().find(|i| i.id == *id).expect("it is there");
+        instance.data.as_ref().expect("a database's").volume.clone()
+    }
+
+    /// Clients write, standbys receive, and all of it is measured.
+    fn pass(&mut self) {
+        self.observed.at = self.observed.at.after(Millis(20));
+        let now = self.observed.at;
+        let primary = self.route().and_then(|route| route.primary.clone());
+        let holds = self.route().is_some_and(|route| route.holds);
+        if let Some(primary) = primary.clone().filter(|id| self.running(id)) {
+            let volume = self.volume_of(&primary);
+            assert!(!self.volumes[&volume].standby, "a standby is asked to write");
+            assert_eq!(Some(&volume), self.head.as_ref(), "writes go past the head");
+            let streaming = self.standbys().len();
+            let goes_on = !holds || self.busy;
+            let counts = !self.synchronous || streaming > 0;
+            if goes_on && counts {
+                self.volumes.get_mut(&volume).expect("it is there").position += 10;
+                self.acknowledged = self.volumes[&volume].position;
+            }
+        }
+        self.receive();
+        let settled = (holds || primary.is_none()) && !self.busy;
+        if let Some(route) = self.route() {
+            let component = route.component.clone();
+            let before = self.observed.gates.first().cloned();
+            let held = holds || primary.is_none();
+            let was_held = before.as_ref().and_then(|gate| gate.held_since);
+            let released = before.as_ref().and_then(|gate| gate.released_at);
+            let same = before.as_ref().and_then(|gate| gate.primary.as_ref()) == primary.as_ref();
+            let gate = ObservedGate {
+                component,
+                primary: primary.clone(),
+                settled_since: settled
+                    .then(|| before.as_ref().and_then(|g| g.settled_since).unwrap_or(now)),
+                held_since: held.then(|| was_held.unwrap_or(now)),
+                released_at: if !held && was_held.is_some() && same { Some(now) } else { released },
+                sessions: 1,
+                busy: u32::from(self.busy),
+            };
+            self.observed.gates = vec![gate];
+        }
+        self.measure();
+    }
+
+    /// Standbys that follow the head.
+    fn standbys(&self) -> Vec<InstanceId> {
+        let Some(head) = &self.head else { return Vec::new() };
+        let holder = self.observed.instances.iter().find(|i| {
+            i.data.as_ref().is_some_and(|data| data.volume == *head) && self.running(&i.id)
+        });
+        if holder.is_none() {
+            return Vec::new();
+        }
+        let instances = self.observed.instances.iter().filter(|i| self.running(&i.id));
+        let standby = |i: &&ObservedInstance| self.volumes[&self.volume_of(&i.id)].standby;
+        instances.filter(standby).map(|i| i.id.clone()).collect()
+    }
+
+    fn receive(&mut self) {
+        let Some(head) = self.head.clone() else { return };
+        let ahead = self.volumes[&head].position;
+        for (n, id) in self.standbys().into_iter().enumerate() {
+            let volume = self.volume_of(&id);
+            let has = &mut self.volumes.get_mut(&volume).expect("it is there").position;
+            // What does not have to be received at once is received late: a write counts when one
+            // of them has it.
+            let late = (*has + 8).max(ahead.saturating_sub(40));
+            *has = if self.synchronous && n == 0 { ahead } else { ahead.min(late) };
+        }
+    }
+
+    fn measure(&mut self) {
+        let now = self.observed.at;
+        let following = self.standbys();
+        let head = self.head.clone();
+        let holder = self
+            .observed
+            .instances
+            .iter()
+            .find(|i| i.is_running() && i.data.as_ref().map(|d| &d.volume) == head.as_ref());
+        let holder = holder.map(|i| i.id.clone());
+        if holder.as_ref().is_some_and(|holder| self.running(holder)) {
+            self.quorum = following.iter().cloned().collect();
+        } else if !self.quorum.iter().all(|id| self.running(id)) {
+            self.quorum.clear();
+        }
+        for instance in &mut self.observed.instances {
+            let data = instance.data.as_mut().expect("a database's");
+            let volume = self.volumes[&data.volume];
+            if !matches!(instance.phase, Phase::Running) {
+                continue;
+            }
+            if self.hung.contains(&instance.id) {
+                instance.health =
+                    Verdict::Dead { since: now, reason: "it does not answer".to_owned() };
+                continue;
+            }
+            if matches!(instance.health, Verdict::Starting { .. }) {
+                instance.health = Verdict::Ready { since: now };
+            }
+            let follows = following.contains(&instance.id);
+            let synchronous = self.synchronous && self.quorum.contains(&instance.id);
+            data.said = Some(Said {
+                at: now,
+                role: if volume.standby { Role::Standby } else { Role::Primary },
+                position: volume.position,
+                follows: holder.clone().filter(|_| follows),
+                synchronous,
+            });
+        }
+        let component = "database.orders".parse().expect("a component");
+        let volume = |(id, _): (&InstanceId, &Volume)| ObservedVolume {
+            id: id.clone(),
+            component: crate::name::ComponentId::clone(&component),
+            generation: 1,
+            version: 15,
+            head: self.head.as_ref() == Some(id),
+            used: Bytes(0),
+        };
+        self.observed.volumes = self.volumes.iter().map(volume).collect();
+    }
+
+    /// One plan, checked, and its steps taken; what came of it.
+    fn step(&mut self, desired: &Generation) -> Outcome {
+        let (plan, report) = plan(desired, &self.observed);
+        assert_eq!(check::check(desired, &self.observed, &plan), [], "{plan:#?}");
+        for step in &plan.steps {
+            self.take(&step.action);
+        }
+        report.outcome
+    }
+
+    fn take(&mut self, action: &Action) {
+        match action {
+            Action::Create(Creation::Instance(creation)) => {
+                let data = creation.data.as_ref().expect("a database's");
+                let volume = match &data.origin {
+                    DataOrigin::Volume { volume } => {
+                        let held =
+                            self.observed.instances.iter().any(|i| {
+                                i.data.as_ref().is_some_and(|data| data.volume == *volume)
+                            });
+                        assert!(!held, "{volume} is held twice");
+                        volume.clone()
+                    }
+                    DataOrigin::Empty => {
+                        assert_eq!(self.head, None, "data is begun anew beside what is there");
+                        self.volumes.insert(creation.id.clone(), Volume::default());
+                        creation.id.clone()
+                    }
+                    DataOrigin::Standby { of } => {
+                        let from = self.volume_of(of);
+                        let copy = Volume { standby: true, ..self.volumes[&from] };
+                        self.volumes.insert(creation.id.clone(), copy);
+                        creation.id.clone()
+                    }
+                };
+                let at = self.observed.at;
+                self.observed.instances.push(super::machine::made(
+                    creation,
+                    at,
+                    Verdict::Starting { last: None },
+                    Some(ObservedData { volume, said: None }),
+                ));
+                self.observed.instances.sort_by(|a, b| a.id.cmp(&b.id));
+            }
+            Action::Create(Creation::Network(network)) => {
+                self.observed.networks.push(super::machine::network(network));
+            }
+            Action::Route(table) => {
+                let primary = table.databases.first().and_then(|route| route.primary.clone());
+                if let Some(primary) = primary {
+                    let volume = self.volume_of(&primary);
+                    if self.head.as_ref() != Some(&volume) {
+                        let has = self.volumes[&volume].position;
+                        let acknowledged = self.acknowledged;
+                        assert!(has >= acknowledged, "{has} of {acknowledged} are promoted");
+                        let before = self.route().and_then(|route| route.primary.as_ref());
+                        assert_eq!(before, None, "promoted without a fence");
+                    }
+                    self.volumes.get_mut(&volume).expect("it is there").standby = false;
+                    self.head = Some(volume);
+                }
+                self.observed.table = Some((**table).clone());
+            }
+            Action::Drain(id) => {
+                let at = self.observed.at;
+                let instance = self.observed.instances.iter_mut().find(|i| i.id == *id);
+                instance.expect("it is there").draining_since = Some(at);
+            }
+            Action::Destroy(Doomed::Instance(id, _)) => {
+                let volume = self.volume_of(id);
+                if self.head.as_ref() != Some(&volume) {
+                    self.volumes.remove(&volume);
+                }
+                self.observed.instances.retain(|i| i.id != *id);
+            }
+            Action::Destroy(Doomed::Network(id)) => {
+                self.observed.networks.retain(|n| n.id != *id);
+            }
+        }
+    }
+
+    /// The n-th of the instances that run, if there is one, ends.
+    fn kill(&mut self, n: usize) {
+        let running: Vec<InstanceId> = self
+            .observed
+            .instances
+            .iter()
+            .filter(|i| i.is_running())
+            .map(|i| i.id.clone())
+            .collect();
+        let Some(id) = running.get(n % running.len().max(1)) else { return };
+        let instance = self.observed.instances.iter_mut().find(|i| i.id == *id);
+        let cause = Ending::Killed(9);
+        instance.expect("it is there").phase = Phase::Ended { cause };
+    }
+
+    fn hang(&mut self, n: usize) {
+        let count = self.observed.instances.len();
+        if let Some(instance) = self.observed.instances.get(n % count.max(1)) {
+            self.hung.push(instance.id.clone());
+        }
+    }
+
+    fn converge(&mut self, desired: &Generation) {
+        self.busy = false;
+        for _ in 0..2_000 {
+            self.pass();
+            if self.step(desired) == Outcome::Converged {
+                return;
+            }
+        }
+        let report = plan(desired, &self.observed).1;
+        panic!("no end: {report:#?} {:#?} {:#?}", self.observed.gates, self.observed.instances);
+    }
+}
+
+#[test]
+fn a_first_one_is_begun_and_seated() {
+    let desired = desired(1, 256, 0);
+    let mut world = World::new(false);
+    world.converge(&desired);
+    let [instance] = &world.observed.instances[..] else { panic!("one instance") };
+    assert_eq!(world.route().and_then(|r| r.primary.as_ref()), Some(&instance.id));
+    assert!(world.head.is_some());
+}
+
+#[test]
+fn a_change_goes_over_by_hold_fence_and_promotion() {
+    let mut world = World::new(false);
+    world.converge(&desired(1, 256, 0));
+    let before = world.head.clone();
+    let wanted = desired(2, 512, 0);
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        world.pass();
+        let outcome = world.step(&wanted);
+        let state = world.route().map(|r| (r.primary.is_some(), r.holds)).expect("a route");
+        if seen.last() != Some(&state) {
+            seen.push(state);
+        }
+        if outcome == Outcome::Converged {
+            break;
+        }
+    }
+    assert_eq!(seen, [(true, false), (true, true), (false, false), (true, false)]);
+    assert_ne!(world.head, before);
+    assert_eq!(world.observed.instances.len(), 1);
+}
+
+#[test]
+fn a_transaction_that_goes_on_puts_the_switch_off_and_does_not_end_it() {
+    let mut world = World::new(false);
+    world.converge(&desired(1, 256, 0));
+    let before = world.head.clone();
+    let wanted = desired(2, 512, 0);
+    world.busy = true;
+    let mut held = 0;
+    for _ in 0..1_000 {
+        world.pass();
+        let _ = world.step(&wanted);
+        held += u32::from(world.route().is_some_and(|route| route.holds));
+    }
+    assert_eq!(world.head, before, "nothing was promoted");
+    assert!((1..800).contains(&held), "clients were let through between attempts: {held}");
+    world.converge(&wanted);
+    assert_ne!(world.head, before);
+}
+
+#[test]
+fn another_major_version_waits_and_the_old_one_serves() {
+    let mut world = World::new(false);
+    world.converge(&desired(1, 256, 0));
+    let mut wanted = desired(2, 512, 0);
+    let specs = vec![
+        image("pg", "v2"),
+        network("back", "10.0.0.0/24"),
+        secret("orders"),
+        database("orders").version(17).spec(),
+    ];
+    wanted.content = generation(2, specs).content;
+    for _ in 0..50 {
+        world.pass();
+        assert_eq!(world.step(&wanted), Outcome::Progressing);
+    }
+    assert!(world.route().is_some_and(|route| route.primary.is_some() && !route.holds));
+}
+
+/// What happens to the machine between two steps.
+#[derive(Debug, Clone)]
+enum Fate {
+    Nothing,
+    Kill(usize),
+    Hang(usize),
+    Change(u64),
+    Busy(bool),
+    /// The gateway and all instances are gone, as after a power cut.
+    Reboot,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = prop_oneof![
+        12 => Just(Fate::Nothing),
+        2 => (0_usize..4).prop_map(Fate::Kill),
+        1 => (0_usize..4).prop_map(Fate::Hang),
+        1 => (2_u64..6).prop_map(Fate::Change),
+        1 => any::<bool>().prop_map(Fate::Busy),
+        1 => Just(Fate::Reboot),
+    ];
+    prop::collection::vec(fate, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_acknowledged_write_is_lost(replicas in 0_u32..3, fates in fates()) {
+        let mut number = 1;
+        let mut wanted = desired(number, 256, replicas);
+        let mut world = World::new(replicas > 0);
+        for fate in fates {
+            match fate {
+                Fate::Nothing => {}
+                Fate::Kill(n) => world.kill(n),
+                Fate::Hang(n) => world.hang(n),
+                Fate::Change(memory) => {
+                    number += 1;
+                    wanted = desired(number, memory * 128, replicas);
+                }
+                Fate::Busy(busy) => world.busy = busy,
+                Fate::Reboot => {
+                    world.observed.instances.clear();
+                    world.observed.networks.clear();
+                    world.observed.gates.clear();
+                    world.observed.table = None;
+                }
+            }
+            world.pass();
+            let _ = world.step(&wanted);
+        }
+        world.converge(&wanted);
+        let head = world.head.clone().expect("there is data");
+        prop_assert!(world.volumes[&head].position >= world.acknowledged);
+    }
+}
