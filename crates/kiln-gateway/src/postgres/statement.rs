@@ -113,7 +113,8 @@ pub(super) fn effect(sql: &[u8]) -> Option<Effect> {
     let text = || sql.to_vec();
     let name = |name: &str| name.trim_matches('"').to_owned();
     match (verb, &words[..]) {
-        ("set", ["set", "local" | "transaction" | "constraints", ..]) => None,
+        ("set", ["set", "local" | "transaction" | "constraints", ..])
+        | ("prepare", ["prepare", "transaction", ..]) => None,
         ("set", ["set", "session", "characteristics", ..]) => {
             Some(Effect::Keep("set characteristics".to_owned(), text()))
         }
@@ -148,7 +149,6 @@ pub(super) fn effect(sql: &[u8]) -> Option<Effect> {
         ("deallocate", ["deallocate", "prepare", one] | ["deallocate", one]) => {
             Some(Effect::Drop(format!("prepare {}", name(one))))
         }
-        ("prepare", ["prepare", "transaction", ..]) => None,
         ("prepare", ["prepare", one, ..]) => {
             let one = one.split('(').next().unwrap_or(one);
             Some(Effect::Keep(format!("prepare {}", name(one)), text()))
@@ -198,10 +198,10 @@ pub(super) fn own_settings(sql: &[u8]) -> Vec<Option<String>> {
 }
 
 /// The same for one statement's effect.
-pub(super) fn own_setting(effect: &Effect) -> Option<Option<String>> {
-    let Effect::Keep(key, _) = effect else { return None };
-    let name = key.strip_prefix("set ").filter(|name| name.contains('.'))?;
-    Some(is_plain(name).then(|| name.to_owned()))
+pub(super) fn own_setting(effect: &Effect) -> Vec<Option<String>> {
+    let Effect::Keep(key, _) = effect else { return Vec::new() };
+    let name = key.strip_prefix("set ").filter(|name| name.contains('.'));
+    name.map(|name| is_plain(name).then(|| name.to_owned())).into_iter().collect()
 }
 
 fn is_plain(name: &str) -> bool {
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(own_settings(sql.as_bytes()), expected, "{sql}");
         }
         let effect = effect(b"SET app.user = 'x'").unwrap();
-        assert_eq!(own_setting(&effect), Some(some("app.user")));
+        assert_eq!(own_setting(&effect), [some("app.user")]);
     }
 
     proptest! {

@@ -223,7 +223,7 @@ impl Shadow {
         if self.hidden.is_none() {
             self.hidden = statement::hidden(sql);
         }
-        statement::own_settings(sql).into_iter().for_each(|name| self.own(name));
+        self.own(statement::own_settings(sql));
         let end = sql.trim_ascii_end();
         let end = end.strip_suffix(b";").unwrap_or(end);
         if memchr::memchr(b';', end).is_none() {
@@ -232,7 +232,9 @@ impl Shadow {
         }
         match statement::split(sql) {
             Some(list) => {
-                list.into_iter().for_each(|one| self.expect(statement::effect(one)));
+                for one in list {
+                    self.expect(statement::effect(one));
+                }
             }
             // Only what could concern a session is worth a doubt.
             None if statement::effect(sql).is_some() => {
@@ -245,16 +247,16 @@ impl Shadow {
     /// Something is asked that has this effect, once it holds.
     fn expect(&mut self, effect: Option<Effect>) {
         let Some(effect) = effect else { return };
-        if let Some(name) = statement::own_setting(&effect) {
-            self.own(name);
-        }
+        self.own(statement::own_setting(&effect));
         self.tentative.push(effect);
     }
 
-    fn own(&mut self, name: Option<String>) {
-        match name {
-            Some(name) => drop(self.own_settings.insert(name)),
-            None => self.nameless = true,
+    fn own(&mut self, names: Vec<Option<String>>) {
+        for name in names {
+            match name {
+                Some(name) => drop(self.own_settings.insert(name)),
+                None => self.nameless = true,
+            }
         }
     }
 
