@@ -6,7 +6,7 @@ use kiln_gateway::control::Event;
 use tokio_postgres::NoTls;
 
 use super::{Gated, Instance, block_on, one};
-use crate::world::{component, eventually};
+use crate::world::{component, event, eventually};
 
 #[test]
 fn idle_sessions_go_on_at_the_standby_and_busy_ones_are_told() {
@@ -44,7 +44,7 @@ fn idle_sessions_go_on_at_the_standby_and_busy_ones_are_told() {
             component: component("database.orders"),
             instance: "orders-1".parse().unwrap(),
         };
-        assert_eq!(watch.next(Duration::from_secs(5)).unwrap(), Some(lost));
+        assert_eq!(event(&mut watch, Duration::from_secs(5)).unwrap(), Some(lost));
         // What is asked meanwhile waits; the table names the standby before it is promoted.
         let asked = tokio::spawn(async move {
             let name = one(&idle, "SHOW work_mem").await;

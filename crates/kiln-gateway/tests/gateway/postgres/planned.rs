@@ -7,7 +7,7 @@ use std::time::Duration;
 use kiln_gateway::control::Event;
 
 use super::{Gated, Instance, block_on, failure, one, run};
-use crate::world::{component, eventually};
+use crate::world::{component, event, eventually};
 
 /// `pgbench` throughout a switch; its transactions are all there afterwards.
 fn bench(name: &str, mode: &str) {
@@ -72,7 +72,7 @@ fn a_transaction_ends_before_the_gate_is_settled() {
         gated.settle();
         let (stack, component) = ("shop".parse().unwrap(), component("database.orders"));
         let settled = Event::Settled { stack, component };
-        assert_eq!(watch.next(Duration::from_secs(5)).unwrap(), Some(settled));
+        assert_eq!(event(&mut watch, Duration::from_secs(5)).unwrap(), Some(settled));
         // A client that comes now is let in and held.
         let config = gated.config();
         let late = tokio::spawn(async move { config.connect(tokio_postgres::NoTls).await });
