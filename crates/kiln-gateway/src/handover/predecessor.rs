@@ -134,10 +134,10 @@ impl Predecessors {
     pub(crate) fn gates(&self) -> Vec<DatabaseStatus> {
         let mut all = Vec::new();
         self.list().retain_mut(|predecessor| {
-            let told = match predecessor.tells_gates {
-                true => predecessor.converse::<Vec<DatabaseStatus>>(&Question::Gates),
-                false => return true,
-            };
+            if !predecessor.tells_gates {
+                return true;
+            }
+            let told = predecessor.converse::<Vec<DatabaseStatus>>(&Question::Gates);
             let is_there = told.is_ok();
             all.extend(told.unwrap_or_default());
             is_there

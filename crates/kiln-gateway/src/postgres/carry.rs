@@ -69,7 +69,15 @@ pub(super) async fn capture(
     aside: &mut Vec<u8>,
 ) -> io::Result<Result<State, Stays>> {
     let (mut question, mut found) = (Vec::new(), Found::default());
-    wire::query(&mut question, QUESTION);
+    let mut sql = QUESTION.to_vec();
+    for name in &tracker.shadow.own_settings {
+        let one = format!(
+            " union all select 's', '{name}', \
+            pg_catalog.current_setting('{name}', true)"
+        );
+        sql.extend(one.into_bytes());
+    }
+    wire::query(&mut question, &sql);
     let asked = link.converse(&question, 1, |_, kind, message| match kind {
         b'D' => found.row(wire::body(message), user),
         b'E' => found.fault = Some(Fault::read(wire::body(message)).to_string()),
@@ -79,6 +87,11 @@ pub(super) async fn capture(
     asked.await?;
     if let Some(fault) = found.fault {
         return Ok(Err(Stays(format!("what it has could not be asked: {fault}"))));
+    }
+    if tracker.shadow.nameless {
+        let why = "it may have a setting of its own, made by set_config under a name that cannot \
+                   be told";
+        return Ok(Err(Stays(why.to_owned())));
     }
     if let Some(stays) = found.stays {
         return Ok(Err(stays));

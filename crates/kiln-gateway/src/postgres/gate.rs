@@ -198,7 +198,9 @@ impl Gate {
             let others = book.links.iter().filter(|(instance, _)| !aim.is_at(instance));
             others.filter_map(|(_, (_, load))| load.clone()).collect()
         };
-        others.iter().for_each(|load| load.sever());
+        for load in others {
+            load.sever();
+        }
         self.wait_until_clear(begun + FENCE + CUT)
     }
 

@@ -24,10 +24,10 @@ fn of_client(kind: u8) -> Option<usize> {
 }
 
 /// The same of an instance's. What it may say that is not known here is passed on.
-fn of_instance(kind: u8) -> Option<usize> {
+fn of_instance(kind: u8) -> usize {
     match kind {
-        b'1' | b'3' | b'C' | b'E' | b'G' | b'S' | b'Z' => Some(LOOKED_AT),
-        _ => Some(0),
+        b'1' | b'3' | b'C' | b'E' | b'G' | b'S' | b'Z' => LOOKED_AT,
+        _ => 0,
     }
 }
 
@@ -166,12 +166,12 @@ fn back(
 ) -> Result<usize, Turn> {
     let mut at = 0;
     loop {
-        let step = scanner.step(&bytes[at..], of_instance);
+        let step = scanner.step(&bytes[at..], |kind| Some(of_instance(kind)));
         let step = step.map_err(|_| Turn::Lost)?;
         let size = step.size();
         match step {
             Step::More => break,
-            Step::Whole { kind, bytes: message } if of_instance(kind) != Some(0) => {
+            Step::Whole { kind, bytes: message } if of_instance(kind) > 0 => {
                 if let Err(turn) = look(kind, message) {
                     out.extend_from_slice(&bytes[..at]);
                     return Err(turn);

@@ -1,6 +1,6 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side.
 //!
-//! Passwords are taken as they are: that is what SASLprep (RFC 4013) makes of ASCII, and Kiln
+//! Passwords are taken as they are: that is what `SASLprep` (RFC 4013) makes of ASCII, and Kiln
 //! generates no others. One with other characters works with clients that prepare it to the same
 //! bytes, as most do. Channel binding is not offered.
 

@@ -217,7 +217,9 @@ pub(super) async fn authenticate(
         wire::put(&mut out, b'v', |out| {
             out.extend(wire::VERSION.to_be_bytes());
             out.extend(u32::try_from(extensions.len()).unwrap_or_default().to_be_bytes());
-            extensions.iter().for_each(|name| wire::text(out, name));
+            for name in extensions {
+                wire::text(out, name);
+            }
         });
     }
     authentication(&mut out, 10, |out| {

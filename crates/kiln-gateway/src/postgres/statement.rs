@@ -113,7 +113,8 @@ pub(super) fn effect(sql: &[u8]) -> Option<Effect> {
     let text = || sql.to_vec();
     let name = |name: &str| name.trim_matches('"').to_owned();
     match (verb, &words[..]) {
-        ("set", ["set", "local" | "transaction" | "constraints", ..]) => None,
+        ("set", ["set", "local" | "transaction" | "constraints", ..])
+        | ("prepare", ["prepare", "transaction", ..]) => None,
         ("set", ["set", "session", "characteristics", ..]) => {
             Some(Effect::Keep("set characteristics".to_owned(), text()))
         }
@@ -148,7 +149,6 @@ pub(super) fn effect(sql: &[u8]) -> Option<Effect> {
         ("deallocate", ["deallocate", "prepare", one] | ["deallocate", one]) => {
             Some(Effect::Drop(format!("prepare {}", name(one))))
         }
-        ("prepare", ["prepare", "transaction", ..]) => None,
         ("prepare", ["prepare", one, ..]) => {
             let one = one.split('(').next().unwrap_or(one);
             Some(Effect::Keep(format!("prepare {}", name(one)), text()))
@@ -175,6 +175,37 @@ const HIDDEN: [(&[u8], &[u8], &str); 4] = [
 pub(super) fn hidden(sql: &[u8]) -> Option<&'static str> {
     let has = |word: &[u8]| memchr::memmem::find(sql, word).is_some();
     HIDDEN.iter().find(|(lower, upper, _)| has(lower) || has(upper)).map(|(_, _, why)| *why)
+}
+
+/// Names of settings of a user's own making that a text sets; PostgreSQL lists none of them.
+/// `None` stands for one that cannot be told.
+pub(super) fn own_settings(sql: &[u8]) -> Vec<Option<String>> {
+    let mut names = Vec::new();
+    for word in [&b"set_config"[..], b"SET_CONFIG"] {
+        for at in memchr::memmem::find_iter(sql, word) {
+            let Some(rest) = sql[at + word.len()..].trim_ascii_start().strip_prefix(b"(") else {
+                continue;
+            };
+            let quoted = rest.trim_ascii_start().strip_prefix(b"'");
+            let name = quoted.and_then(|rest| rest.split(|byte| *byte == b'\'').next());
+            let name = name.and_then(|name| std::str::from_utf8(name).ok());
+            names.push(name.filter(|name| is_plain(name)).map(str::to_owned));
+        }
+    }
+    // One without a dot is PostgreSQL's own.
+    names.retain(|name| name.as_ref().is_none_or(|name| name.contains('.')));
+    names
+}
+
+/// The same for one statement's effect.
+pub(super) fn own_setting(effect: &Effect) -> Vec<Option<String>> {
+    let Effect::Keep(key, _) = effect else { return Vec::new() };
+    let name = key.strip_prefix("set ").filter(|name| name.contains('.'));
+    name.map(|name| is_plain(name).then(|| name.to_owned())).into_iter().collect()
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.$".contains(&b))
 }
 
 #[cfg(test)]
@@ -251,10 +282,30 @@ mod tests {
         assert!(!is_one_prepare(b"SELECT 1"));
     }
 
+    #[test]
+    fn own_settings_are_found_by_name() {
+        let some = |name: &str| Some(name.to_owned());
+        for (sql, expected) in [
+            ("SELECT set_config('app.user', $1, false)", vec![some("app.user")]),
+            (
+                "SELECT SET_CONFIG ( 'a.b', 'c', true), set_config($1, 'x', false)",
+                vec![None, some("a.b")],
+            ),
+            ("SELECT set_config('work_mem', '1MB', false)", vec![]),
+            ("SELECT set_config('a\"b.c', '', false)", vec![None]),
+            ("SELECT 1", vec![]),
+        ] {
+            assert_eq!(own_settings(sql.as_bytes()), expected, "{sql}");
+        }
+        let effect = effect(b"SET app.user = 'x'").unwrap();
+        assert_eq!(own_setting(&effect), [some("app.user")]);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_looked_at(sql in "[a-zA-Z;'\"$/*\\- \n\u{e4}=]{0,60}") {
-            let _ = (split(sql.as_bytes()), effect(sql.as_bytes()), hidden(sql.as_bytes()));
+            let sql = sql.as_bytes();
+            let _ = (split(sql), effect(sql), hidden(sql), own_settings(sql));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What goes on in a session: what was asked and not answered, whether a transaction is open,
 //! and what the session has that another instance would have to be given.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::statement::{self, Effect};
 use super::wire;
@@ -54,6 +54,10 @@ pub(super) struct Shadow {
     failed: bool,
     /// Why the session may have what is not known.
     pub(super) hidden: Option<&'static str>,
+    /// Settings of the client's own making, which its instance has to be asked for by name.
+    pub(super) own_settings: BTreeSet<String>,
+    /// Whether there may be one whose name is not known.
+    pub(super) nameless: bool,
 }
 
 impl Tracker {
@@ -219,21 +223,40 @@ impl Shadow {
         if self.hidden.is_none() {
             self.hidden = statement::hidden(sql);
         }
+        self.own(statement::own_settings(sql));
         let end = sql.trim_ascii_end();
         let end = end.strip_suffix(b";").unwrap_or(end);
         if memchr::memchr(b';', end).is_none() {
-            self.tentative.extend(statement::effect(end));
+            self.expect(statement::effect(end));
             return;
         }
         match statement::split(sql) {
             Some(list) => {
-                self.tentative.extend(list.into_iter().filter_map(statement::effect));
+                for one in list {
+                    self.expect(statement::effect(one));
+                }
             }
             // Only what could concern a session is worth a doubt.
             None if statement::effect(sql).is_some() => {
                 self.hidden = Some("what it has set could not be told");
             }
             None => {}
+        }
+    }
+
+    /// Something is asked that has this effect, once it holds.
+    fn expect(&mut self, effect: Option<Effect>) {
+        let Some(effect) = effect else { return };
+        self.own(statement::own_setting(&effect));
+        self.tentative.push(effect);
+    }
+
+    fn own(&mut self, names: Vec<Option<String>>) {
+        for name in names {
+            match name {
+                Some(name) => drop(self.own_settings.insert(name)),
+                None => self.nameless = true,
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod http2;
 mod limits;
 mod load;
 mod networks;
+mod postgres;
 mod process;
 mod replacement;
 mod retry;

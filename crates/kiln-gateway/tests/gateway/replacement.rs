@@ -13,14 +13,14 @@ use kiln_model::route::{EndpointRoute, Protocol};
 use crate::backend::{Backend, Manner};
 use crate::client::{Http1, get, http2_load};
 use crate::load::{Load, repeat};
-use crate::world::{World, endpoint, table};
+use crate::world::{World, endpoint, event, table};
 
 /// Waits until the gateway says that an instance has nothing left to do.
 fn await_drained(watch: &mut Watch, instance: &InstanceId) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         if let Some(Event::Drained { instance: drained }) =
-            watch.next(Duration::from_secs(1)).unwrap()
+            event(watch, Duration::from_secs(1)).unwrap()
             && drained == *instance
         {
             return;
@@ -119,7 +119,7 @@ fn a_request_in_flight_finishes_on_the_instance_that_left() {
     let applied = world.gateway.set_table(table(with(&new), vec![])).unwrap();
     assert_eq!(applied.draining.get(&old.route.instance), Some(&1));
     assert_eq!(get(address, "/").unwrap().text(), "web-2");
-    assert_eq!(watch.next(Duration::from_millis(50)).unwrap(), None);
+    assert_eq!(event(&mut watch, Duration::from_millis(50)).unwrap(), None);
     await_drained(&mut watch, &old.route.instance);
     let (slow, next) = slow.join().unwrap();
     assert_eq!((slow.status, slow.text()), (200, "web-1"));
@@ -172,7 +172,7 @@ fn a_killed_instance_is_passed_over_and_reported() {
         client.send(b"POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 2\r\n\r\nhi").unwrap();
         assert_eq!(client.read().unwrap().status, 200, "request {n}");
     }
-    let event = watch.next(Duration::from_secs(5)).unwrap();
+    let event = event(&mut watch, Duration::from_secs(5)).unwrap();
     assert!(
         matches!(&event, Some(Event::ConnectFailed { instance, .. }) if *instance == gone),
         "{event:?}"

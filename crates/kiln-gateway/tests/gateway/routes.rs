@@ -11,7 +11,7 @@ use kiln_model::route::{EndpointRoute, Protocol, Rule};
 
 use crate::backend::{Backend, Manner};
 use crate::client::{Http1, get, http2_call};
-use crate::world::{Network, World, component, endpoint, eventually, free_port, table};
+use crate::world::{Network, World, component, endpoint, event, eventually, free_port, table};
 
 fn rule(host: Option<&str>, path: &str, backend: &Backend) -> Rule {
     Rule {
@@ -119,7 +119,7 @@ fn an_instance_that_fails_in_a_row_is_passed_over_but_never_the_last() {
     let failed = (0..300).filter(|_| who(&mut client, "a", "/").0 == 500).count();
     // Five in a row, then a second's rest.
     assert!((5..=10).contains(&failed), "{failed}");
-    let event = watch.next(Duration::from_secs(5)).unwrap();
+    let event = event(&mut watch, Duration::from_secs(5)).unwrap();
     assert!(
         matches!(&event, Some(Event::Faulty { instance, .. }) if *instance == bad.route.instance),
         "{event:?}"
@@ -183,7 +183,7 @@ fn datagrams_stay_with_their_instance_until_it_leaves() {
     put(&world, routes.clone());
     assert_eq!(call("c"), "udp-2: c");
     let drained = Event::Drained { instance: one.route.instance.clone() };
-    assert_eq!(watch.next(Duration::from_secs(5)).unwrap(), Some(drained));
+    assert_eq!(event(&mut watch, Duration::from_secs(5)).unwrap(), Some(drained));
     // A TCP listener at the same port is another one.
     let web = Backend::http(&network, "web-1");
     routes.push(endpoint("web", address.port(), Protocol::Http, vec![web.route.clone()]));

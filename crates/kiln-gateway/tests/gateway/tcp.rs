@@ -9,7 +9,7 @@ use kiln_model::route::Protocol;
 
 use crate::backend::Backend;
 use crate::client::get;
-use crate::world::{World, endpoint, table};
+use crate::world::{World, endpoint, event, table};
 
 fn connect(address: SocketAddr) -> BufReader<TcpStream> {
     let stream = TcpStream::connect(address).unwrap();
@@ -39,12 +39,12 @@ fn a_connection_stays_with_its_instance_until_it_is_severed() {
     assert_eq!(line(&mut connect(address)), "echo-2\n");
     first.get_mut().write_all(b"still here\n").unwrap();
     assert_eq!(line(&mut first), "still here\n");
-    assert_eq!(watch.next(Duration::from_millis(50)).unwrap(), None);
+    assert_eq!(event(&mut watch, Duration::from_millis(50)).unwrap(), None);
     assert_eq!(world.gateway.sever(old.route.instance.clone()).unwrap(), 0);
     let error = first.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let drained = Event::Drained { instance: old.route.instance.clone() };
-    assert_eq!(watch.next(Duration::from_secs(5)).unwrap(), Some(drained));
+    assert_eq!(event(&mut watch, Duration::from_secs(5)).unwrap(), Some(drained));
 }
 
 #[test]

@@ -25,14 +25,14 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    fn pair(&self) -> Certificate {
+    pub(crate) fn pair(&self) -> Certificate {
         let (certificate, key) = (self.certificate.clone(), Key::File(self.key.clone()));
         CertificatePair { certificate, key }.into()
     }
 }
 
 /// A certificate for a host, made by the `openssl` command; `None` where there is none.
-fn certificate(directory: &Path, name: &str, hosts: &[&str]) -> Option<Files> {
+pub(crate) fn certificate(directory: &Path, name: &str, hosts: &[&str]) -> Option<Files> {
     let path = |ending: &str| directory.join(format!("{name}.{ending}")).display().to_string();
     let files = Files { certificate: path("pem"), key: path("key") };
     let names: Vec<String> = hosts.iter().map(|host| format!("DNS:{host}")).collect();

@@ -14,7 +14,7 @@ use kiln_model::route::Protocol;
 use crate::backend::Backend;
 use crate::client::{Http1, get, http2_steady};
 use crate::load::{Load, repeat};
-use crate::world::{World, endpoint, eventually, exe, table};
+use crate::world::{World, endpoint, event, eventually, exe, table};
 
 /// Another build of the program: a copy of it, which is another file.
 fn another_build(world: &World, number: u32) -> std::path::PathBuf {
@@ -193,7 +193,7 @@ fn await_drained(watch: &mut kiln_gateway::control::Watch, instance: &Backend) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
         if let Some(Event::Drained { instance: drained }) =
-            watch.next(Duration::from_secs(1)).unwrap()
+            event(watch, Duration::from_secs(1)).unwrap()
             && drained == instance.route.instance
         {
             return;
@@ -231,7 +231,7 @@ fn what_the_process_before_has_in_flight_is_waited_for_and_can_be_severed() {
     let slow = slow.join().unwrap();
     assert_eq!((slow.status, slow.text()), (200, "web-1"));
     tunnel().unwrap();
-    assert_eq!(watch.next(Duration::from_millis(300)).unwrap(), None);
+    assert_eq!(event(&mut watch, Duration::from_millis(300)).unwrap(), None);
     assert_eq!(world.gateway.sever(old.route.instance.clone()).unwrap(), 0);
     assert!(tunnel().is_err());
     await_drained(&mut watch, &old);

@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_gateway::{Gateway, ensure_running};
+use kiln_gateway::control::{Event, Watch};
+use kiln_gateway::{Gateway, GatewayError, ensure_running};
 use kiln_model::handling::Handling;
 use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, Protocol, RouteTable};
@@ -240,5 +241,16 @@ pub(crate) fn eventually(limit: Duration, what: &str, mut holds: impl FnMut() ->
     while !holds() {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The next event that is more than the word of a table in force.
+pub(crate) fn event(watch: &mut Watch, limit: Duration) -> Result<Option<Event>, GatewayError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match watch.next(deadline.saturating_duration_since(Instant::now()))? {
+            Some(Event::Routed { .. }) => {}
+            event => return Ok(event),
+        }
     }
 }
