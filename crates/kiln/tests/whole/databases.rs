@@ -203,7 +203,8 @@ fn recovered(site: &Site, before: &str) {
         let component = site.component("database", "ledger");
         let first = &component["instances"][0];
         let whole = component["replicas"]["ready"] == component["replicas"]["wanted"];
-        if whole && first["role"] == "primary" && first["id"] != before && first["state"] == "ready" {
+        if whole && first["role"] == "primary" && first["id"] != before && first["state"] == "ready"
+        {
             return;
         }
         assert!(Instant::now() < deadline, "{}\n{component:#}", site.must(&["status"]));

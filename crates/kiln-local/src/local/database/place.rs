@@ -5,9 +5,9 @@
 //! acknowledged. `ROOT/run/databases/STACK.NAME/` holds a directory for the socket of each
 //! instance, and the link `primary` to that of the one that takes writes.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use kiln_database::postgres::PRIMARY;
@@ -46,6 +46,12 @@ pub(super) struct Head {
     pub(super) volume: InstanceId,
     /// The one before, which is kept a while in case that somebody misses something.
     pub(super) previous: Option<InstanceId>,
+}
+
+/// Makes a directory that everybody may pass through, whatever the umask is: the one above is root's.
+fn passable(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 impl Place {
@@ -101,7 +107,7 @@ impl Place {
             }
         }
         DirBuilder::new().recursive(true).mode(0o700).create(&self.volumes)?;
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.sockets)
+        passable(&self.sockets)
     }
 
     /// The data directory of a volume.
@@ -167,7 +173,7 @@ impl Place {
     }
 
     pub(super) fn make_socket(&self, instance: &InstanceId) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o755).create(self.socket(instance))
+        passable(&self.socket(instance))
     }
 
     pub(super) fn remove_socket(&self, instance: &InstanceId) -> io::Result<()> {
