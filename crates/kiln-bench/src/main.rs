@@ -11,6 +11,7 @@ mod gateway;
 mod graph;
 mod idle;
 mod image;
+mod journal;
 mod launch;
 mod machine;
 mod nothing;
@@ -28,17 +29,18 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle, gateway, image, sizes; all of them without one";
+  NAME  plan, engine, launch, idle, journal, gateway, image, sizes; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 7] = [
+const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
+    ("journal", journal::bench),
     ("gateway", gateway::bench),
     ("image", image::bench),
     ("sizes", image::sizes),

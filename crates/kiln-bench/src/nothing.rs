@@ -83,7 +83,7 @@ impl Target for Nothing {
         let mut made = self.made();
         match doomed {
             Doomed::Network(id) => drop(made.networks.remove(id)),
-            Doomed::Instance(id) => drop(made.instances.remove(id)),
+            Doomed::Instance(id, _) => drop(made.instances.remove(id)),
         }
         Ok(())
     }

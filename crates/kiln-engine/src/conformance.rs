@@ -10,7 +10,7 @@ use std::time::Duration;
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Verdict};
-use kiln_model::plan::{Creation, Doomed, InstanceCreation, NetworkCreation};
+use kiln_model::plan::{Creation, Doomed, Evidence, InstanceCreation, NetworkCreation};
 use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, Protocol, RouteTable};
 use kiln_model::spec::server::Server;
 
@@ -62,7 +62,9 @@ impl<T: Target> Suite<'_, T> {
     }
 
     async fn ending_what_is_not_there_succeeds(&self) {
-        for doomed in [Doomed::Instance(id("nobody-1")), Doomed::Network(id("nowhere-1"))] {
+        for doomed in
+            [Doomed::Instance(id("nobody-1"), Evidence::None), Doomed::Network(id("nowhere-1"))]
+        {
             let ended = self.target.destroy(&doomed).await;
             assert_eq!(ended, Ok(()), "ending what is not there must succeed");
         }
@@ -116,7 +118,7 @@ impl<T: Target> Suite<'_, T> {
     }
 
     async fn all_goes_without_a_trace(&self) {
-        let instance = Doomed::Instance(self.instance().id);
+        let instance = Doomed::Instance(self.instance().id, Evidence::None);
         let network = Doomed::Network(self.network().id);
         assert_eq!(self.target.destroy(&instance).await, Ok(()));
         let nothing = RouteTable { epoch: 9, ..RouteTable::empty(self.subject.stack.clone()) };

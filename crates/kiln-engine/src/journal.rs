@@ -4,16 +4,19 @@
 //! A generation is never altered: its fate stands here, first `committed`, then `active` or
 //! `abandoned`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use kiln_model::alarm::Alarm;
 use kiln_model::digest::Digest;
+use kiln_model::drift::Drift;
 use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::observed::{Pace, RolloutRecord, StepRecord};
 use kiln_model::quantity::{Millis, Timestamp};
 
 use crate::actor::Actor;
+use crate::alarm::Alarms;
 use crate::failure::Failure;
 
 /// One entry of a stack's journal.
@@ -156,6 +159,23 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         last_words: Vec<String>,
     },
+    /// Something was found not to be what it was made as.
+    Drifted {
+        /// Of which component.
+        component: ComponentId,
+        /// Its id.
+        instance: InstanceId,
+        /// In what it differs.
+        drift: Vec<Drift>,
+        /// Whether evidence of it is kept when it ends.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        quarantine: bool,
+    },
+    /// An alarm was raised.
+    Alarmed {
+        /// Which.
+        alarm: Alarm,
+    },
     /// A daemon began to serve the root. Of no stack, like all that follow.
     Began {
         /// Its version.
@@ -248,6 +268,10 @@ pub struct State {
     pub pin: Option<u64>,
     /// Counts pinned by hand.
     pub scale: BTreeMap<ComponentId, u32>,
+    /// What is known to have drifted and is not gone.
+    pub drifted: BTreeSet<InstanceId>,
+    /// Alarms that were raised of late.
+    pub alarms: Alarms,
     /// Counts that follow demand, as they were decided last.
     pub sized: BTreeMap<ComponentId, Sized>,
     made: BTreeMap<ComponentId, Vec<Timestamp>>,
@@ -348,8 +372,14 @@ impl State {
                 let crash = crash.of_one_made_at(*made_at, before);
                 self.crashes.insert(component.clone(), crash);
             }
+            Event::Drifted { instance, .. } => {
+                self.drifted.insert(instance.clone());
+            }
+            Event::Retired { instance, .. } => {
+                self.drifted.remove(instance);
+            }
+            Event::Alarmed { alarm } => self.alarms.raised(entry.at, alarm),
             Event::Made { .. }
-            | Event::Retired { .. }
             | Event::Began { .. }
             | Event::Followed { .. }
             | Event::Unfollowed { .. }

@@ -5,6 +5,7 @@
 //! code runs on a real machine and in a simulation that ends it at any point.
 
 pub mod actor;
+pub mod alarm;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

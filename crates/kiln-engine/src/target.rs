@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use crate::alarm::Raised;
 use crate::guard::GuardReport;
 use crate::metrics::Family;
 use kiln_model::data::{ObservedGate, ObservedVolume};
@@ -49,7 +50,8 @@ pub trait Target: Send + Sync + 'static {
     /// Marks an instance that is out of rotation as draining, durably.
     fn drain(&self, instance: &InstanceId) -> impl Future<Output = Result<(), TargetError>> + Send;
 
-    /// Ends something and removes all that is left of it. Succeeds where there is nothing.
+    /// Ends something and removes all that is left of it. Succeeds where there is nothing. Where
+    /// evidence is to be kept and can't be, it is ended all the same.
     fn destroy(&self, doomed: &Doomed) -> impl Future<Output = Result<(), TargetError>> + Send;
 
     /// Returns when something of `stack` may have changed since the last call returned. It may
@@ -66,6 +68,12 @@ pub trait Target: Send + Sync + 'static {
     /// What the target's guard says of itself, where it has one.
     fn guard(&self) -> Option<GuardReport> {
         None
+    }
+
+    /// Tells whom an alarm names of it. Returns at once; who can't be told is tried a few times, and
+    /// given up.
+    fn alarm(&self, raised: Raised) {
+        drop(raised);
     }
 
     /// Asks a check of a rollout; why it does not pass. Whoever calls bounds its time.

@@ -43,7 +43,8 @@ impl Secured {
 }
 
 impl Stream {
-    fn socket(&self) -> &TcpStream {
+    /// The socket beneath.
+    pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Stream::Plain(stream) => stream,
             Stream::Tls(secured) => secured.stream.get_ref().0,

@@ -13,9 +13,11 @@ use tokio::time::timeout;
 
 use crate::access_log::AccessLog;
 use crate::client::{Secured, Stream};
+use crate::handover::Predecessors;
 use crate::http::limits::Bounds;
 use crate::http::{self, Version};
 use crate::listener::{Phase, closed, socket};
+use crate::postgres::{self, Cancels, Gate};
 use crate::route::Route;
 use crate::sniff::{self, Sniffed};
 use crate::table::{Current, Endpoint, ListenKey, Snapshot};
@@ -32,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) log: AccessLog,
     /// What certificate authorities are shown.
     pub(crate) proofs: tls::Proofs,
+    /// Keys of sessions with databases.
+    pub(crate) cancels: Arc<Cancels>,
+    /// Processes before this one that have something left.
+    pub(crate) predecessors: Predecessors,
 }
 
 /// Where a listener stands.
@@ -66,6 +72,8 @@ struct Plan {
     protocol: Protocol,
     bounds: Bounds,
     tls: Option<tls::Side>,
+    /// The database, where the client speaks the protocol of one.
+    database: Option<Arc<Gate>>,
 }
 
 /// Takes a connection from a listener to a worker.
@@ -91,7 +99,7 @@ pub(crate) fn accept(
             socket::reset_on_close(&stream);
             return;
         };
-        let Plan { route, protocol, bounds, tls } = plan;
+        let Plan { route, protocol, bounds, tls, database } = plan;
         let connection = Connection {
             shared,
             worker,
@@ -104,7 +112,7 @@ pub(crate) fn accept(
             _member: member,
         };
         // A connection that breaks while it is being set up has nobody left to tell.
-        let _ = serve(connection, stream, protocol, tls).await;
+        let _ = serve(connection, stream, (protocol, database), tls).await;
     });
 }
 
@@ -121,7 +129,8 @@ fn plan(
             endpoint.id.counters.connection();
             let (protocol, bounds) = (endpoint.protocol, endpoint.bounds);
             let route = Route::Endpoint(Arc::clone(&endpoint.id), protocol);
-            Some(Plan { route, protocol, bounds, tls: endpoint.tls.clone() })
+            let (tls, database) = (endpoint.tls.clone(), endpoint.database.clone());
+            Some(Plan { route, protocol, bounds, tls, database })
         }
         Door::Inside(id) => {
             let to = socket::original_destination(stream).ok()?;
@@ -129,8 +138,14 @@ fn plan(
             let IpAddr::V4(client) = remote.ip() else { return None };
             let http = service.http.contains_key(&to.port());
             let route = Route::Service { network: id.clone(), to, http };
-            let protocol = if http { Protocol::Http } else { Protocol::Tcp };
-            let plan = Plan { route, protocol, bounds: Bounds::default(), tls: None };
+            let database = service.database.clone();
+            let protocol = match &database {
+                Some(_) => Protocol::Database,
+                None if http => Protocol::Http,
+                None => Protocol::Tcp,
+            };
+            let bounds = Bounds::default();
+            let plan = Plan { route, protocol, bounds, tls: None, database };
             service.clients.contains(&client).then_some(plan)
         }
     }
@@ -139,12 +154,19 @@ fn plan(
 async fn serve(
     connection: Connection,
     stream: std::net::TcpStream,
-    protocol: Protocol,
+    (protocol, database): (Protocol, Option<Arc<Gate>>),
     tls: Option<tls::Side>,
 ) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let stream = TcpStream::from_std(stream)?;
     socket::tune(&stream);
+    if protocol == Protocol::Database {
+        match database {
+            Some(gate) => postgres::serve(connection, stream, gate, tls).await,
+            None => socket::reset_on_close(&stream),
+        }
+        return Ok(());
+    }
     let mut phase = connection.phase.clone();
     let begun = tokio::select! {
         begun = begin(&connection, stream, protocol, tls) => begun?,

@@ -41,6 +41,29 @@ impl Events {
         self.send(Event::Faulty { instance: instance.clone(), address, pause_ms });
     }
 
+    pub(crate) fn routed(&self, stack: &StackName, epoch: u64) {
+        self.send(Event::Routed { stack: stack.clone(), epoch });
+    }
+
+    pub(crate) fn settled(&self, stack: &StackName, component: &ComponentId) {
+        self.send(Event::Settled { stack: stack.clone(), component: component.clone() });
+    }
+
+    pub(crate) fn lost(&self, stack: &StackName, component: &ComponentId, instance: &InstanceId) {
+        let (stack, component) = (stack.clone(), component.clone());
+        self.send(Event::Lost { stack, component, instance: instance.clone() });
+    }
+
+    pub(crate) fn released(
+        &self,
+        stack: &StackName,
+        component: &ComponentId,
+        instance: &InstanceId,
+    ) {
+        let (stack, component) = (stack.clone(), component.clone());
+        self.send(Event::Released { stack, component, instance: instance.clone() });
+    }
+
     pub(crate) fn asked(&self, stack: &StackName, component: &ComponentId) {
         self.send(Event::Asked { stack: stack.clone(), component: component.clone() });
     }

@@ -15,6 +15,7 @@
 //! | `listener`, `crowd`, `connection`, `sniff`, `worker` | from a listening socket to a proxy |
 //! | `tls`, `certificate`, `client` | a client's stream, in the clear or through TLS |
 //! | `http`, `tcp`, `udp` | the proxies |
+//! | `postgres` | the gate of databases: sessions that outlive their instances |
 //! | `route`, `gate` | the way of a request, and whether there is room on it |
 //! | `balance`, `peer`, `pool`, `load` | choosing an instance, reaching it, draining it |
 //! | `stats`, `access_log` | what is counted and noted |
@@ -36,6 +37,7 @@ mod listener;
 mod load;
 mod peer;
 mod pool;
+mod postgres;
 mod process;
 mod resolver;
 mod route;

@@ -47,8 +47,8 @@ pub struct Said {
     /// Whom it receives from at present, where it is a standby.
     #[serde(default)]
     pub follows: Option<InstanceId>,
-    /// Whether, as its primary said last, no write counts that it has not received, or another
-    /// standby of which the same is true.
+    /// Whether each write that its primary has acknowledged, up to its end where that is gone, is
+    /// in this one or in another of which the same is said.
     #[serde(default)]
     pub synchronous: bool,
 }
@@ -61,6 +61,16 @@ pub enum Role {
     Primary,
     /// It receives them from a primary, and takes none.
     Standby,
+}
+
+impl Role {
+    /// The word that stands in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        }
+    }
 }
 
 /// What the gateway does for a database, measured.

@@ -102,6 +102,7 @@ pub fn server(name: &str) -> ServerBuilder {
             replace_after: None,
         },
         rollout: Rollout::rolling(Millis::seconds(60)),
+        quarantine: false,
     };
     ServerBuilder { name: name.to_owned(), server: Server { identity, policy } }
 }
@@ -111,6 +112,13 @@ impl ServerBuilder {
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.server.policy.replicas = replicas;
+        self
+    }
+
+    /// With evidence kept of instances that have drifted.
+    #[must_use]
+    pub fn quarantine(mut self) -> Self {
+        self.server.policy.quarantine = true;
         self
     }
 

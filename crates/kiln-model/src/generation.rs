@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Offsets;
+use crate::alarm::Hooks;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind, StackName};
@@ -36,6 +37,9 @@ pub struct Content {
     /// What it demands of images before they are started.
     #[serde(default, skip_serializing_if = "Demands::is_default")]
     pub demands: Demands,
+    /// Whom it tells of alarms.
+    #[serde(default, skip_serializing_if = "Hooks::is_default")]
+    pub hooks: Hooks,
 }
 
 /// A value that the stack gives to its reader.
@@ -126,7 +130,10 @@ impl Content {
         let outputs = serde_json::to_string(&self.outputs)
             .map_err(|e| canonical::EncodeError::NotJson(e.to_string()))?;
         let parts = (&self.components, &self.images, &self.offsets, outputs, &self.demands);
-        canonical::digest("kiln.content.v1", &parts, &own)
+        if self.hooks.is_default() {
+            return canonical::digest("kiln.content.v1", &parts, &own);
+        }
+        canonical::digest("kiln.content.v1", &(parts, &self.hooks), &own)
     }
 
     /// How long a change from `parent` to this may take: the longest chain, along references,

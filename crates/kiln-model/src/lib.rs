@@ -6,6 +6,7 @@
 //! [observed](observed::Observed) and says which steps lead there.
 
 pub mod address;
+pub mod alarm;
 pub mod analysis;
 pub mod calendar;
 pub mod canonical;

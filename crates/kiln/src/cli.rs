@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Logs(commands::logs::Args),
     /// Show what has happened to a stack
     Events(commands::events::Args),
+    /// Show what was found not to be what it was made as, and the evidence of it
+    Incidents(commands::incidents::Args),
     /// Hold what runs against rules of hardening, as the kernel has it
     Audit(commands::audit::Args),
     /// Show what instances use

@@ -253,7 +253,9 @@ impl From<PrepareError> for CommandError {
                 error.causes = texts.collect();
                 error
             }
-            PrepareError::NoAddresses(_) => Self::of(&error).ending(Exit::Usage),
+            PrepareError::NoAddresses(_) | PrepareError::NotCarried(_) => {
+                Self::of(&error).ending(Exit::Usage)
+            }
             PrepareError::NoMemory(_) => Self::of(&error)
                 .with_help("lower `memory`, `replicas` or the surge of the rollout, or free some"),
             PrepareError::Swapped { ref index, .. } => {

@@ -156,6 +156,7 @@ fn an_update_of_an_instance_cannot_be_said() {
         "changed",
         "inspect",
         "guard",
+        "alarm",
         "examine",
         "demand",
         "number",

@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_model::address::Offsets;
+use kiln_model::alarm::Hooks;
 use kiln_model::digest::Digest;
 use kiln_model::generation::Output;
 use kiln_model::name::{ComponentId, StackName};
@@ -115,6 +116,8 @@ pub struct Stack {
     pub offsets: Offsets,
     /// What it demands of images.
     pub demands: Demands,
+    /// Whom it tells of alarms.
+    pub hooks: Hooks,
     /// Its outputs.
     pub outputs: BTreeMap<String, Output>,
     /// The values of secrets that are not generated.
@@ -259,6 +262,7 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
         places: BTreeMap::new(),
         offsets: Offsets::new(),
         demands: Demands::default(),
+        hooks: Hooks::default(),
         outputs: BTreeMap::new(),
         secrets: BTreeMap::new(),
         report: Report::default(),
@@ -289,6 +293,10 @@ fn evaluate(world: &World<'_>, name: Option<StackName>) -> Option<Stack> {
     }
     match lower::demands::demands(world) {
         Some(demands) => stack.demands = demands,
+        None => complete = false,
+    }
+    match lower::alarm::hooks(world) {
+        Some(hooks) => stack.hooks = hooks,
         None => complete = false,
     }
     for (name, block) in &world.program.outputs {

@@ -34,7 +34,7 @@ pub(super) const TOP_LEVEL: &[&str] = &[
 
 pub(super) const STACK: Schema = Schema {
     what: "a `stack` block",
-    optional: &["name", "trust", "require_integrity"],
+    optional: &["name", "trust", "require_integrity", "alarm"],
     ..NOTHING
 };
 
@@ -173,8 +173,23 @@ const SERVER: Schema = Schema {
     what: "a `server` block",
     required: &["image", "network"],
     optional: &[
-        "command", "args", "env", "workdir", "user", "memory", "cpu", "pids", "writable",
-        "seccomp", "connects", "stop", "replicas", "scale", "health", "rollout",
+        "command",
+        "args",
+        "env",
+        "workdir",
+        "user",
+        "memory",
+        "cpu",
+        "pids",
+        "writable",
+        "seccomp",
+        "connects",
+        "stop",
+        "replicas",
+        "scale",
+        "health",
+        "rollout",
+        "quarantine",
     ],
     later: &[("volume", "keep data outside of the stack")],
     foreign: &[

@@ -26,6 +26,9 @@ pub struct Status {
     pub pinned: Option<u64>,
     /// What keeps the daemon from looking or acting at present.
     pub trouble: Option<String>,
+    /// Alarms of the last ten minutes, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
     /// The branch that the stack follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<Branch>,
@@ -39,6 +42,20 @@ pub struct Status {
 pub struct Metrics {
     /// The families, in a fixed order.
     pub families: Vec<Family>,
+}
+
+/// An alarm that was raised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Alarm {
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+    /// `drift`, `storm`, `crash_loop` or `abandoned`.
+    pub cause: String,
+    /// The component that is concerned, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// What happened, in words.
+    pub what: String,
 }
 
 /// A branch that a stack follows.
@@ -194,6 +211,12 @@ pub struct Instance {
     /// `dm-verity` or `watched`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrity: Option<String>,
+    /// What a database's instance does with writes: `primary` or `standby`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// How far its data goes, in bytes of the engine's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
     /// In what it differs from what its digest says.
     pub drift: Vec<Difference>,
 }

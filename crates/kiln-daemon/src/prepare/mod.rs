@@ -28,6 +28,7 @@ use kiln_image::lock::{Lock, LockFileError, PinError, ResolveRequestError};
 use kiln_image::store::StoreError as ImageStoreError;
 use kiln_image::trial::TestReport;
 use kiln_model::address::Offsets;
+use kiln_model::alarm::Hooks;
 use kiln_model::change::{Change, changes};
 use kiln_model::digest::Digest;
 use kiln_model::generation::{Component, Content, Generation, Output};
@@ -40,7 +41,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
 pub use images::{ImageProgress, Upgrade};
-pub use room::NoMemory;
+pub use room::{NoMemory, NotCarried};
 pub use workshop::Tested;
 
 /// Which stack, and what is said about it from outside.
@@ -135,6 +136,9 @@ pub enum PrepareError {
     /// There is not enough memory.
     #[error(transparent)]
     NoMemory(#[from] NoMemory),
+    /// Data cannot be carried to what is wanted.
+    #[error(transparent)]
+    NotCarried(#[from] NotCarried),
     /// Where the stack lives.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -157,6 +161,7 @@ pub struct Draft {
     specs: Vec<Spec>,
     offsets: Offsets,
     demands: Demands,
+    hooks: Hooks,
     secrets: BTreeMap<ComponentId, SecretValue>,
     lock: Lock,
     locked: Lock,
@@ -183,6 +188,7 @@ impl Draft {
             specs: stack.specs,
             offsets: stack.offsets,
             demands: stack.demands,
+            hooks: stack.hooks,
             secrets: stack.secrets,
             locked: lock.clone(),
             lock,
@@ -220,7 +226,8 @@ impl Draft {
         Ok(same
             && other.outputs == self.outputs
             && other.offsets == self.offsets
-            && other.demands == self.demands)
+            && other.demands == self.demands
+            && other.hooks == self.hooks)
     }
 
     /// The content, with what was built of each image. Locks and secrets must have been settled.
@@ -234,8 +241,8 @@ impl Draft {
             components.insert(id.clone(), Component { digest, spec: sealed.spec.clone() });
         }
         let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
-        let demands = self.demands.clone();
-        Ok(Content { components, images, offsets, outputs, demands })
+        let (demands, hooks) = (self.demands.clone(), self.hooks.clone());
+        Ok(Content { components, images, offsets, outputs, demands, hooks })
     }
 }
 

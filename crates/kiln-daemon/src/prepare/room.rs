@@ -7,7 +7,7 @@ use kiln_model::generation::Content;
 use kiln_model::name::ComponentId;
 use kiln_model::quantity::Bytes;
 use kiln_model::seal::Sealed;
-use kiln_model::spec::Server;
+use kiln_model::spec::{Database, Server};
 
 use super::{Draft, PrepareError};
 
@@ -26,18 +26,47 @@ pub struct NoMemory {
     pub available: Bytes,
 }
 
+/// The data of a database cannot be carried to another major version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{database} holds data of version {from}, which cannot be carried to version {to} yet: keep \
+     `version = \"{from}\"`, or declare a second database and move the data with `pg_dump`"
+)]
+pub struct NotCarried {
+    /// The database.
+    pub database: ComponentId,
+    /// The version that wrote its data.
+    pub from: u32,
+    /// The version that is asked for.
+    pub to: u32,
+}
+
+/// Whether the data of each database that there is can be carried to what is wanted.
+fn carried(before: &Content, sealed: &BTreeMap<ComponentId, Sealed>) -> Result<(), NotCarried> {
+    for (id, _, old) in before.databases() {
+        let new = sealed.get(id).and_then(|sealed| sealed.spec.as_database());
+        let (from, to) = (old.identity.version, new.map(|new| new.identity.version));
+        if let Some(to) = to.filter(|to| *to != from) {
+            return Err(NotCarried { database: id.clone(), from, to });
+        }
+    }
+    Ok(())
+}
+
 impl Draft {
     /// Refuses what a network has no addresses for. It needs no machine.
     pub fn check_addresses(&self) -> Result<(), PrepareError> {
         Ok(addresses(self.seal()?)?)
     }
 
-    /// Refuses what this machine has no memory for, or a network no addresses.
+    /// Refuses what this machine has no memory for, or a network no addresses, and data that cannot
+    /// be carried.
     pub fn check_room(&self) -> Result<(), PrepareError> {
         self.check_addresses()?;
         let sealed = self.seal()?;
         let nothing = Content::default();
         let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
+        carried(before, sealed)?;
         if let Some(available) = available() {
             memory(before, sealed, available)?;
         }
@@ -51,12 +80,21 @@ fn height(server: &Server) -> u32 {
     most.saturating_add(server.policy.rollout.surplus(most))
 }
 
+/// How many instances a database has; for a change, so many stand beside them.
+fn instances(database: &Database) -> u32 {
+    database.policy.replicas.saturating_add(1)
+}
+
 /// Each network holds the instances of its servers and those that replace them.
 fn addresses(sealed: &BTreeMap<ComponentId, Sealed>) -> Result<(), NoRoom> {
     let mut needed: BTreeMap<&ComponentId, u32> = BTreeMap::new();
     for server in sealed.values().filter_map(|s| s.spec.as_server()) {
         let count = needed.entry(&server.identity.network.id).or_default();
         *count = count.saturating_add(height(server));
+    }
+    for database in sealed.values().filter_map(|s| s.spec.as_database()) {
+        let count = needed.entry(&database.identity.network.id).or_default();
+        *count = count.saturating_add(instances(database).saturating_mul(2));
     }
     for (id, needed) in needed {
         let Some(network) = sealed.get(id).and_then(|s| s.spec.as_network()) else { continue };
@@ -77,10 +115,15 @@ fn memory(
 ) -> Result<(), NoMemory> {
     let mut needs: Vec<(u64, &ComponentId)> = Vec::new();
     for (id, after) in sealed {
-        let Some(server) = after.spec.as_server() else { continue };
         let present = before.components.get(id);
-        let count = present.and_then(|p| p.spec.as_server()).map_or(0, |s| s.policy.most());
         let kept = present.is_some_and(|p| after.digest.as_ref() == Ok(&p.digest));
+        if let Some(database) = after.spec.as_database() {
+            let count = present.and_then(|p| p.spec.as_database()).filter(|_| kept);
+            let more = instances(database).saturating_sub(count.map_or(0, instances));
+            needs.push((database.identity.memory.0.saturating_mul(u64::from(more)), id));
+        }
+        let Some(server) = after.spec.as_server() else { continue };
+        let count = present.and_then(|p| p.spec.as_server()).map_or(0, |s| s.policy.most());
         let more = if present.is_none() || kept {
             server.policy.most().saturating_sub(count)
         } else {

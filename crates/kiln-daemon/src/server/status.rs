@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kiln_engine::engine::Snapshot;
 use kiln_model::generation::Generation;
-use kiln_model::name::ComponentId;
+use kiln_model::name::{ComponentId, Kind};
 use kiln_model::observed::{CRASH_LOOP, Drift, ObservedInstance, ObservedNetwork, Pace, Verdict};
 use kiln_model::plan::Outcome;
 use kiln_model::quantity::Timestamp;
@@ -41,9 +41,21 @@ pub(super) fn status(snapshot: &Snapshot, active: Option<&Generation>) -> docume
         }),
         pinned: state.pin,
         trouble: trouble.clone(),
+        alarms: alarms(snapshot),
         follow: None,
         components,
     }
+}
+
+fn alarms(snapshot: &Snapshot) -> Vec<document::Alarm> {
+    let recent = snapshot.state.alarms.recent(snapshot.observed.at);
+    let document = |(at, alarm): (Timestamp, kiln_model::alarm::Alarm)| document::Alarm {
+        at: at.to_string(),
+        cause: alarm.cause.name().to_owned(),
+        component: alarm.component.map(|component| component.to_string()),
+        what: alarm.what,
+    };
+    recent.into_iter().map(document).collect()
 }
 
 /// Adds what follows a branch. Where the branch has moved on without changing anything of the stack,
@@ -110,8 +122,12 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
     let serving = of_servers.clone().filter(|i| i.is_ready() && i.draining_since.is_none());
     let ready = serving.filter(|i| counts(&i)).count();
     let policy = declared.and_then(|c| c.spec.as_server()).map(|server| &server.policy);
-    let replicas = is_server(id).then(|| document::Replicas {
-        wanted: policy.map_or(0, |p| observed.wanted.get(id).copied().unwrap_or(p.replicas)),
+    let database = declared.and_then(|c| c.spec.as_database());
+    let declared_count = policy.map(|policy| policy.replicas);
+    let of_database = database.map(|database| database.policy.replicas.saturating_add(1));
+    let usual = declared_count.or(of_database).unwrap_or(0);
+    let replicas = has_instances(id).then(|| document::Replicas {
+        wanted: observed.wanted.get(id).copied().unwrap_or(usual),
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
         pinned: snapshot.state.scale.contains_key(id),
     });
@@ -119,6 +135,8 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
     let waiting = snapshot.report.waiting.iter().find(|w| w.component == *id);
     let mut instances: Vec<document::Instance> = of_networks.map(network_instance).collect();
     instances.extend(of_servers.map(server_instance));
+    // The one that takes writes comes first.
+    instances.sort_by_key(|instance| instance.role.as_deref() != Some("primary"));
     document::Component {
         kind: id.kind.to_string(),
         name: id.name.clone(),
@@ -169,8 +187,8 @@ fn scale(id: &ComponentId, scale: &Scale, snapshot: &Snapshot) -> document::Scal
     }
 }
 
-fn is_server(id: &ComponentId) -> bool {
-    id.kind == kiln_model::name::Kind::Server
+fn has_instances(id: &ComponentId) -> bool {
+    matches!(id.kind, Kind::Server | Kind::Database)
 }
 
 fn address(spec: &Spec) -> Option<String> {
@@ -196,12 +214,15 @@ fn network_instance(network: &ObservedNetwork) -> document::Instance {
         reason: None,
         since: None,
         integrity: None,
+        role: None,
+        position: None,
         drift: differences(&network.drift),
     }
 }
 
 fn server_instance(instance: &ObservedInstance) -> document::Instance {
     let (state, reason) = state(instance);
+    let said = instance.data.as_ref().and_then(|data| data.said.as_ref());
     document::Instance {
         id: instance.id.to_string(),
         digest: instance.digest.to_string(),
@@ -214,6 +235,8 @@ fn server_instance(instance: &ObservedInstance) -> document::Instance {
         reason,
         since: since(instance).map(|since| since.to_string()),
         integrity: instance.integrity.map(|integrity| integrity.to_string()),
+        role: said.map(|said| said.role.as_str().to_owned()),
+        position: said.map(|said| said.position),
         drift: differences(&instance.drift),
     }
 }

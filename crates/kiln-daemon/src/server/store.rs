@@ -4,9 +4,11 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use kiln_engine::actor::{Actor, Peer};
+use kiln_engine::alarm::Raised;
 use kiln_engine::engine::Refusal;
 use kiln_engine::journal::{Entry, Event};
 use kiln_engine::{Clock, Store, Target};
+use kiln_model::alarm::{Alarm, Cause};
 use kiln_model::digest::Digest;
 
 use crate::api::{Fault, VERSION};
@@ -14,7 +16,7 @@ use crate::api::{Fault, VERSION};
 use super::{Daemon, chain};
 
 /// From one look at the store's files to the next.
-const EVERY: Duration = Duration::from_millis(250);
+const EVERY: Duration = Duration::from_millis(100);
 
 /// The way out of a store that is not what was written.
 pub(super) const HELP: &str = "what runs serves on, and nothing is decided: `kiln events --verify` \
@@ -43,6 +45,19 @@ impl<T: Target, C: Clock, S: Store> Daemon<T, C, S> {
         let begun = Event::Began { version, program, pid };
         if let Err(fault) = self.note(&Actor::Keeper, begun) {
             self.log.line(&format!("its begin is not written down: {}", fault.message));
+        }
+    }
+
+    /// Tells whomever the stacks name that the store is not what was written. What they name is known
+    /// from before; in such a store nothing more is written down.
+    fn sound_alarm(&self, problem: &str) {
+        let at = self.engine.clock.now();
+        for handle in self.keepers().values() {
+            let Some(latest) = handle.snapshot() else { continue };
+            let alarm = Alarm { cause: Cause::Tampered, component: None, what: problem.to_owned() };
+            let (stack, hooks) = (latest.desired.stack.clone(), &latest.desired.content.hooks);
+            let (generation, hooks) = (latest.state.aim(), hooks.clone());
+            self.engine.target.alarm(Raised { at, stack, generation, alarm, hooks });
         }
     }
 
@@ -85,6 +100,7 @@ pub(super) async fn watch<T: Target, C: Clock, S: Store>(daemon: Weak<Daemon<T, 
         }
         if let Some(problem) = &problem {
             daemon.log.line(&format!("alarm: {problem}; {HELP}"));
+            daemon.sound_alarm(problem);
         } else {
             daemon.log.line("the store is what was written again");
             daemon.keep_all();

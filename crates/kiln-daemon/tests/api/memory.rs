@@ -117,7 +117,7 @@ impl Target for Memory {
         let mut made = self.change();
         match doomed {
             Doomed::Network(id) => drop(made.networks.remove(id)),
-            Doomed::Instance(id) => drop(made.instances.remove(id)),
+            Doomed::Instance(id, _) => drop(made.instances.remove(id)),
         }
         Ok(())
     }

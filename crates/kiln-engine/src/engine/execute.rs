@@ -100,7 +100,7 @@ impl Ends {
 /// The instance that a step ends, if it does that.
 fn ended_by(step: &Step) -> Option<&InstanceId> {
     match &step.action {
-        Action::Destroy(Doomed::Instance(id)) => Some(id),
+        Action::Destroy(Doomed::Instance(id, _)) => Some(id),
         _ => None,
     }
 }
@@ -185,6 +185,6 @@ pub(super) fn describe(action: &Action) -> String {
         Action::Create(Creation::Instance(i)) => format!("create {}", i.id),
         Action::Route(table) => format!("route {} (epoch {})", table.stack, table.epoch),
         Action::Drain(id) => format!("drain {id}"),
-        Action::Destroy(Doomed::Network(id) | Doomed::Instance(id)) => format!("destroy {id}"),
+        Action::Destroy(Doomed::Network(id) | Doomed::Instance(id, _)) => format!("destroy {id}"),
     }
 }

@@ -59,6 +59,8 @@ pub struct Keeper<T, C, S> {
     failed: u32,
     trouble: Option<String>,
     told: Option<Report>,
+    /// The epoch of the table that it has set last, where that is known.
+    pub(super) routed: Option<u64>,
 }
 
 /// What a keeper does after a turn.
@@ -99,6 +101,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             failed: 0,
             trouble: None,
             told: None,
+            routed: None,
         };
         keeper.load()?;
         Ok((keeper, handle))
@@ -179,6 +182,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let observed = self.complete(&desired, observed)?;
         let (plan, report) = (self.engine.planner)(&desired, &observed);
         self.publish(&desired, &observed, &report);
+        self.watch_out(&desired, &observed, &report)?;
         match report.outcome {
             Outcome::Expired | Outcome::Worse => {
                 let worse = report.outcome == Outcome::Worse;
@@ -263,8 +267,17 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let mut errors = Vec::new();
         for (step, taken) in plan.steps.iter().zip(taken) {
             match taken {
-                Taken::Done => self.done(step, &mut events),
+                Taken::Done => {
+                    self.done(step, &mut events);
+                    if let Action::Route(table) = &step.action {
+                        self.routed = Some(table.epoch);
+                    }
+                }
                 Taken::Failed(error) => {
+                    if matches!(step.action, Action::Route(_)) {
+                        // It may have come about all the same.
+                        self.routed = None;
+                    }
                     if let Action::Create(Creation::Instance(instance)) = &step.action {
                         self.failing.insert(instance.component.clone());
                         events.push(Event::Failed {
@@ -326,7 +339,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             Action::Drain(id) => {
                 self.tell(ProgressEvent::Draining { instance: id.clone(), because });
             }
-            Action::Destroy(Doomed::Instance(id)) => {
+            Action::Destroy(Doomed::Instance(id, _)) => {
                 events.push(Event::Retired {
                     component: None,
                     instance: id.clone(),

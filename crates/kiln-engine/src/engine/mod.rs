@@ -1,5 +1,6 @@
 //! The engine: keepers that hold stacks to their generations.
 
+mod alarm;
 mod execute;
 mod keeper;
 mod rollout;

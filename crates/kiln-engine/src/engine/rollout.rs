@@ -163,7 +163,8 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let generation = rollout.generation;
         let reason = Abandonment { kind, blame };
         self.record_by(by, vec![Event::Abandoned { generation, reason: reason.clone() }])?;
-        self.tell(ProgressEvent::Abandoned { generation, reason });
+        self.tell(ProgressEvent::Abandoned { generation, reason: reason.clone() });
+        self.mourn(generation, &reason)?;
         Ok(generation)
     }
 
@@ -224,7 +225,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         let present: BTreeSet<&InstanceId> = observed.instances.iter().map(|i| &i.id).collect();
         self.proved.retain(|id| present.contains(id));
         self.ended.retain(|id| present.contains(id));
-        self.record(events)
+        self.record(events)?;
+        self.forget_drift(observed);
+        self.note_drift(desired, observed)
     }
 
     /// The event of an instance's first success, where failures of its component are known.

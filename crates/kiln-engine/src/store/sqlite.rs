@@ -475,6 +475,8 @@ pub(super) fn decides(event: &Event) -> i64 {
         | Event::Proved { .. }
         | Event::Failed { .. }
         | Event::Crashed { .. }
+        | Event::Drifted { .. }
+        | Event::Alarmed { .. }
         | Event::Began { .. }
         | Event::Followed { .. }
         | Event::Unfollowed { .. }

@@ -36,7 +36,7 @@ impl Flaw {
 fn destroy_before_route(desired: &Generation, observed: &Observed) -> (Plan, Report) {
     let (mut plan, report) = plan::plan(desired, observed);
     for step in &mut plan.steps {
-        if matches!(step.action, Action::Drain(_) | Action::Destroy(Doomed::Instance(_))) {
+        if matches!(step.action, Action::Drain(_) | Action::Destroy(Doomed::Instance(..))) {
             step.after.clear();
         }
     }

@@ -5,7 +5,7 @@ use kiln_engine::store::Write;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, InstanceId, Kind};
 use kiln_model::observed::Verdict;
-use kiln_model::plan::Creation;
+use kiln_model::plan::{Creation, Evidence};
 use kiln_model::quantity::{Millis, Timestamp};
 use kiln_model::route::RouteTable;
 
@@ -56,6 +56,7 @@ pub fn creation(world: &mut World, creation: &Creation) {
                 && b.seen.is_running()
                 && b.seen.draining_since.is_none()
                 && b.broken_at.is_none()
+                && b.seen.drift.is_empty()
                 && (b.seen.is_ready() || now.since(b.seen.created_at) < Millis::seconds(3))
         });
         if alive.count() >= wanted as usize && !world.disturbed {
@@ -104,6 +105,9 @@ fn falters(body: &Body, now: Timestamp) -> bool {
 pub fn patience(world: &mut World, id: &InstanceId) {
     let Some(body) = world.bodies.get(id).cloned() else { return };
     let Verdict::Unready { since, .. } = body.seen.health else { return };
+    if !body.seen.drift.is_empty() {
+        return;
+    }
     let state = state(world);
     let aim = state.aim().and_then(|number| durable_generation(world, number));
     let (id, digest) = (&body.seen.component, body.seen.digest);
@@ -149,6 +153,28 @@ pub fn not_answering(world: &mut World, id: &InstanceId) {
         world.violation(format!("{id} is destroyed and drops a request"));
     }
     world.in_flight.retain(|f| f.instance != *id);
+}
+
+/// Evidence is kept of just those that have drifted and whose policy says so, which is that of all
+/// web servers here.
+pub fn evidence(world: &mut World, id: &InstanceId, evidence: Evidence) {
+    let Some(body) = world.bodies.get(id).cloned() else { return };
+    let drifted = !body.seen.drift.is_empty();
+    let web = body.seen.component.name == "web";
+    // A stack without a generation, or that is being retired, has no policies, and what is ended by
+    // then may be gone when it has some.
+    let active = state(world).active.is_some();
+    let declared = active
+        && world.durable.iter().all(|write| match write {
+            Write::Generation(g) => g.content.components.contains_key(&body.seen.component),
+            Write::Entry(_) => true,
+        });
+    if evidence == Evidence::Kept && !(drifted && web) {
+        world.violation(format!("evidence of {id} is kept without a reason"));
+    }
+    if evidence == Evidence::None && drifted && web && declared {
+        world.violation(format!("{id} has drifted, and no evidence is kept"));
+    }
 }
 
 /// A network is ended when nobody is in it.
@@ -239,6 +265,9 @@ pub fn at_rest(world: &mut World) {
     for body in world.bodies.values() {
         if named(&body.seen.component) != Some(body.seen.digest) {
             problems.push(format!("{} is left over", body.seen.id));
+        }
+        if !body.seen.drift.is_empty() {
+            problems.push(format!("{} has drifted and is still there", body.seen.id));
         }
     }
     for network in world.networks.values() {

@@ -3,6 +3,7 @@
 use kiln_engine::actor::Actor;
 use kiln_engine::engine::{Handle, Proposal};
 use kiln_model::digest::Digest;
+use kiln_model::drift::{Aspect, Drift};
 use kiln_model::fixture::{endpoint, generation, id, image, network, server};
 use kiln_model::generation::{Content, Origin};
 use kiln_model::observed::{Ending, Phase, Verdict};
@@ -26,6 +27,8 @@ pub enum Deed {
     Rollback,
     /// An instance is killed.
     Kill,
+    /// An instance is tampered with, and serves on.
+    Tamper,
     /// An instance fails its health check for good.
     Sicken,
     /// An instance fails its health check for a while, or for long.
@@ -58,7 +61,7 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
         if rng.one_in(2) {
             deeds.push(Deed::Rest(rng.below(3_000)));
         }
-        deeds.push(match rng.below(14) {
+        deeds.push(match rng.below(15) {
             0..=5 => {
                 let bad = rng.one_in(4);
                 Deed::Apply(Box::new(content(&mut rng, shared, bad)))
@@ -66,6 +69,7 @@ pub fn deeds(seed: u64, shared: &Shared) -> Vec<Deed> {
             6 => Deed::Rollback,
             7 if disturbed => Deed::Kill,
             8 if disturbed => Deed::Sicken,
+            14 => Deed::Tamper,
             12 | 13 if disturbed => {
                 let lasts = rng.below(4) > 0;
                 Deed::Falter(lasts.then(|| rng.below(4_000)))
@@ -93,7 +97,7 @@ fn content(rng: &mut Rng, shared: &Shared, bad: bool) -> Content {
     let cidr = if rng.one_in(4) { "10.1.0.0/24" } else { "10.0.0.0/24" };
     let rollout = rollout(rng);
     let replicas = u32::try_from(rng.below(3)).unwrap() + 1;
-    let mut web = server("web").replicas(replicas).rollout(rollout);
+    let mut web = server("web").replicas(replicas).rollout(rollout).quarantine();
     if rng.one_in(2) {
         web = web.replace_after(Millis::seconds(2));
     }
@@ -170,6 +174,23 @@ pub async fn perform(deed: &Deed, shared: &Shared, handle: &Handle) {
                 body.broken_at = Some(now);
             },
         ),
+        Deed::Tamper => {
+            let mut world = shared.lock();
+            let sound = world
+                .bodies
+                .values()
+                .filter(|body| body.seen.is_ready() && body.seen.draining_since.is_none());
+            let sound: Vec<_> = sound.map(|body| body.seen.id.clone()).collect();
+            if !sound.is_empty() {
+                let choice = world.chaos.below(sound.len() as u64);
+                let victim = &sound[usize::try_from(choice).unwrap()];
+                world.say(format!("{victim} is tampered with"));
+                let drift = Drift::new(Aspect::CgroupMemory, "67108864", "max");
+                world.bodies.get_mut(victim).unwrap().seen.drift = vec![drift];
+            }
+            drop(world);
+            shared.changed.notify_one();
+        }
         Deed::Sicken => disturb(
             shared,
             |_| true,

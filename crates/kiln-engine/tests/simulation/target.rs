@@ -111,7 +111,8 @@ impl Target for SimTarget {
                     world.networks.remove(id);
                     Millis(0)
                 }
-                Doomed::Instance(id) => {
+                Doomed::Instance(id, evidence) => {
+                    laws::evidence(&mut world, id, *evidence);
                     laws::ending(&mut world, id, "destroyed");
                     laws::not_answering(&mut world, id);
                     let running = world.bodies.get(id).filter(|body| body.seen.is_running());
@@ -120,7 +121,7 @@ impl Target for SimTarget {
             }
         };
         tokio::time::sleep(stop.into()).await;
-        if let Doomed::Instance(id) = doomed {
+        if let Doomed::Instance(id, _) = doomed {
             self.0.lock().bodies.remove(id);
         }
         self.0.tick().await;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use kiln_model::analysis::Answers;
 use kiln_model::certificate::SecretKey;
+use kiln_model::data::ObservedGate;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,21 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// Every instance that is in a table or has something in flight, in the order of ids.
     pub instances: Vec<InstanceTraffic>,
+    /// Gates of databases, in the order of stack and component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<DatabaseStatus>,
+}
+
+/// The gate of one database. Instants are those of this machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    /// The stack.
+    pub stack: StackName,
+    /// The epoch of the table that it follows.
+    pub epoch: u64,
+    /// How it is, sessions in processes before this one included.
+    #[serde(flatten)]
+    pub gate: ObservedGate,
 }
 
 /// What is asked of servers and what their instances answer.
@@ -303,12 +319,44 @@ pub enum Event {
         /// For how long, milliseconds.
         pause_ms: u64,
     },
+    /// The table of a stack was set, by whomever.
+    Routed {
+        /// The stack.
+        stack: StackName,
+        /// The table's epoch.
+        epoch: u64,
+    },
     /// Something waits for the first instance of a server that has none.
     Asked {
         /// The stack.
         stack: StackName,
         /// The server.
         component: ComponentId,
+    },
+    /// Clients of a database are held and nothing that they asked is under way any more.
+    Settled {
+        /// The stack.
+        stack: StackName,
+        /// The database.
+        component: ComponentId,
+    },
+    /// An instance of a database has closed a client's connection without having been told to.
+    Lost {
+        /// The stack.
+        stack: StackName,
+        /// The database.
+        component: ComponentId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// All clients of a database that had been held ask an instance again.
+    Released {
+        /// The stack.
+        stack: StackName,
+        /// The database.
+        component: ComponentId,
+        /// The instance.
+        instance: InstanceId,
     },
     /// The reader was too slow and has missed this many events; the status tells the truth.
     Missed {
@@ -412,6 +460,17 @@ pub enum Refusal {
         certificate: String,
         /// What is wrong.
         error: String,
+    },
+    /// The value of a database's password was never told.
+    #[error(
+        "{component} cannot accept the password {secret}: its value did not come with the table \
+         and none before had it; send the table with its keys"
+    )]
+    Password {
+        /// The database.
+        component: ComponentId,
+        /// The secret.
+        secret: ComponentId,
     },
     /// Another process has taken over and answers at the same socket.
     #[error("another process of the gateway has taken over; ask again")]

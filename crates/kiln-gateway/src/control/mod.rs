@@ -10,8 +10,8 @@ pub(crate) mod server;
 
 pub use client::{Gateway, GatewayError, Watch};
 pub use message::{
-    Applied, Bound, CertificateStatus, EndpointCounters, EndpointStatus, Event, InstanceTraffic,
-    Keys, PROTOCOL, Proof, Refusal, RouteStatus, ServerTraffic, Status, Traffic,
+    Applied, Bound, CertificateStatus, DatabaseStatus, EndpointCounters, EndpointStatus, Event,
+    InstanceTraffic, Keys, PROTOCOL, Proof, Refusal, RouteStatus, ServerTraffic, Status, Traffic,
 };
 pub(crate) use message::{Envelope, Reply, Request};
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kiln_model::route::RouteTable;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +20,8 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
 use crate::control::{
-    Envelope, Event, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, Traffic, socket_path,
+    Envelope, Event, Keys, MESSAGE_LIMIT, PROTOCOL, Refusal, Reply, Request, Status, Traffic,
+    socket_path,
 };
 use crate::events::Events;
 use crate::handover;
@@ -152,10 +154,7 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
             return Ok(());
         }
         Ok(Request::HandOver { version }) => return handover::give(&stream, control, version),
-        Ok(Request::SetTable { table, keys }) => match control.switch().set_table(table, &keys) {
-            Ok(applied) => Reply::Applied(applied),
-            Err(refusal) => Reply::Refused { refusal },
-        },
+        Ok(Request::SetTable { table, keys }) => set_table(control, table, &keys),
         Ok(Request::SetProofs { proofs }) => match control.switch().set_proofs(proofs) {
             Ok(()) => Reply::Proving,
             Err(refusal) => Reply::Refused { refusal },
@@ -179,6 +178,18 @@ fn answer(stream: UnixStream, control: &Arc<Control>) -> io::Result<()> {
         Err(refusal) => Reply::Refused { refusal },
     };
     send(&stream, &reply)
+}
+
+fn set_table(control: &Control, table: RouteTable, keys: &Keys) -> Reply {
+    let (stack, epoch) = (table.stack.clone(), table.epoch);
+    let set = control.switch().set_table(table, keys);
+    match set {
+        Ok(applied) => {
+            control.events.routed(&stack, epoch);
+            Reply::Applied(applied)
+        }
+        Err(refusal) => Reply::Refused { refusal },
+    }
 }
 
 #[derive(Deserialize)]
@@ -224,6 +235,7 @@ fn status(control: &Control) -> Reply {
         tables: snapshot.stacks().map(|view| view.table.clone()).collect(),
         endpoints: switch.endpoints(),
         instances: switch.instances(),
+        databases: switch.databases(),
     }))
 }
 

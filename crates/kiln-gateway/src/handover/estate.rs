@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use kiln_model::name::InstanceId;
+use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Proof;
+use crate::postgres::HeldLogin;
 use crate::table::ListenKey;
 use crate::tls::{Source, Texts};
 
@@ -25,6 +26,20 @@ pub(crate) struct Estate {
     /// What certificate authorities are shown.
     #[serde(default)]
     pub(crate) proofs: Vec<Proof>,
+    /// Gates of databases.
+    #[serde(default)]
+    pub(crate) gates: Vec<HeldGate>,
+    /// Whether it can be asked afterwards how its gates are.
+    #[serde(default)]
+    pub(crate) tells_gates: bool,
+}
+
+/// Who may log in to a database.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HeldGate {
+    pub(crate) stack: StackName,
+    pub(crate) component: ComponentId,
+    pub(crate) login: HeldLogin,
 }
 
 /// What one descriptor is.

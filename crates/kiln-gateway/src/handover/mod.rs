@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 
 use crate::control::MESSAGE_LIMIT;
 
-pub(crate) use estate::{Estate, HeldCertificate, Inherited, SocketName};
+pub(crate) use estate::{Estate, HeldCertificate, HeldGate, Inherited, SocketName};
 pub(crate) use predecessor::{ASKED, Offer, Predecessors};
 pub(crate) use successor::{Left, give};
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use kiln_model::name::InstanceId;
 use kiln_model::route::RouteTable;
+use serde::de::DeserializeOwned;
 
-use crate::control::{Envelope, PROTOCOL, Reply, Request, socket_path};
+use crate::control::{DatabaseStatus, Envelope, PROTOCOL, Reply, Request, socket_path};
 use crate::handover::successor::{Left, Question};
 use crate::handover::{
     Estate, Inherited, PATIENCE, READY, TAKEN, VERSION, descriptors, receive, send,
 };
 use crate::load::InFlight;
+use crate::postgres::CancelKey;
 use crate::table::Registry;
 
 /// How often a predecessor is asked what it has left.
@@ -59,7 +61,9 @@ impl Offer {
         let left: Left = receive(&self.stream)?;
         self.stream.set_read_timeout(Some(ANSWER))?;
         self.stream.set_write_timeout(Some(ANSWER))?;
-        let mut predecessor = Predecessor { stream: self.stream, held: BTreeMap::new() };
+        let tells_gates = self.estate.tells_gates;
+        let mut predecessor =
+            Predecessor { stream: self.stream, tells_gates, held: BTreeMap::new() };
         predecessor.hold(left, registry);
         Ok(predecessor)
     }
@@ -69,12 +73,18 @@ impl Offer {
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     stream: UnixStream,
+    /// Whether it can be asked how its gates are.
+    tells_gates: bool,
     /// Counts what it has in flight, once for each instance.
     held: BTreeMap<InstanceId, InFlight>,
 }
 
 impl Predecessor {
     fn ask(&mut self, question: &Question) -> io::Result<Left> {
+        self.converse(question)
+    }
+
+    fn converse<T: DeserializeOwned>(&mut self, question: &Question) -> io::Result<T> {
         send(&self.stream, question)?;
         receive(&self.stream)
     }
@@ -118,6 +128,29 @@ impl Predecessors {
     /// Has each end what is in flight to an instance.
     pub(crate) fn sever(&self, instance: &InstanceId, registry: &mut Registry) {
         self.ask(&Question::Sever(instance.clone()), registry);
+    }
+
+    /// How the gates of each are. Who does not answer is gone.
+    pub(crate) fn gates(&self) -> Vec<DatabaseStatus> {
+        let mut all = Vec::new();
+        self.list().retain_mut(|predecessor| {
+            let told = match predecessor.tells_gates {
+                true => predecessor.converse::<Vec<DatabaseStatus>>(&Question::Gates),
+                false => return true,
+            };
+            let is_there = told.is_ok();
+            all.extend(told.unwrap_or_default());
+            is_there
+        });
+        all
+    }
+
+    /// Has whoever knows the key cancel what its session has asked.
+    pub(crate) fn cancel(&self, key: CancelKey) {
+        for predecessor in self.list().iter_mut().filter(|one| one.tells_gates) {
+            // One that is gone is found out by whoever counts on its answer.
+            let _ = predecessor.ask(&Question::Cancel(key));
+        }
     }
 
     fn ask(&self, question: &Question, registry: &mut Registry) {

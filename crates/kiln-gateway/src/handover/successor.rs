@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::server::{self, Control};
 use crate::control::{Refusal, Reply};
 use crate::handover::{PATIENCE, READY, TAKEN, VERSION, descriptors, receive, send};
+use crate::postgres::CancelKey;
 
 /// What the successor asks afterwards.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +25,10 @@ pub(super) enum Question {
     Table(Box<RouteTable>),
     /// End all that is in flight to an instance.
     Sever(InstanceId),
+    /// How the gates of databases are.
+    Gates,
+    /// Cancel what the session with this key has asked.
+    Cancel(CancelKey),
 }
 
 /// What is in flight, by instance.
@@ -64,6 +69,21 @@ pub(crate) fn give(stream: &UnixStream, control: &Arc<Control>, version: u32) ->
             Question::Left => {}
             Question::Table(table) => switch.follow(*table),
             Question::Sever(instance) => drop(switch.sever(&instance)),
+            Question::Gates => {
+                send(stream, &switch.databases())?;
+                continue;
+            }
+            Question::Cancel(key) => {
+                let shared = Arc::clone(switch.shared());
+                control.runtime.spawn(async move {
+                    if !shared.cancels.cancel(key).await {
+                        let before = shared.predecessors.clone();
+                        let asked = tokio::task::spawn_blocking(move || before.cancel(key));
+                        // Whoever asks is never told how it went.
+                        let _ = asked.await;
+                    }
+                });
+            }
         }
         send(stream, &switch.left())?;
     }

@@ -25,7 +25,6 @@ use crate::process::build;
 use crate::process::presence::Presence;
 use crate::switch::{DRAIN_BOUND, Purpose, Switch};
 use crate::table::Snapshot;
-use crate::tls::Proofs;
 use crate::worker::Workers;
 
 /// How long the first table is waited for.
@@ -119,8 +118,9 @@ fn control(root: &Path, descriptors: u64, runtime: &Runtime) -> io::Result<Arc<C
     let workers = Workers::start(runtime, Workers::default_count())?;
     let current = ArcSwap::from_pointee(Snapshot::default());
     let (crowd, log) = (Crowd::new(descriptors), AccessLog::new(root));
-    let proofs = Proofs::default();
-    let shared = Arc::new(Shared { current, workers, crowd, log, proofs });
+    let (proofs, cancels, predecessors) = Default::default();
+    let shared = Shared { current, workers, crowd, log, proofs, cancels, predecessors };
+    let shared = Arc::new(shared);
     let switch = Switch::new(root.to_owned(), shared, events.clone());
     Ok(Arc::new(Control {
         switch: switch.into(),

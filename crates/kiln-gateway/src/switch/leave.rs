@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kiln_model::route::RouteTable;
 use tokio::time::Instant;
 
-use super::{Purpose, Switch, is_newer, retire};
+use super::{Purpose, Switch, databases, is_newer, retire};
 use crate::handover::{self, Estate, HeldCertificate, Left, SocketName};
 use crate::listener::Phase;
 use crate::process::Lock;
@@ -49,6 +49,8 @@ impl Switch {
             sockets: sockets.iter().map(|(name, _)| name.clone()).collect(),
             certificates: certificates.collect(),
             proofs: self.proofs.clone(),
+            gates: self.held_gates(),
+            tells_gates: true,
         };
         Ok((estate, sockets.into_iter().map(|(_, socket)| socket).collect()))
     }
@@ -89,13 +91,14 @@ impl Switch {
             }
         };
         let after = Arc::new(before.with(view));
-        for peer in after.peers() {
-            peer.load().restore();
-            peer.pool().reopen();
-        }
+        after.loads().for_each(|load| load.restore());
+        after.peers().for_each(|peer| peer.pool().reopen());
         self.shared.current.store(Arc::clone(&after));
         after.set_gates(false);
+        databases::aim(&before, &after);
         self.predecessors.follow(&told, &mut self.registry);
+        self.gather_gates();
+        databases::clear(&before, &after);
         retire(&before, &after);
     }
 
@@ -114,6 +117,7 @@ impl Switch {
     /// Looks what processes before this one have left; returns whether there are any.
     pub(crate) fn look_back(&mut self) -> bool {
         self.predecessors.look(&mut self.registry);
+        self.gather_gates();
         !self.predecessors.is_empty()
     }
 }

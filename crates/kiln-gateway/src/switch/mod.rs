@@ -5,6 +5,7 @@
 //! then old listeners close, kept connections to retired instances end and those instances
 //! are marked as draining.
 
+mod databases;
 mod leave;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -86,6 +87,7 @@ impl Switch {
     pub(crate) fn new(root: PathBuf, shared: Arc<Shared>, events: Events) -> Self {
         let registry = Registry::new(root, shared.workers.count(), events);
         let purpose = watch::Sender::new(Purpose::Awaited);
+        let predecessors = shared.predecessors.clone();
         Self {
             shared,
             registry,
@@ -93,7 +95,7 @@ impl Switch {
             datagrams: HashMap::new(),
             inside: HashMap::new(),
             purpose,
-            predecessors: Predecessors::default(),
+            predecessors,
             left: Vec::new(),
             adopted: Vec::new(),
             proofs: Vec::new(),
@@ -145,6 +147,7 @@ impl Switch {
             // Kept until the table that names it has been compiled.
             self.adopted.extend(adopted.ok());
         }
+        let gates = self.adopt_gates(&offer.estate.gates);
         let before = Arc::new(Snapshot::default());
         let (mut after, mut prepared) = (Arc::clone(&before), Prepared::default());
         for table in std::mem::take(&mut offer.estate.tables) {
@@ -157,8 +160,12 @@ impl Switch {
         self.adopted.clear();
         self.set_proofs(std::mem::take(&mut offer.estate.proofs))?;
         self.exchange(&before, after, prepared, None);
+        drop(gates);
         match offer.taken(&mut self.registry) {
-            Ok(predecessor) => self.predecessors.add(predecessor),
+            Ok(predecessor) => {
+                self.predecessors.add(predecessor);
+                self.gather_gates();
+            }
             Err(error) => eprintln!("kiln gateway: the process before this one is gone: {error}"),
         }
         Ok(())
@@ -241,20 +248,21 @@ impl Switch {
         prepared: Prepared,
         table: Option<&RouteTable>,
     ) {
-        for peer in after.peers() {
-            peer.load().restore();
-            peer.pool().reopen();
-        }
+        after.loads().for_each(|load| load.restore());
+        after.peers().for_each(|peer| peer.pool().reopen());
         // What a table without an instance holds waits from before the exchange on, so that
         // nothing falls in between.
         after.set_gates(true);
         self.shared.current.store(Arc::clone(&after));
         after.set_gates(false);
+        databases::aim(before, &after);
         self.start(prepared);
         self.close_removed(before, &after);
         if let Some(table) = table {
             self.predecessors.follow(table, &mut self.registry);
+            self.gather_gates();
         }
+        databases::clear(before, &after);
         retire(before, &after);
         self.bound_what_is_left(before, &after);
         self.purpose.send_replace(if after.is_empty() { Purpose::Over } else { Purpose::Serving });
@@ -481,13 +489,15 @@ fn is_newer(present: Option<&RouteTable>, offered: &RouteTable) -> Result<bool, 
 /// that are in none.
 fn retire(before: &Snapshot, after: &Snapshot) {
     let stay: BTreeSet<_> = after.peers().map(Arc::as_ptr).collect();
-    let serving: BTreeSet<&InstanceId> = after.peers().map(|peer| peer.load().instance()).collect();
+    let serving: BTreeSet<&InstanceId> = after.loads().map(|load| load.instance()).collect();
     for peer in before.peers() {
         if !stay.contains(&Arc::as_ptr(peer)) {
             peer.pool().close();
         }
-        if !serving.contains(peer.load().instance()) && !peer.load().is_draining() {
-            peer.load().drain();
+    }
+    for load in before.loads() {
+        if !serving.contains(load.instance()) && !load.is_draining() {
+            load.drain();
         }
     }
 }

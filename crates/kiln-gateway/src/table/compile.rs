@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln_model::certificate::{Certificate, issued_file};
 use kiln_model::handling::{Balance, Handling};
 use kiln_model::name::{ComponentId, StackName};
-use kiln_model::route::{Backend, EndpointRoute, NetworkRoute, RouteTable, Split};
+use kiln_model::route::{Backend, DatabaseRoute, EndpointRoute, NetworkRoute, RouteTable, Split};
 
 use crate::balance::Choice;
 use crate::balance::split::Backends;
@@ -15,9 +15,10 @@ use crate::control::{Keys, Refusal};
 use crate::gate::Server;
 use crate::http::limits::Bounds;
 use crate::peer::Peer;
+use crate::postgres::{Aim, Gate, Login};
 use crate::table::router::{RouteKey, Router};
 use crate::table::{
-    Branch, Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView,
+    Branch, Database, Endpoint, EndpointId, ListenKey, Network, Registry, Service, StackView,
 };
 use crate::tls::{self, Kept, Source};
 
@@ -30,7 +31,12 @@ pub(crate) fn compile(
     keys: Option<&Keys>,
 ) -> Result<StackView, Refusal> {
     let splits = table.splits.iter().map(|s| (s.component.clone(), s.clone())).collect();
-    let mut compiler = Compiler { registry, keys, peers: Vec::new(), splits };
+    let mut compiler =
+        Compiler { registry, keys, peers: Vec::new(), splits, databases: Vec::new() };
+    for route in &table.databases {
+        let database = compiler.database(&table.stack, route)?;
+        compiler.databases.push(database);
+    }
     let mut endpoints = Vec::with_capacity(table.endpoints.len());
     let mut taken = BTreeSet::new();
     for route in &table.endpoints {
@@ -47,8 +53,8 @@ pub(crate) fn compile(
     let networks =
         table.networks.iter().map(|route| compiler.network(&table.stack, route).map(Arc::new));
     let networks = networks.collect::<Result<_, _>>()?;
-    let peers = compiler.peers;
-    Ok(StackView { table, endpoints, networks, peers })
+    let Compiler { peers, databases, .. } = compiler;
+    Ok(StackView { table, endpoints, networks, peers, databases })
 }
 
 /// A side of TLS and its certificates.
@@ -60,9 +66,34 @@ struct Compiler<'a> {
     keys: Option<&'a Keys>,
     peers: Vec<Arc<Peer>>,
     splits: BTreeMap<ComponentId, Split>,
+    databases: Vec<Database>,
 }
 
 impl Compiler<'_> {
+    fn database(&mut self, stack: &StackName, route: &DatabaseRoute) -> Result<Database, Refusal> {
+        let gate = self.registry.database(stack, &route.component);
+        let before = gate.login();
+        let mut login = Login::new(&route.user, &route.database, &before);
+        for password in &route.passwords {
+            let value = self.keys.and_then(|keys| keys.of(password));
+            let version = password.version.as_deref().unwrap_or_default();
+            // Who only follows the tables of another process lets nobody new in.
+            if !login.accept(version, value, &before) && self.keys.is_some() {
+                let (component, secret) = (route.component.clone(), password.secret.clone());
+                return Err(Refusal::Password { component, secret });
+            }
+        }
+        let primary = route.primary.as_ref().map(|instance| self.registry.load(instance));
+        let aim = Aim::new(primary, route.holds, Arc::new(login));
+        Ok(Database { gate, aim })
+    }
+
+    /// The gate of a component, where that is a database.
+    fn gate_of(&self, component: &ComponentId) -> Option<Arc<Gate>> {
+        let mut gates = self.databases.iter().map(|database| &database.gate);
+        gates.find(|gate| gate.component() == component).cloned()
+    }
+
     fn endpoint(&mut self, table: &RouteTable, route: &EndpointRoute) -> Result<Endpoint, Refusal> {
         let (tls, certificates) = self.tls(&table.stack, route)?;
         let id = Arc::new(EndpointId {
@@ -92,6 +123,7 @@ impl Compiler<'_> {
             sticky,
             proxy_protocol: route.handling.proxy_protocol,
             access_log: route.handling.access_log,
+            database: self.gate_of(&route.to),
             router,
             main: Arc::new(main),
         })
@@ -180,6 +212,7 @@ impl Compiler<'_> {
                 clients: service.clients.iter().copied().collect(),
                 http,
                 bytes: self.service_backends(service, 0)?,
+                database: self.gate_of(&service.component),
                 sleeps: service.sleeps,
                 gate,
                 counters,

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::balance::split::Backends;
 use crate::gate::Gate;
 use crate::http::limits::Bounds;
+use crate::load::Load;
 use crate::peer::Peer;
+use crate::postgres;
 use crate::stats::Counters;
 use crate::tls::{self, Kept};
 
@@ -81,6 +83,14 @@ pub(crate) struct StackView {
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) networks: Vec<Arc<Network>>,
     pub(crate) peers: Vec<Arc<Peer>>,
+    pub(crate) databases: Vec<Database>,
+}
+
+/// A database: its gate, and what that is told when the table is in force.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) gate: Arc<postgres::Gate>,
+    pub(crate) aim: postgres::Aim,
 }
 
 /// A listener on the host and where its traffic goes.
@@ -98,6 +108,8 @@ pub(crate) struct Endpoint {
     pub(crate) sticky: Option<HashKey>,
     pub(crate) proxy_protocol: bool,
     pub(crate) access_log: bool,
+    /// The database that it leads to.
+    pub(crate) database: Option<Arc<postgres::Gate>>,
     /// Requests that go elsewhere.
     pub(crate) router: Router,
     /// All others.
@@ -180,6 +192,8 @@ pub(crate) struct Service {
     pub(crate) http: BTreeMap<u16, Backends>,
     /// For all other ports: peers without a port of their own.
     pub(crate) bytes: Backends,
+    /// The gate, where it is a database.
+    pub(crate) database: Option<Arc<postgres::Gate>>,
     pub(crate) sleeps: bool,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counters: Arc<Counters>,
@@ -228,6 +242,21 @@ impl Snapshot {
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
         self.stacks.values().flat_map(|view| &view.peers)
+    }
+
+    /// All databases.
+    pub(crate) fn databases(&self) -> impl Iterator<Item = (&RouteTable, &Database)> {
+        let of = |view| {
+            let view: &Arc<StackView> = view;
+            view.databases.iter().map(|database| (&view.table, database))
+        };
+        self.stacks.values().flat_map(of)
+    }
+
+    /// What instances have in flight, of all that may receive something new.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = &Arc<Load>> {
+        let of_databases = self.databases().filter_map(|(_, database)| database.aim.primary());
+        self.peers().map(|peer| peer.load()).chain(of_databases)
     }
 
     /// The endpoint behind a listener; a connection that outlives its listener is served by

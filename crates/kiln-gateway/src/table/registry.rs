@@ -1,7 +1,7 @@
 //! What outlives a table: the load of an instance, its kept connections, an endpoint's
 //! counters. A new table that names the same thing continues with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::gate::Gate;
 use crate::load::{InFlight, Load, Unit};
 use crate::peer::Peer;
+use crate::postgres;
 use crate::stats::Counters;
 use crate::table::router::RouteKey;
 use crate::tls::Keeper;
@@ -35,6 +36,7 @@ pub(crate) struct Registry {
     namespaces: HashMap<InstanceId, Weak<Namespace>>,
     counters: HashMap<RouteId, Weak<Counters>>,
     gates: HashMap<RouteId, Weak<Gate>>,
+    databases: BTreeMap<(StackName, ComponentId), Weak<postgres::Gate>>,
     pub(crate) certificates: Keeper,
 }
 
@@ -49,6 +51,7 @@ impl Registry {
             namespaces: HashMap::new(),
             counters: HashMap::new(),
             gates: HashMap::new(),
+            databases: BTreeMap::new(),
             certificates: Keeper::default(),
         }
     }
@@ -123,6 +126,27 @@ impl Registry {
         (found_or_made(&mut self.counters, id), gate)
     }
 
+    /// The gate of a database, made where there is none.
+    pub(crate) fn database(
+        &mut self,
+        stack: &StackName,
+        component: &ComponentId,
+    ) -> Arc<postgres::Gate> {
+        let key = (stack.clone(), component.clone());
+        if let Some(gate) = self.databases.get(&key).and_then(Weak::upgrade) {
+            return gate;
+        }
+        let gate = postgres::Gate::new(&self.root, stack, component, self.events.clone());
+        let gate = Arc::new(gate);
+        self.databases.insert(key, Arc::downgrade(&gate));
+        gate
+    }
+
+    /// All gates of databases that are in a table or have sessions, in order.
+    pub(crate) fn databases(&self) -> impl Iterator<Item = Arc<postgres::Gate>> {
+        self.databases.values().filter_map(Weak::upgrade)
+    }
+
     /// Where events are sent.
     pub(crate) fn events(&self) -> &Events {
         &self.events
@@ -159,10 +183,11 @@ impl Registry {
         self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
         self.counters.retain(|_, counters| counters.strong_count() > 0);
         self.gates.retain(|_, gate| gate.strong_count() > 0);
+        self.databases.retain(|_, gate| gate.strong_count() > 0);
     }
 
     /// The load of an instance, made where there is none.
-    fn load(&mut self, instance: &InstanceId) -> Arc<Load> {
+    pub(crate) fn load(&mut self, instance: &InstanceId) -> Arc<Load> {
         if let Some(load) = self.find_load(instance) {
             return load;
         }

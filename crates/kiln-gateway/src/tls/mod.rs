@@ -32,6 +32,9 @@ pub(crate) const LOOK: Duration = Duration::from_secs(1);
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
+/// The same for PostgreSQL, which newer clients name.
+const POSTGRESQL: &[u8] = b"postgresql";
+
 /// What a client has agreed to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agreed {
@@ -57,9 +60,11 @@ pub(crate) fn server(
         .with_cert_resolver(Arc::new(ByName::new(certificates)));
     config.ticketer = ring::Ticketer::new()?;
     config.send_tls13_tickets = 1;
-    if protocol != Protocol::Tcp {
-        config.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
-    }
+    config.alpn_protocols = match protocol {
+        Protocol::Tcp => Vec::new(),
+        Protocol::Database => vec![POSTGRESQL.to_vec()],
+        _ => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+    };
     Ok(config)
 }
 

@@ -341,6 +341,50 @@ impl Group {
         }
     }
 
+    /// Keeps every process of the group from running; whether that was reached within `limit`.
+    pub(crate) fn freeze(&self, limit: Duration) -> bool {
+        self.set_frozen(true);
+        let deadline = Instant::now() + limit;
+        while !self.is_frozen() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(POLL);
+        }
+        true
+    }
+
+    /// Lets the processes of the group run again.
+    pub(crate) fn thaw(&self) {
+        self.set_frozen(false);
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        let (v2, v1) = if frozen { ("1", "FROZEN") } else { ("0", "THAWED") };
+        // Whether it worked is read back by whoever needs to know.
+        if let Some(dir) = &self.v2 {
+            let _ = write(&dir.join("cgroup.freeze"), v2);
+        }
+        for dir in &self.v1 {
+            let state = dir.join("freezer.state");
+            if state.exists() {
+                let _ = write(&state, v1);
+            }
+        }
+    }
+
+    /// Whether a hierarchy that can freeze has every process of the group frozen.
+    fn is_frozen(&self) -> bool {
+        let v2 = self.v2.as_ref().is_some_and(|dir| {
+            let text = fs::read_to_string(dir.join("cgroup.events")).unwrap_or_default();
+            field(&text, "frozen ") == Some(1)
+        });
+        v2 || self.v1.iter().any(|dir| {
+            let text = fs::read_to_string(dir.join("freezer.state")).unwrap_or_default();
+            text.trim() == "FROZEN"
+        })
+    }
+
     /// Removes the group. Its processes must have ended; what is gone already is fine.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let mut first_error = None;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use kiln_engine::TargetError;
 use kiln_gateway::GatewayError;
 use kiln_model::name::InstanceId;
+use kiln_model::plan::Evidence;
 use kiln_netns::Namespace;
 
 use super::create::chain;
@@ -24,16 +25,24 @@ const ENDED_LOGS: usize = 3;
 
 impl Machine {
     pub(super) fn mark_draining(&self, instance: &InstanceId) -> Result<(), TargetError> {
-        mark_draining(&self.root, instance.as_str(), now())
-            .map_err(|error| TargetError::passing(format!("drain {instance}"), error))
+        let fail = |error| TargetError::passing(format!("drain {instance}"), error);
+        if self.databases.mark_draining(instance).map_err(fail)? {
+            return Ok(());
+        }
+        mark_draining(&self.root, instance.as_str(), now()).map_err(fail)
     }
 
-    pub(super) fn destroy_instance(&self, id: &InstanceId) -> Result<(), TargetError> {
+    pub(super) fn destroy_instance(
+        &self,
+        id: &InstanceId,
+        evidence: Evidence,
+    ) -> Result<(), TargetError> {
         let fail = |cause: String| TargetError::passing(format!("end {id}"), cause);
         self.prober.forget(id);
         self.databases.forget(id);
         self.databases.call_off(self, id).map_err(|error| fail(error.to_string()))?;
         let stopped = self.guard.is_stopped(id.as_str());
+        let drift = self.guard.found(id.as_str());
         self.guard.forget(id.as_str());
         let record = record::read(&self.root, id.as_str()).unwrap_or_default();
         let labels = record.as_ref().and_then(|r| InstanceLabels::from_labels(&r.labels));
@@ -42,14 +51,22 @@ impl Machine {
             Ok(_) | Err(GatewayError::NotRunning { .. }) => {}
             Err(error) => return Err(fail(chain(&error))),
         }
+        let attached = record.as_ref().and_then(|r| r.network.as_ref());
+        let kept = match (&record, &labels) {
+            (Some(record), Some(labels)) if evidence == Evidence::Kept => {
+                detach(id, attached).map_err(|error| fail(chain(&error)))?;
+                self.keep_evidence(id, record, labels, drift);
+                true
+            }
+            _ => false,
+        };
         let policy = labels.as_ref().map_or_else(StopPolicy::default, |labels| StopPolicy {
             signal: labels.stop.signal,
             // One that is kept from running does not even hear that it should end.
-            grace: if stopped { Duration::ZERO } else { labels.stop.grace.into() },
+            grace: if stopped || kept { Duration::ZERO } else { labels.stop.grace.into() },
         });
         instance::destroy(&self.root, &self.cgroups, id.as_str(), policy)
             .map_err(|error| fail(chain(&error)))?;
-        let attached = record.as_ref().and_then(|r| r.network.as_ref());
         detach(id, attached).map_err(|error| fail(chain(&error)))?;
         self.databases.leave(self, id).map_err(|error| fail(error.to_string()))?;
         self.prune_logs(id);

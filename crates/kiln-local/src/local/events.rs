@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use kiln_gateway::control::Event;
 use kiln_model::name::StackName;
 use tokio::sync::Notify;
 
@@ -24,6 +25,8 @@ const TURN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Changes {
     stacks: Mutex<BTreeMap<StackName, Arc<Notify>>>,
+    /// The epoch of the table that this process has set last, by stack.
+    routed: Mutex<BTreeMap<StackName, u64>>,
 }
 
 impl Changes {
@@ -35,6 +38,20 @@ impl Changes {
     /// Raises the alarm of one stack.
     pub(super) fn wake(&self, stack: &StackName) {
         self.of(stack).notify_one();
+    }
+
+    /// This process is about to set a table.
+    pub(super) fn routes(&self, stack: &StackName, epoch: u64) {
+        let mut routed = self.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        routed.insert(stack.clone(), epoch);
+    }
+
+    /// A table was set. Whoever keeps the stack hears of it unless this process did it.
+    fn routed(&self, stack: &StackName, epoch: u64) {
+        let routed = self.routed.lock().unwrap_or_else(PoisonError::into_inner);
+        if routed.get(stack) != Some(&epoch) {
+            self.wake(stack);
+        }
     }
 
     pub(super) fn all(&self) {
@@ -96,13 +113,18 @@ fn launcher(machine: &Machine) -> Option<Client> {
     Client::connect(&machine.root).ok()
 }
 
-/// Hears of instances that have finished draining, for as long as the gateway answers.
+/// Hears of instances that have finished draining and of tables that others set, for as long as the gateway answers.
 fn drains(machine: &Weak<Machine>) {
     let Some(gateway) = machine.upgrade().map(|m| m.gateway.clone()) else { return };
     let Ok(mut watch) = gateway.watch() else { return };
     alarm(machine);
     loop {
         match watch.next(TURN) {
+            Ok(Some(Event::Routed { stack, epoch })) => {
+                if let Some(machine) = machine.upgrade() {
+                    machine.changes.routed(&stack, epoch);
+                }
+            }
             Ok(Some(_)) => alarm(machine),
             Ok(None) if machine.strong_count() > 0 => {}
             _ => break,

@@ -1,5 +1,6 @@
 //! What is kept about instances and networks beside them, so that the next daemon finds them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub(super) struct InstanceLabels {
     pub(super) network: InstanceId,
     pub(super) connects: Vec<Connection>,
     pub(super) stop: Stop,
+    /// The secrets that it was given; none where an older daemon did not write that down.
+    #[serde(default)]
+    pub(super) secrets: Option<BTreeSet<ComponentId>>,
     /// What else it is, where it is a database's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<DataLabels>,
@@ -46,6 +50,7 @@ impl InstanceLabels {
             network: creation.network.clone(),
             connects: identity.connects.clone(),
             stop: identity.stop.clone(),
+            secrets: Some(creation.server.secrets().map(|secret| secret.id.clone()).collect()),
             data: DataLabels::of(creation),
         }
     }

@@ -1,5 +1,6 @@
 //! This machine as a target: what the engine asks for, done by launcher, networks and gateway.
 
+mod alarm;
 pub(crate) mod create;
 mod database;
 mod demand;
@@ -12,6 +13,7 @@ mod labels;
 mod metrics;
 mod observe;
 mod program;
+pub mod quarantine;
 mod route;
 mod seal;
 mod seams;
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_acme::{Issuer, Log};
+use kiln_engine::alarm::Raised;
 use kiln_engine::guard::GuardReport;
 use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
@@ -43,6 +46,7 @@ use crate::{launcher, logs};
 
 pub use seams::{FileDigests, ImageFiles, ImageRefusal, Images, SecretValues};
 
+use alarm::Herald;
 use database::Databases;
 use events::Changes;
 use guard::Guard;
@@ -69,6 +73,7 @@ struct Machine {
     secrets: Box<dyn SecretValues>,
     changes: Arc<Changes>,
     prober: Prober,
+    herald: Herald,
     databases: Databases,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
@@ -123,6 +128,7 @@ impl Local {
             images,
             secrets,
             prober: Prober::new(root, changes.clone()),
+            herald: Herald::start(),
             databases: Databases::new(root, changes.clone()),
             changes,
             issuer: OnceLock::new(),
@@ -192,7 +198,7 @@ impl Target for Local {
         let target = doomed.clone();
         self.blocking(move |machine| match &target {
             Doomed::Network(id) => machine.destroy_network(id),
-            Doomed::Instance(id) => machine.destroy_instance(id),
+            Doomed::Instance(id, evidence) => machine.destroy_instance(id, *evidence),
         })
         .await
     }
@@ -209,6 +215,10 @@ impl Target for Local {
 
     fn guard(&self) -> Option<GuardReport> {
         Some(self.machine.guard.report())
+    }
+
+    fn alarm(&self, raised: Raised) {
+        self.machine.herald.tell(raised);
     }
 
     async fn changed(&self, stack: &StackName) {

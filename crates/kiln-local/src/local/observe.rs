@@ -233,8 +233,9 @@ fn networks_of(
 }
 
 /// What the gateway does for a stack's databases.
-fn gates(_stack: &StackName, _status: &Status) -> Vec<ObservedGate> {
-    Vec::new()
+fn gates(stack: &StackName, status: &Status) -> Vec<ObservedGate> {
+    let own = status.databases.iter().filter(|database| database.stack == *stack);
+    own.map(|database| database.gate.clone()).collect()
 }
 
 fn traffic(status: &Status) -> BTreeMap<InstanceId, &InstanceTraffic> {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use kiln_model::spec::scale::NumberTarget;
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::create::PATH;
@@ -31,14 +31,24 @@ pub(super) async fn number(asked: &NumberTarget) -> Result<u64, String> {
     thousandths(&out).ok_or_else(|| format!("{program} printed {:?}, no number", shown(out.trim())))
 }
 
-/// What a program on the host prints that ends with status 0: without a shell and without input, in
-/// `/`, with nothing in its environment but `PATH` and `env`. It runs as `user` of the host, with that
-/// user's own group and no other, and as nobody where none is given. It is ended, with all of its
-/// process group, when it ends or the future is dropped. More than 64 KiB of its output are not read.
+/// What a program on the host prints that ends with status 0, without input. See [`run_with`].
 pub(super) async fn run(
     command: &[String],
     user: Option<&str>,
     env: &[(&str, String)],
+) -> Result<String, String> {
+    run_with(command, user, env, &[]).await
+}
+
+/// What a program on the host prints that ends with status 0: without a shell, with that input, in
+/// `/`, with nothing in its environment but `PATH` and `env`. It runs as `user` of the host, with that
+/// user's own group and no other, and as nobody where none is given. It is ended, with all of its
+/// process group, when it ends or the future is dropped. More than 64 KiB of its output are not read.
+pub(super) async fn run_with(
+    command: &[String],
+    user: Option<&str>,
+    env: &[(&str, String)],
+    input: &[u8],
 ) -> Result<String, String> {
     let [program, arguments @ ..] = command else { return Err("there is no program".to_owned()) };
     let mut command = Command::new(program);
@@ -48,7 +58,7 @@ pub(super) async fn run(
         .env("PATH", PATH)
         .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -63,7 +73,14 @@ pub(super) async fn run(
     let mut child = spawned.map_err(|error| format!("{program} does not start: {error}"))?;
     let _group = Family(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err) = tokio::join!(text(out), text(err));
+    let stdin = child.stdin.take();
+    let fed = async {
+        if let Some(mut stdin) = stdin {
+            // Whether it reads all of it is its own affair.
+            let _ = stdin.write_all(input).await;
+        }
+    };
+    let ((), out, err) = tokio::join!(fed, text(out), text(err));
     let status = child.wait().await.map_err(|error| format!("{program}: {error}"))?;
     if status.success() {
         return Ok(out);

@@ -28,6 +28,7 @@ impl Machine {
             .map_err(|error| TargetError::passing(&what, chain(&error)))?;
         let networks = table.networks.clone();
         let keys = self.keys(&table).map_err(|cause| TargetError::passing(&what, cause))?;
+        self.changes.routes(&table.stack, table.epoch);
         gateway.set_table_with(table, keys).map_err(|error| refused(what, &error))?;
         if let Some(issuer) = self.issuer.get() {
             issuer.look();

@@ -20,7 +20,9 @@ use kiln_model::data::{DataOrigin, Said};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::ObservedInstance;
-use kiln_model::plan::{Creation, DataCreation, Doomed, InstanceCreation, NetworkCreation};
+use kiln_model::plan::{
+    Creation, DataCreation, Doomed, Evidence, InstanceCreation, NetworkCreation,
+};
 use kiln_model::quantity::Millis;
 use kiln_model::route::{DatabaseRoute, RouteTable};
 use kiln_model::spec::database::{Database, DatabaseIdentity, DatabasePolicy, Engine};
@@ -259,7 +261,7 @@ impl Site {
     }
 
     pub(crate) async fn destroy(&self, id: &InstanceId) {
-        self.local.destroy(&Doomed::Instance(id.clone())).await.unwrap();
+        self.local.destroy(&Doomed::Instance(id.clone(), Evidence::None)).await.unwrap();
         assert!(self.see(id).await.is_none());
     }
 

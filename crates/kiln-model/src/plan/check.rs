@@ -10,7 +10,7 @@ use crate::name::{ComponentId, InstanceId};
 use crate::observed::Observed;
 use crate::route::{Protocol, RouteTable};
 
-use super::{Action, Creation, Doomed, InstanceCreation, Plan, Step};
+use super::{Action, Creation, Doomed, Evidence, InstanceCreation, Plan, Step};
 
 /// A broken invariant of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,9 @@ pub enum Violation {
     /// A ready instance is destroyed without having drained.
     #[error("{0} is destroyed before it has drained")]
     NotDrained(InstanceId),
+    /// Evidence is kept of what has not drifted, or against the policy, or is not kept with both.
+    #[error("evidence of {0} is kept, or is not, against its state and policy")]
+    WrongEvidence(InstanceId),
     /// A network is destroyed that has instances.
     #[error("{0} is destroyed with instances in it")]
     Inhabited(InstanceId),
@@ -123,8 +126,10 @@ impl<'a> Checker<'a> {
             }
             Action::Create(Creation::Instance(instance)) => self.instance(index, step, instance),
             Action::Route(table) => self.table(index, step, table),
-            Action::Drain(id) | Action::Destroy(Doomed::Instance(id)) => {
-                self.ended(index, step, id, matches!(step.action, Action::Destroy(_)));
+            Action::Drain(id) => self.ended(index, step, id, false),
+            Action::Destroy(Doomed::Instance(id, evidence)) => {
+                self.ended(index, step, id, true);
+                self.evidence(id, *evidence);
             }
             Action::Destroy(Doomed::Network(id)) => {
                 let inhabited = self.observed.instances.iter().any(|i| i.network == *id);
@@ -231,6 +236,17 @@ impl<'a> Checker<'a> {
             _ => None,
         });
         routed.max_by_key(|t| t.epoch).or(self.observed.table.as_ref())
+    }
+
+    fn evidence(&mut self, id: &InstanceId, evidence: Evidence) {
+        let Some(instance) = self.observed.instances.iter().find(|i| i.id == *id) else { return };
+        let declared = self.desired.content.components.get(&instance.component);
+        let wanted = declared
+            .and_then(|component| component.spec.as_server())
+            .is_some_and(|server| server.policy.quarantine);
+        if (evidence == Evidence::Kept) != (wanted && !instance.drift.is_empty()) {
+            self.violations.push(Violation::WrongEvidence(id.clone()));
+        }
     }
 
     fn ended(&mut self, index: usize, step: &Step, id: &InstanceId, destroyed: bool) {

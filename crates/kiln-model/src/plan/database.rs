@@ -254,19 +254,16 @@ impl<'a> Scene<'a> {
         heir.map_or(Seat::empty(Reason::Recovering), |heir| Seat::of(heir, None))
     }
 
-    /// A standby that has all that was ever acknowledged. A write counts when one of the
-    /// standbys has it, so all of them have to be there to know which is the one.
+    /// A standby that has all that was ever acknowledged: of those that are said to have it
+    /// together, the one that goes furthest.
     fn heir(&self) -> Option<&'a ObservedInstance> {
         if !self.database.identity.synchronous {
             return None;
         }
         let alive = || self.fresh.iter().chain(&self.stale).filter(|i| i.is_ready());
         let sound = alive().filter_map(|i| Some((*i, said(i)?)));
-        let sound: Vec<_> = sound.filter(|(_, said)| said.synchronous).collect();
-        if sound.len() < self.database.policy.replicas.max(1) as usize {
-            return None;
-        }
-        let best = sound.into_iter().max_by_key(|(i, said)| (said.position, self.is_fresh(i)));
+        let sound = sound.filter(|(_, said)| said.synchronous);
+        let best = sound.max_by_key(|(i, said)| (said.position, self.is_fresh(i)));
         best.map(|(instance, _)| instance)
     }
 

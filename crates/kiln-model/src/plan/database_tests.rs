@@ -1,7 +1,7 @@
 //! Databases against a machine in memory that loses instances at any moment. What is acknowledged is
 //! counted; the laws are that it is never lost and never acknowledged by two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -31,6 +31,8 @@ struct World {
     synchronous: bool,
     /// A transaction goes on, so that nothing settles.
     busy: bool,
+    /// The standbys that the primary waited for when it was last there.
+    quorum: BTreeSet<InstanceId>,
     /// Instances that answer nothing.
     hung: Vec<InstanceId>,
 }
@@ -54,6 +56,7 @@ impl World {
             acknowledged: 0,
             synchronous,
             busy: false,
+            quorum: BTreeSet::new(),
             hung: Vec::new(),
         }
     }
@@ -131,12 +134,13 @@ impl World {
     fn receive(&mut self) {
         let Some(head) = self.head.clone() else { return };
         let ahead = self.volumes[&head].position;
-        for id in self.standbys() {
+        for (n, id) in self.standbys().into_iter().enumerate() {
             let volume = self.volume_of(&id);
             let has = &mut self.volumes.get_mut(&volume).expect("it is there").position;
-            // What does not have to be received at once is received late.
+            // What does not have to be received at once is received late: a write counts when one
+            // of them has it.
             let late = (*has + 8).max(ahead.saturating_sub(40));
-            *has = if self.synchronous { ahead } else { ahead.min(late) };
+            *has = if self.synchronous && n == 0 { ahead } else { ahead.min(late) };
         }
     }
 
@@ -150,6 +154,11 @@ impl World {
             .iter()
             .find(|i| i.is_running() && i.data.as_ref().map(|d| &d.volume) == head.as_ref());
         let holder = holder.map(|i| i.id.clone());
+        if holder.as_ref().is_some_and(|holder| self.running(holder)) {
+            self.quorum = following.iter().cloned().collect();
+        } else if !self.quorum.iter().all(|id| self.running(id)) {
+            self.quorum.clear();
+        }
         for instance in &mut self.observed.instances {
             let data = instance.data.as_mut().expect("a database's");
             let volume = self.volumes[&data.volume];
@@ -165,12 +174,7 @@ impl World {
                 instance.health = Verdict::Ready { since: now };
             }
             let follows = following.contains(&instance.id);
-            let synchronous = match (volume.standby, follows, &data.said) {
-                (true, true, _) => self.synchronous,
-                // What it knew before its primary went.
-                (true, false, Some(said)) => said.synchronous,
-                _ => false,
-            };
+            let synchronous = self.synchronous && self.quorum.contains(&instance.id);
             data.said = Some(Said {
                 at: now,
                 role: if volume.standby { Role::Standby } else { Role::Primary },
@@ -259,7 +263,7 @@ impl World {
                 let instance = self.observed.instances.iter_mut().find(|i| i.id == *id);
                 instance.expect("it is there").draining_since = Some(at);
             }
-            Action::Destroy(Doomed::Instance(id)) => {
+            Action::Destroy(Doomed::Instance(id, _)) => {
                 let volume = self.volume_of(id);
                 if self.head.as_ref() != Some(&volume) {
                     self.volumes.remove(&volume);

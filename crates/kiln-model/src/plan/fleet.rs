@@ -18,7 +18,7 @@ use super::networks::Networks;
 use super::report::{Milestone, Waiting};
 use super::stage::{Situation, Stage};
 use super::table::Serving;
-use super::{DRAIN_BOUND, InstanceCreation, Reason, database, fresh_id};
+use super::{DRAIN_BOUND, Evidence, InstanceCreation, Reason, database, fresh_id};
 
 /// Replacements of one component within a minute, beyond which they are made one a second.
 const STORM: u32 = 120;
@@ -63,7 +63,7 @@ pub(super) struct Fleets {
     /// Instances that are out of rotation from now on, and why.
     retired: BTreeMap<InstanceId, Reason>,
     drain: BTreeMap<InstanceId, Reason>,
-    destroy: BTreeMap<InstanceId, Reason>,
+    destroy: BTreeMap<InstanceId, (Evidence, Reason)>,
     /// Instances that are ready and get no traffic.
     hidden: BTreeSet<InstanceId>,
     /// Who answers for each database.
@@ -137,7 +137,7 @@ impl Fleets {
             fleets.by_server.insert(id.clone(), decided.fleet);
         }
         for instance in &observed.instances {
-            fleets.finish(instance, observed.at);
+            fleets.finish(desired, instance, observed.at);
         }
         fleets
     }
@@ -207,10 +207,11 @@ impl Fleets {
         if missing == 0 {
             return;
         }
-        if let Some(held) = order.held(observed, fleet.ready, fleet.wanted) {
+        if let Some(held) = order.held(observed, fleet.wanted) {
             fleet.held = Some(held);
             return;
         }
+        let missing = missing.min(order.allowed(observed, fleet.wanted));
         let because = order.reason();
         let maker = Maker { desired, observed, networks };
         for ordinal in 0..missing as usize {
@@ -229,10 +230,11 @@ impl Fleets {
     }
 
     /// Decides whether a retired instance begins to drain or is ended.
-    fn finish(&mut self, instance: &ObservedInstance, now: Timestamp) {
+    fn finish(&mut self, desired: &Generation, instance: &ObservedInstance, now: Timestamp) {
         let Some(reason) = self.retired.get(&instance.id).cloned() else { return };
+        let evidence = evidence(desired, instance);
         if !instance.is_running() {
-            self.destroy.insert(instance.id.clone(), reason);
+            self.destroy.insert(instance.id.clone(), (evidence, reason));
             return;
         }
         let Some(since) = instance.draining_since else {
@@ -242,7 +244,7 @@ impl Fleets {
         let bound = since.after(DRAIN_BOUND);
         // One that is kept from running finishes nothing.
         if instance.in_flight == 0 || instance.is_stopped() || now >= bound {
-            self.destroy.insert(instance.id.clone(), reason);
+            self.destroy.insert(instance.id.clone(), (evidence, reason));
         } else {
             self.drain_until = Some(self.drain_until.map_or(bound, |until| until.min(bound)));
         }
@@ -250,7 +252,13 @@ impl Fleets {
 
     /// Retires the instances of components that the generation does not name, once nothing
     /// needs them: no endpoint goes to them, and no instance that may connect to them is left.
-    pub(super) fn retire_removed(&mut self, observed: &Observed, serving: &Serving, proved: bool) {
+    pub(super) fn retire_removed(
+        &mut self,
+        desired: &Generation,
+        observed: &Observed,
+        serving: &Serving,
+        proved: bool,
+    ) {
         let clients: BTreeSet<&ComponentId> = observed
             .instances
             .iter()
@@ -265,7 +273,7 @@ impl Fleets {
             let needed = serving.is_used(id) || clients.contains(id) || !proved;
             if instance.draining_since.is_some() || !instance.is_running() || !needed {
                 self.retire(instance, Reason::NotWanted);
-                self.finish(instance, observed.at);
+                self.finish(desired, instance, observed.at);
             }
         }
     }
@@ -286,7 +294,7 @@ impl Fleets {
         self.drain.iter()
     }
 
-    pub(super) fn to_destroy(&self) -> impl Iterator<Item = (&InstanceId, &Reason)> {
+    pub(super) fn to_destroy(&self) -> impl Iterator<Item = (&InstanceId, &(Evidence, Reason))> {
         self.destroy.iter()
     }
 
@@ -390,12 +398,7 @@ impl Order<'_> {
     }
 
     /// Why nothing may be made now, and until when.
-    fn held(
-        &self,
-        observed: &Observed,
-        ready: u32,
-        wanted: u32,
-    ) -> Option<(Reason, Option<Timestamp>)> {
+    fn held(&self, observed: &Observed, wanted: u32) -> Option<(Reason, Option<Timestamp>)> {
         if self.waits {
             return Some((Reason::WaitsForOthers, None));
         }
@@ -404,11 +407,24 @@ impl Order<'_> {
             return Some((Reason::BackingOff, Some(pace.not_before())));
         }
         let next = pace.last_made.after(Millis::seconds(1));
-        // No replacement is refused while fewer than wanted are ready.
-        if pace.in_last_minute >= STORM && ready >= wanted && next > observed.at {
-            return Some((Reason::Storm, Some(next)));
-        }
-        None
+        (self.allowed(observed, wanted) == 0).then_some((Reason::Storm, Some(next)))
+    }
+
+    /// How many may be made now, however many are missing: no replacement is refused while fewer
+    /// than wanted are ready or on their way, and of others so many within a minute, then one a second.
+    fn allowed(&self, observed: &Observed, wanted: u32) -> u32 {
+        let Some(pace) = observed.pace.get(self.id) else { return u32::MAX };
+        // What has drifted and is healthy all the same can wait for another.
+        let odd = self.sorted.old.iter().filter(|i| i.is_ready());
+        let odd = count(odd.filter(|i| i.digest == self.component.digest));
+        let there = count(self.sorted.current.iter()).saturating_add(odd);
+        let lacking = wanted.saturating_sub(there);
+        let next = pace.last_made.after(Millis::seconds(1));
+        let paced = match STORM.saturating_sub(pace.in_last_minute) {
+            0 => u32::from(next <= observed.at),
+            left => left,
+        };
+        lacking.max(paced)
     }
 
     /// Why one more is made: for one that broke, in place of an older digest, or at all.
@@ -537,6 +553,18 @@ fn distrusted(sorted: &Sorted<'_>, stage: &Stage, wanted: u32) -> BTreeSet<Insta
         serving.copied().partition(|i| i.drift.is_empty());
     let enough = !sound.is_empty() && count(sound.iter()).saturating_mul(2) >= wanted;
     odd.iter().filter(|_| enough).map(|i| i.id.clone()).collect()
+}
+
+/// Whether evidence is kept of an instance when it ends: it has drifted, and its server's policy
+/// says so.
+fn evidence(desired: &Generation, instance: &ObservedInstance) -> Evidence {
+    let component = desired.content.components.get(&instance.component);
+    let server = component.and_then(|component| component.spec.as_server());
+    if server.is_some_and(|server| server.policy.quarantine) && !instance.drift.is_empty() {
+        Evidence::Kept
+    } else {
+        Evidence::None
+    }
 }
 
 fn drifted(instance: &ObservedInstance) -> Option<Reason> {

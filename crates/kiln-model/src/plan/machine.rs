@@ -55,7 +55,7 @@ impl Machine {
                 let at = observed.at;
                 self.instance(id).draining_since = Some(at);
             }
-            Action::Destroy(Doomed::Instance(id)) => observed.instances.retain(|i| i.id != *id),
+            Action::Destroy(Doomed::Instance(id, _)) => observed.instances.retain(|i| i.id != *id),
             Action::Destroy(Doomed::Network(id)) => observed.networks.retain(|n| n.id != *id),
         }
     }

@@ -30,6 +30,8 @@ mod machine;
 #[cfg(test)]
 mod rollout_tests;
 #[cfg(test)]
+mod tampered;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +109,17 @@ pub enum Doomed {
     /// A network, and whatever is left of it.
     Network(InstanceId),
     /// A server's instance, and whatever is left of it.
-    Instance(InstanceId),
+    Instance(InstanceId, Evidence),
+}
+
+/// What is kept of an instance that is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Nothing.
+    None,
+    /// What it is at its end: it is taken off the network, frozen, and saved before it is gone.
+    Kept,
 }
 
 /// A network to be made.
@@ -174,7 +186,7 @@ pub fn plan(desired: &Generation, observed: &Observed) -> (Plan, Report) {
     let proved =
         observed.rollout.is_none() || (fleets.all_through() && watch == trial::Watch::Over);
     let serving = table::Serving::decide(desired, observed, &fleets, proved);
-    fleets.retire_removed(observed, &serving, proved);
+    fleets.retire_removed(desired, observed, &serving, proved);
     let doomed_networks = networks.doomed(observed, proved);
     let table = table::build(desired, observed, &fleets, &networks, &doomed_networks, &serving);
     let steps = Steps::assemble(observed, &networks, &fleets, doomed_networks, table);
@@ -227,8 +239,8 @@ impl Steps {
             let action = Action::Drain(id.clone());
             steps.push(Step { action, after: routed.clone(), because: because.clone() });
         }
-        for (id, because) in fleets.to_destroy() {
-            let action = Action::Destroy(Doomed::Instance(id.clone()));
+        for (id, (evidence, because)) in fleets.to_destroy() {
+            let action = Action::Destroy(Doomed::Instance(id.clone(), *evidence));
             steps.push(Step { action, after: routed.clone(), because: because.clone() });
         }
         for id in doomed_networks {

@@ -242,6 +242,9 @@ pub(super) fn report(
     let ailments = ailments(observed);
     let why = |id: &ComponentId, fleet: &Fleet| {
         let held = || fleet.held.as_ref().map(|h| h.0.clone());
+        if held() == Some(Reason::Storm) {
+            return held();
+        }
         hindrance(observed, &ailments, id).or_else(held).or_else(|| fleet.pending.clone())
     };
     let waiting = fleets.servers().filter(|(_, fleet)| !fleet.is_through());

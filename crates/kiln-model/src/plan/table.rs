@@ -144,7 +144,7 @@ pub(super) fn build(
             builder.network(id, identity, residents)
         })
         .collect();
-    let epoch = observed.table.as_ref().map_or(0, |t| t.epoch) + 1;
+    let epoch = observed.table.as_ref().map_or(0, |t| t.epoch).saturating_add(1);
     let splits = builder.splits(fleets);
     RouteTable {
         stack: desired.stack.clone(),

@@ -139,6 +139,7 @@ impl Database {
             scale: None,
             health,
             rollout: self.policy.rollout.clone(),
+            quarantine: false,
         };
         Server { identity, policy }
     }

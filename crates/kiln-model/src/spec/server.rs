@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::BuiltFrom;
-use crate::name::ComponentId;
+use crate::name::{ComponentId, Kind};
 use crate::quantity::{Bytes, MilliCpu, Millis};
 use crate::spec::rollout::Rollout;
 use crate::spec::scale::Scale;
@@ -124,6 +124,9 @@ pub struct ServerPolicy {
     pub health: Health,
     /// How instances are replaced.
     pub rollout: Rollout,
+    /// Whether evidence is kept of instances that have drifted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantine: bool,
 }
 
 impl ServerPolicy {
@@ -139,6 +142,11 @@ impl ServerPolicy {
 }
 
 impl Server {
+    /// The secrets that it is given; one may stand more than once.
+    pub fn secrets(&self) -> impl Iterator<Item = &BuiltFrom> {
+        self.built_from().filter(|from| from.id.kind == Kind::Secret)
+    }
+
     /// References to what it is built from; a secret may stand more than once.
     pub(crate) fn built_from(&self) -> impl Iterator<Item = &BuiltFrom> {
         let identity = &self.identity;

@@ -208,6 +208,21 @@ fn problems(event: &EventDocument) -> Option<String> {
     Some(told.join("; "))
 }
 
+/// What an alarm says, for events that tell of one.
+fn alarmed(event: &EventDocument, field: &str) -> Option<String> {
+    let alarm = event.fields.get("alarm")?;
+    let text = alarm.get(field)?.as_str()?;
+    let cause = alarm.get("cause")?.as_str()?;
+    Some(if field == "what" { format!("{cause}: {text}") } else { text.to_owned() })
+}
+
+/// The first difference, for events that tell of drift.
+fn drifted(event: &EventDocument) -> Option<String> {
+    let first = event.fields.get("drift")?.as_array()?.first()?;
+    let field = |name: &str| first.get(name)?.as_str();
+    Some(format!("{} is {}, not {}", field("what")?, field("found")?, field("expected")?))
+}
+
 fn text(events: &[EventDocument], all: bool) -> String {
     let mut table = Table::default();
     for event in events {
@@ -224,10 +239,15 @@ fn text(events: &[EventDocument], all: bool) -> String {
             .or_else(|| word("version").map(|version| format!("kiln {version}")))
             .or_else(|| word("id"))
             .or_else(|| problems(event))
+            .or_else(|| alarmed(event, "component"))
             .or_else(|| word("component"))
             .or_else(|| word("generation").map(|generation| format!("generation {generation}")));
-        let why =
-            word("because").or_else(|| word("cause")).or_else(|| word("count")).or_else(|| {
+        let why = word("because")
+            .or_else(|| drifted(event))
+            .or_else(|| alarmed(event, "what"))
+            .or_else(|| word("cause"))
+            .or_else(|| word("count"))
+            .or_else(|| {
                 let reason = event.fields.get("reason")?;
                 reason.get("kind")?.as_str().map(str::to_owned)
             });

@@ -13,6 +13,7 @@ pub(crate) mod follower;
 pub(crate) mod gateway;
 pub(crate) mod history;
 pub(crate) mod image;
+pub(crate) mod incidents;
 pub(crate) mod init;
 pub(crate) mod launcher;
 pub(crate) mod logs;
@@ -52,6 +53,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Drift(args) => drift::run(context, &args),
         Verb::Logs(args) => logs::run(context, &args),
         Verb::Events(args) => events::run(context, &args),
+        Verb::Incidents(args) => incidents::run(context, &args),
         Verb::Audit(args) => audit::run(context, &args),
         Verb::Top(args) => top::run(context, &args),
         Verb::Metrics(args) => metrics::run(context, &args),

@@ -81,6 +81,14 @@ fn head(status: &Status, palette: Palette) -> String {
     if let Some(trouble) = &status.trouble {
         let _ = writeln!(text, "  {}: {trouble}", palette.red("trouble"));
     }
+    for alarm in &status.alarms {
+        let ago = since(&alarm.at, &status.measured_at);
+        let ago = ago.map(|ago| format!(" {ago} ago")).unwrap_or_default();
+        let component = alarm.component.as_ref().map(|name| format!("{name}: "));
+        let (cause, component) = (alarm.cause.replace('_', " "), component.unwrap_or_default());
+        let line = format!("alarm{ago}, {cause}: {component}{}", alarm.what);
+        let _ = writeln!(text, "  {}", palette.red(&line));
+    }
     if let Some(follow) = &status.follow {
         branch_lines(follow, palette, &mut text);
     }

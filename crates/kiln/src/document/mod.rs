@@ -5,6 +5,7 @@ pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod generation;
 pub(crate) mod image;
+pub(crate) mod incident;
 pub(crate) mod look;
 pub(crate) mod posture;
 pub(crate) mod small;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kiln_daemon::api::document::{Drift, Metrics, Status};
 use kiln_daemon::api::follows::Following;
+use kiln_engine::alarm::AlarmDocument;
 use kiln_engine::guard::GuardReport;
 use schemars::{JsonSchema, schema_for};
 
@@ -15,6 +16,7 @@ use super::image::{
     ImageDetailDocument, ImagesDocument, LockDocument, ProfileDocument, TestsDocument,
     VerificationDocument,
 };
+use super::incident::{IncidentDocument, IncidentsDocument};
 use super::look::{AcceptanceDocument, AuditDocument, EventsDocument, LogsDocument, TopDocument};
 use super::posture::PostureDocument;
 use super::small::{
@@ -42,6 +44,7 @@ fn check<T: JsonSchema>(name: &str) {
 #[test]
 fn committed_schemas_are_those_of_the_documents() {
     check::<AcceptanceDocument>("acceptance");
+    check::<AlarmDocument>("alarm");
     check::<PostureDocument>("audit");
     check::<ChangeOutcome>("change");
     check::<CollectionDocument>("collection");
@@ -60,6 +63,8 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<HistoryDocument>("history");
     check::<ImageDetailDocument>("image");
     check::<ImagesDocument>("images");
+    check::<IncidentDocument>("incident");
+    check::<IncidentsDocument>("incidents");
     check::<InitDocument>("init");
     check::<KeyDocument>("key");
     check::<KeysDocument>("keys");

@@ -32,6 +32,7 @@ pub(crate) fn sentences(sides: &Sides<'_>, builds: bool) -> Vec<String> {
     if let made @ [_, ..] = of(Kind::Network, Action::Replace).as_slice() {
         said.push(format!("{} made anew, beside the old", are(made)));
     }
+    databases(sides, &mut said);
     servers(sides, &mut said);
     endpoints(sides, &mut said);
     let networks =
@@ -41,6 +42,22 @@ pub(crate) fn sentences(sides: &Sides<'_>, builds: bool) -> Vec<String> {
         said.push(format!("{}: {old} when nothing is left inside", names(&networks)));
     }
     said
+}
+
+/// What becomes of databases, and of their data.
+fn databases(sides: &Sides<'_>, said: &mut Vec<String>) {
+    for change in sides.differences().filter(|c| c.kind == Kind::Database) {
+        let id = change.id();
+        said.push(match change.action {
+            Action::Create => format!("{id}: an instance starts with an empty database"),
+            Action::Keep => format!("{id}: its instances stay, and are handled as it says now"),
+            Action::Replace => format!(
+                "{id}: a new instance receives the data; then clients are held for a moment while \
+                 writes go over, and the old one goes"
+            ),
+            Action::Destroy => format!("{id}: its instances go, and the data is kept"),
+        });
+    }
 }
 
 /// Those that others connect to come first.

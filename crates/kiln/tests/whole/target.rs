@@ -13,7 +13,7 @@ use kiln_image::{erofs, verity};
 use kiln_local::local::{FileDigests, ImageFiles, ImageRefusal, Images, Local, SecretValues};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, StackName};
-use kiln_model::plan::Doomed;
+use kiln_model::plan::{Doomed, Evidence};
 use kiln_model::route::RouteTable;
 use kiln_model::trust::Demands;
 
@@ -87,7 +87,7 @@ fn this_machine_is_a_target() {
 async fn clean_up(local: &Local, stack: &StackName) {
     let seen = local.observe(stack, &Probes::default()).await.unwrap();
     for instance in seen.instances {
-        local.destroy(&Doomed::Instance(instance.id)).await.unwrap();
+        local.destroy(&Doomed::Instance(instance.id, Evidence::None)).await.unwrap();
     }
     if let Some(table) = seen.table {
         let nothing = RouteTable { epoch: table.epoch + 1, ..RouteTable::empty(stack.clone()) };

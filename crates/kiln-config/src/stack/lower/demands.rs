@@ -26,7 +26,7 @@ pub(in crate::stack) fn demands(world: &World<'_>) -> Option<Demands> {
 }
 
 /// What `read` makes of an attribute of the `stack` block; `None` where it is not set, or null.
-fn read<T>(
+pub(super) fn read<T>(
     world: &World<'_>,
     name: &'static str,
     read: impl FnOnce(&Field<'_>) -> Option<T>,

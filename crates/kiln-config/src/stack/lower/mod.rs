@@ -1,5 +1,6 @@
 //! From blocks to specs, one module for each kind of component.
 
+pub(super) mod alarm;
 mod certificate;
 pub(super) mod database;
 pub(super) mod demands;

@@ -100,7 +100,7 @@ fn number(field: &Field<'_>, settings: &Settings<'_>) -> Option<Option<NumberTar
 }
 
 /// A program of this machine and its arguments.
-fn program(field: &Field<'_>) -> Option<Vec<String>> {
+pub(super) fn program(field: &Field<'_>) -> Option<Vec<String>> {
     let command = field.strings()?;
     if command.first().is_some_and(|program| is_canonical(program) && program != "/") {
         return Some(command);

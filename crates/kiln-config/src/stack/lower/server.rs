@@ -90,12 +90,14 @@ fn policy(reader: &Reader<'_>) -> Option<ServerPolicy> {
     let replicas = reader.read_or("replicas", usual, |field| replicas(field, bounds));
     let health = reader.read_or("health", super::health::default(), health);
     let rollout = reader.read_or("rollout", rollout::default(), rollout::rollout);
+    let quarantine = reader.read_or("quarantine", false, |field| field.boolean());
     Some(ServerPolicy {
         address: address?,
         replicas: replicas?,
         scale: scale?,
         health: health?,
         rollout: rollout?,
+        quarantine: quarantine?,
     })
 }
 

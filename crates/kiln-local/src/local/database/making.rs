@@ -59,6 +59,9 @@ struct Begun {
     labels: InstanceLabels,
     address: Ipv4Addr,
     at: Timestamp,
+    /// Since when it is given up.
+    #[serde(default)]
+    draining_since: Option<Timestamp>,
 }
 
 /// A making under way, or failed.
@@ -135,7 +138,12 @@ pub(in crate::local) fn create(
         }
         place.make().map_err(fail)?;
         // The record first: what is half made is then found as such.
-        let begun = Begun { labels: labels.clone(), address: creation.address, at: now() };
+        let begun = Begun {
+            labels: labels.clone(),
+            address: creation.address,
+            at: now(),
+            draining_since: None,
+        };
         databases.write_down(&creation.id, &begun).map_err(fail)?;
         makings.insert(creation.id.clone(), making.clone());
     }
@@ -259,6 +267,13 @@ impl Databases {
         }
     }
 
+    /// Marks an instance that is being made as given up; whether it is being made.
+    pub(in crate::local) fn mark_draining(&self, id: &InstanceId) -> io::Result<bool> {
+        let Some(mut begun) = self.begun()?.remove(id) else { return Ok(false) };
+        begun.draining_since.get_or_insert_with(now);
+        self.write_down(id, &begun).map(|()| true)
+    }
+
     /// Calls a making off and waits for its end. Nothing where there is none.
     pub(in crate::local) fn call_off(&self, machine: &Machine, id: &InstanceId) -> io::Result<()> {
         let making = lock(&self.makings).get(id).cloned();
@@ -309,7 +324,7 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         pid: None,
         phase: Phase::Running,
         health,
-        draining_since: None,
+        draining_since: begun.draining_since,
         in_flight: 0,
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,

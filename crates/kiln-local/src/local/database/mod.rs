@@ -5,6 +5,7 @@ mod follow;
 mod making;
 mod monitor;
 mod place;
+mod quorum;
 mod switch;
 mod used;
 
@@ -32,6 +33,7 @@ use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
+use quorum::Quorums;
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -69,6 +71,7 @@ pub(super) struct Databases {
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
     used: Used,
+    quorums: Mutex<Quorums>,
 }
 
 impl Databases {
@@ -83,6 +86,7 @@ impl Databases {
             hurried: Mutex::default(),
             follows: Arc::default(),
             used: Used::default(),
+            quorums: Mutex::default(),
         }
     }
 
@@ -145,6 +149,8 @@ impl Databases {
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
         }
+        drop(monitors);
+        lock(&self.quorums).judge(stack, &mut measured.instances);
     }
 
     fn said(&self, id: &InstanceId, state: &State, at: Timestamp) -> Said {

@@ -102,6 +102,12 @@ impl Guard {
         watched.is_some_and(|it| it.drift().iter().any(|drift| drift.what == Aspect::Stopped))
     }
 
+    /// In what an instance was found to differ, by this daemon or by one before.
+    pub(super) fn found(&self, instance: &str) -> Vec<Drift> {
+        let known = self.instance(instance).map(|it| it.drift()).unwrap_or_default();
+        if known.is_empty() { watched::read(&self.root, instance) } else { known }
+    }
+
     /// Lets go of an instance: it is about to be ended.
     pub(super) fn forget(&self, instance: &str) {
         lock(&self.instances).insert(instance.to_owned(), None);

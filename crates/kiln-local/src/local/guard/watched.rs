@@ -36,9 +36,7 @@ impl Watched {
     /// None while it is being started.
     pub(super) fn open(guard: &Guard, record: &Record, stack: &StackName) -> Option<Self> {
         let id = &record.instance;
-        let known = fs::read(drift_path(&guard.root, id)).ok();
-        let mut drift: Vec<Drift> =
-            known.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let mut drift = read(&guard.root, id);
         let baseline = Baseline::read(&guard.root, id).unwrap_or_default();
         if baseline.is_none() && record.baseline {
             let age = now().0.saturating_sub(record.started_at_ms);
@@ -86,6 +84,12 @@ impl Watched {
             eprintln!("kiln: the drift of {} is not written down: {error}", self.id);
         }
     }
+}
+
+/// What was written down of an instance's drift.
+pub(super) fn read(root: &Path, instance: &str) -> Vec<Drift> {
+    let known = fs::read(drift_path(root, instance)).ok();
+    known.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 fn drift_path(root: &Path, instance: &str) -> std::path::PathBuf {

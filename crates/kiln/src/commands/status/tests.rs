@@ -17,6 +17,8 @@ fn instance(id: &str, state: &str) -> Instance {
         reason: None,
         since: None,
         integrity: Some("watched".to_owned()),
+        role: None,
+        position: None,
         drift: Vec::new(),
     }
 }
@@ -51,6 +53,7 @@ fn what_a_person_reads() {
         rollout: None,
         pinned: Some(7),
         trouble: None,
+        alarms: Vec::new(),
         follow: None,
         components: vec![
             component("image", "web"),

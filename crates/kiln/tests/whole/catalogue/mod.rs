@@ -12,4 +12,6 @@ mod mounts;
 mod networks;
 mod nft;
 mod processes;
-mod range;
+pub mod range;
+mod root;
+mod storm;

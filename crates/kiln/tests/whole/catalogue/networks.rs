@@ -84,6 +84,9 @@ fn what_is_done_to_a_network_is_found_and_answered() {
     range.row("a network is given rules", Losses::None, |range, _| {
         nft::add_table(&Namespace::open(range.network()).unwrap(), "spy");
     });
+    range.row("the rules of a network are put in another order", Losses::None, |range, _| {
+        assert!(nft::reorder(&Namespace::open(range.network()).unwrap()), "too few rules");
+    });
     range.row("the rules of a network are flushed", Losses::None, |range, _| {
         nft::flush(&Namespace::open(range.network()).unwrap());
     });

@@ -65,7 +65,12 @@ pub struct Victim {
 
 impl Range {
     pub fn new(site: Site) -> Self {
-        site.write(STACK);
+        Self::with(site, STACK)
+    }
+
+    /// With another stack, of three web servers as well.
+    pub fn with(site: Site, stack: &str) -> Self {
+        site.write(stack);
         site.must(&["apply", "--yes"]);
         Self { site, rows: Vec::new() }
     }
@@ -103,6 +108,35 @@ impl Range {
         }
         assert_eq!(false_alarms, 0, "{name}: others were replaced, too");
         self.note(name, found, replaced, failed, false_alarms);
+    }
+
+    /// One row of what is not done to an instance: `tamper` is done, `is_found` must tell of it,
+    /// `answer` is what becomes of it, and nothing that runs is touched.
+    pub fn fact(
+        &mut self,
+        name: &str,
+        mut tamper: impl FnMut(&Range),
+        is_found: impl Fn(&Range) -> bool,
+        mut answer: impl FnMut(&Range),
+    ) {
+        let (mut found, mut answered, mut failed) = (vec![], vec![], 0);
+        for _ in 0..rounds() {
+            eventually("all are whole", || self.is_whole());
+            let (instances, networks) = (self.names("instances"), self.names("networks"));
+            let load = Load::start(self.site.address(), 4);
+            std::thread::sleep(Duration::from_millis(50));
+            let began = Instant::now();
+            tamper(self);
+            self.until(name, "is not found", || is_found(self));
+            found.push(began.elapsed());
+            answer(self);
+            answered.push(began.elapsed());
+            let (served, failures) = load.end();
+            assert!(served > 0 && failures.is_empty(), "{name}: {served} served, {failures:?}");
+            failed += failures.len();
+            assert_eq!((self.names("instances"), self.names("networks")), (instances, networks));
+        }
+        self.note(name, found, answered, failed, 0);
     }
 
     /// A row of what a program may do: nothing is replaced for it.
@@ -147,7 +181,7 @@ impl Range {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             if Instant::now() >= deadline {
-                let status = self.site.must(&["status"]);
+                let status = crate::site::told(&self.site.run(&["status"]));
                 panic!("{name}: {what} within {PATIENCE:?}\n{status}");
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -173,7 +207,7 @@ impl Range {
     }
 
     /// Whether there are three instances in one network, ready and as they should be.
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         if self.names("instances").len() != 3 || self.names("networks").len() != 1 {
             return false;
         }
@@ -201,6 +235,11 @@ impl Range {
 
     /// The file `name` of an instance's control group, in whatever hierarchy has it.
     pub fn group_file(&self, victim: &Victim, names: &[&str]) -> PathBuf {
+        self.find_group_file(victim, names).unwrap_or_else(|| panic!("none of {names:?}"))
+    }
+
+    /// The same, where it is there.
+    pub fn find_group_file(&self, victim: &Victim, names: &[&str]) -> Option<PathBuf> {
         let root_id = fs::read_to_string(self.site.root().join("id")).unwrap();
         let group = Path::new(&format!("kiln-{}", root_id.trim())).join(&victim.id);
         let tops = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
@@ -208,10 +247,10 @@ impl Range {
         for name in names {
             let files = tops.iter().map(|top| top.join(&group).join(name));
             if let Some(file) = files.into_iter().find(|file| file.exists()) {
-                return file;
+                return Some(file);
             }
         }
-        panic!("none of {names:?}")
+        None
     }
 }
 
