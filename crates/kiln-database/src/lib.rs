@@ -6,9 +6,10 @@
 //! instances of the database's image, never beside one that runs already. An instance is reached
 //! over its unix socket alone.
 
-pub mod conformance;
 mod error;
 mod file;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod postgres;
 
 use std::collections::BTreeMap;

@@ -30,9 +30,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kiln-engine", &["kiln-model"]),
     ("kiln-gateway", &["kiln-model", "kiln-netns"]),
     ("kiln-acme", &["kiln-model", "kiln-gateway"]),
+    ("kiln-database", &["kiln-model"]),
     (
         "kiln-local",
-        &["kiln-model", "kiln-image", "kiln-engine", "kiln-gateway", "kiln-netns", "kiln-acme"],
+        &[
+            "kiln-model",
+            "kiln-image",
+            "kiln-engine",
+            "kiln-gateway",
+            "kiln-netns",
+            "kiln-acme",
+            "kiln-database",
+        ],
     ),
     (
         "kiln-daemon",

@@ -101,7 +101,7 @@ fn chosen(instance: &Instance<'_>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::conformance::identity;
+    use crate::fixture::identity;
 
     use super::*;
 

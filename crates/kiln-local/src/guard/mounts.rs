@@ -47,7 +47,8 @@ impl<'a> Mount<'a> {
     fn describe(&self) -> String {
         let Self { point, root, options, kind, of_kind, .. } = self;
         let part = if *root == "/" { String::new() } else { format!(" of {root}") };
-        format!("{kind}{part} at {point} ({options}; {of_kind})")
+        let of_kind = if of_kind.is_empty() { String::new() } else { format!("; {of_kind}") };
+        format!("{kind}{part} at {point} ({options}{of_kind})")
     }
 }
 
@@ -86,6 +87,7 @@ mod tests {
 700 600 0:50 / / ro,nosuid,nodev - erofs /dev/loop0 ro,cache_strategy=readaround
 701 700 0:51 / /proc rw,nosuid - proc none rw
 702 700 0:52 / /tmp rw,nosuid,nodev,noexec - tmpfs none rw,size=1024k
+704 700 8:1 /volumes/x/data /var/lib/data rw,nosuid - ext4 /dev/vda rw
 703 700 0:30 /kiln/web-1 /sys/fs/cgroup/memory ro - cgroup none rw,memory
 ";
 
@@ -101,7 +103,7 @@ mod tests {
         let over = found(|t| format!("{t}710 700 0:60 / /etc rw - tmpfs none rw\n"));
         assert_eq!(over, "tmpfs at /etc (rw; rw), not nothing more mounted at /etc");
         let bind = found(|t| format!("{t}711 702 8:1 /root /tmp/x rw - ext4 /dev/vda rw\n"));
-        assert!(bind.starts_with("ext4 of /root at /tmp/x (rw; rw)"), "{bind}");
+        assert!(bind.starts_with("ext4 of /root at /tmp/x (rw)"), "{bind}");
         let exec = found(|t| t.replace("nodev,noexec", "nodev"));
         assert!(exec.starts_with("tmpfs at /tmp (rw,nosuid,nodev; rw,size=1024k)"), "{exec}");
         let larger = found(|t| t.replace("size=1024k", "size=9024k"));
@@ -116,5 +118,6 @@ mod tests {
     fn what_the_host_does_to_its_own_mounts_is_no_difference() {
         assert_eq!(found(|t| t.replace("rw,memory", "rw,memory,release_agent=/x")), "");
         assert_eq!(found(|t| t.replace("- proc none rw", "- proc none rw,hidepid=2")), "");
+        assert_eq!(found(|t| t.replace("/dev/vda rw", "/dev/vda rw,commit=30")), "");
     }
 }

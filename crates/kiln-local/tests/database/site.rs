@@ -116,7 +116,7 @@ impl Site {
         fs::write(directory.path().join("id"), &id).unwrap();
         write(&directory.path().join("image.erofs"));
         let local = open(directory.path());
-        let identity = kiln_database::conformance::identity();
+        let identity = kiln_database::fixture::identity();
         let identity = DatabaseIdentity { version, ..identity };
         let (epoch, made) = Default::default();
         let site = Self { directory, id, local, identity, epoch, made };

@@ -1,4 +1,4 @@
-//! What must be true of every engine.
+//! A small database, for tests of this crate and of those above it.
 
 use kiln_model::canonical::BuiltFrom;
 use kiln_model::name::ComponentId;
