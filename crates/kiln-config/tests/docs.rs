@@ -24,7 +24,7 @@ const BUILT_IN: [&str; 8] = [
 ];
 
 /// Blocks whose attributes have a table of their own, and the constants of the schema.
-const BLOCKS: [(&str, &str); 20] = [
+const BLOCKS: [(&str, &str); 21] = [
     ("stack", "STACK"),
     ("variable", "VARIABLE"),
     ("validation", "VALIDATION"),
@@ -43,6 +43,7 @@ const BLOCKS: [(&str, &str); 20] = [
     ("network", "NETWORK"),
     ("secret", "SECRET"),
     ("server", "SERVER"),
+    ("database", "DATABASE"),
     ("endpoint", "ENDPOINT"),
     ("route", "ROUTE"),
 ];
