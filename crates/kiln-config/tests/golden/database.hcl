@@ -8,9 +8,51 @@ network "n" { cidr = "10.0.0.0/24" }
 server "web" {
   image   = image.i
   network = network.n
-  connects = [database.orders]
+  env     = { URL = database.sound.url, OTHER = database.sound.uri }
+}
+
+secret "s" { generate = 16 }
+
+database "sound" {
+  engine   = "postgres"
+  version  = "15"
+  network  = network.n
+  password = secret.s
 }
 
 database "orders" {
-  engine = "postgres"
+  engine   = "mysql"
+  version  = "15.3"
+  network  = network.n
+  password = "open sesame"
+  settings = { listen_addresses = "*" }
+  user     = "Orders"
+  database = "postgres"
+  backup   = { every = "15m" }
+}
+
+database "sixteen" {
+  engine   = "postgres"
+  version  = "16"
+  network  = network.n
+  password = secret.s
+}
+
+database "alone" {
+  engine      = "postgres"
+  version     = "17"
+  network     = network.n
+  password    = secret.s
+  synchronous = true
+}
+
+endpoint "db" {
+  listen = "127.0.0.1:5432"
+  to     = database.sound
+  port   = 5432
+}
+
+endpoint "web" {
+  listen = "127.0.0.1:8080"
+  to     = server.web
 }
