@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::data::DataOrigin;
 use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::Observed;
@@ -78,6 +79,17 @@ pub enum Violation {
     /// Something is created that the generation does not name.
     #[error("{0} is created and the generation does not name it")]
     NotDesired(ComponentId),
+    /// Writes go from one instance to another with nobody between.
+    #[error("writes of {0} go over without a fence")]
+    NotFenced(ComponentId),
+    /// A volume that an instance holds, or is about to, is given to another.
+    #[error("{volume} is given to {instance} although it is held")]
+    HeldTwice {
+        /// The volume.
+        volume: InstanceId,
+        /// The second to have it.
+        instance: InstanceId,
+    },
     /// A table that is not newer than the present one.
     #[error("the table's epoch {0} is not greater than the present one's")]
     OldEpoch(u64),
@@ -99,6 +111,8 @@ struct Checker<'a> {
     /// What exists: id, and the step that makes it.
     exists: BTreeMap<&'a InstanceId, Option<usize>>,
     addresses: BTreeSet<(&'a InstanceId, Ipv4Addr)>,
+    /// Volumes that are given to somebody.
+    volumes: BTreeSet<InstanceId>,
     violations: Vec<Violation>,
 }
 
@@ -112,6 +126,7 @@ impl<'a> Checker<'a> {
             plan,
             exists: networks.chain(instances).collect(),
             addresses: observed.instances.iter().map(|i| (&i.network, i.address)).collect(),
+            volumes: BTreeSet::new(),
             violations: Vec::new(),
         }
     }
@@ -162,6 +177,7 @@ impl<'a> Checker<'a> {
     fn instance(&mut self, index: usize, step: &Step, instance: &'a InstanceCreation) {
         self.created(index, &instance.id, &instance.component, &instance.digest);
         self.uses(index, step, &instance.network);
+        self.volume(instance);
         if !self.addresses.insert((&instance.network, instance.address)) {
             self.violations.push(Violation::AddressTaken {
                 network: instance.network.clone(),
@@ -220,11 +236,37 @@ impl<'a> Checker<'a> {
         for network in &table.networks {
             self.uses(index, step, &network.network);
         }
+        self.fenced(table);
         let ready: BTreeSet<&InstanceId> =
             self.observed.instances.iter().filter(|i| i.is_ready()).map(|i| &i.id).collect();
         let rotation: BTreeSet<&InstanceId> = table.in_rotation().collect();
         for id in rotation.difference(&ready) {
             self.violations.push(Violation::NotReady((*id).clone()));
+        }
+    }
+
+    /// Whoever takes writes next does so after a table that named nobody.
+    fn fenced(&mut self, table: &RouteTable) {
+        let before = self.observed.table.iter().flat_map(|table| &table.databases);
+        let before: BTreeMap<&ComponentId, &InstanceId> =
+            before.filter_map(|route| Some((&route.component, route.primary.as_ref()?))).collect();
+        for route in &table.databases {
+            let old = before.get(&route.component);
+            if old.zip(route.primary.as_ref()).is_some_and(|(old, new)| *old != new) {
+                self.violations.push(Violation::NotFenced(route.component.clone()));
+            }
+        }
+    }
+
+    /// A volume has one holder.
+    fn volume(&mut self, instance: &InstanceCreation) {
+        let Some(DataOrigin::Volume { volume }) = instance.data.as_ref().map(|d| &d.origin) else {
+            return;
+        };
+        let mut held = self.observed.instances.iter().filter_map(|i| i.data.as_ref());
+        if held.any(|data| data.volume == *volume) || !self.volumes.insert(volume.clone()) {
+            let (volume, instance) = (volume.clone(), instance.id.clone());
+            self.violations.push(Violation::HeldTwice { volume, instance });
         }
     }
 
