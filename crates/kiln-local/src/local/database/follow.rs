@@ -3,7 +3,7 @@
 //! What a primary that is gone said last still holds: what follows it then has all that it had
 //! acknowledged, where writes only counted by being there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use kiln_database::State;
@@ -40,9 +40,22 @@ impl Follows {
         lock(&self.0).get(id).cloned()
     }
 
-    /// Forgets instances that are gone.
-    pub(super) fn keep(&self, here: impl Fn(&InstanceId) -> bool) {
-        lock(&self.0).retain(|id, _| here(id));
+    /// Forgets instances that are gone. A write counts when one of those has it that its primary
+    /// waits for, whichever that is: where one of them does not answer, nothing is known of the
+    /// others until their primary says it again.
+    pub(super) fn keep(
+        &self,
+        here: impl Fn(&InstanceId) -> bool,
+        answers: impl Fn(&InstanceId) -> bool,
+    ) {
+        let mut follows = lock(&self.0);
+        let silent = follows.iter().filter(|(id, followed)| followed.synchronous && !answers(id));
+        let doubtful: BTreeSet<InstanceId> =
+            silent.map(|(_, followed)| followed.primary.clone()).collect();
+        follows.retain(|id, _| here(id));
+        for followed in follows.values_mut() {
+            followed.synchronous &= !doubtful.contains(&followed.primary);
+        }
     }
 }
 
@@ -73,7 +86,21 @@ mod tests {
         follows.heard(&id("e"), &state(&["b"]));
         follows.heard(&id("a"), &state(&[]));
         assert_eq!(primary("b"), Some(id("e")));
-        follows.keep(|known| *known != id("b"));
+        follows.keep(|known| *known != id("b"), |_| true);
         assert_eq!(primary("b"), None);
+    }
+
+    #[test]
+    fn all_that_writes_wait_for_have_to_answer() {
+        let follows = Follows::default();
+        let id = |text: &str| text.parse::<InstanceId>().unwrap();
+        let sure = |text: &str| follows.of(&id(text)).is_some_and(|it| it.synchronous);
+        follows.heard(&id("a"), &state(&["b", "c"]));
+        follows.keep(|_| true, |_| true);
+        assert!(sure("b") && sure("c"));
+        follows.keep(|known| *known != id("c"), |known| *known != id("c"));
+        assert!(!sure("b"), "the other may have had what it lacks");
+        follows.heard(&id("a"), &state(&["b"]));
+        assert!(sure("b"));
     }
 }

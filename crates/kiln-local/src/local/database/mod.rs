@@ -5,7 +5,6 @@ mod follow;
 mod making;
 mod monitor;
 mod place;
-mod quorum;
 mod switch;
 mod used;
 
@@ -18,6 +17,7 @@ use kiln_database::State;
 use kiln_engine::target::Measured;
 use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::observed::Verdict;
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
@@ -33,7 +33,6 @@ use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
-use quorum::Quorums;
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -71,7 +70,6 @@ pub(super) struct Databases {
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
     used: Used,
-    quorums: Mutex<Quorums>,
 }
 
 impl Databases {
@@ -86,7 +84,6 @@ impl Databases {
             hurried: Mutex::default(),
             follows: Arc::default(),
             used: Used::default(),
-            quorums: Mutex::default(),
         }
     }
 
@@ -136,7 +133,12 @@ impl Databases {
             monitor.subject().stack != *stack
                 || measured.instances.iter().any(|i| i.id == *id && i.is_running())
         });
-        self.follows.keep(|id| lock(&self.monitors).contains_key(id));
+        {
+            let monitors = lock(&self.monitors);
+            let ready = |monitor: &Monitor| matches!(monitor.told().verdict, Verdict::Ready { .. });
+            let answers = |id: &_| monitors.get(id).is_some_and(ready);
+            self.follows.keep(|id| monitors.contains_key(id), answers);
+        }
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
         for instance in measured.instances.iter_mut().filter(|instance| instance.is_running()) {
@@ -149,8 +151,6 @@ impl Databases {
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
         }
-        drop(monitors);
-        lock(&self.quorums).judge(stack, &mut measured.instances);
     }
 
     fn said(&self, id: &InstanceId, state: &State, at: Timestamp) -> Said {
