@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kiln_local::network::{BRIDGE, Difference, NetworkSpec, Service, detach, set_services};
 
-use crate::support::{FIRST, ONE, Root, STABLE, instance, place, spec};
+use crate::support::{Ending, FIRST, ONE, Root, STABLE, instance, place, spec};
 
 #[test]
 fn a_whole_network_has_no_differences() {
@@ -130,6 +130,7 @@ fn nothing_false_is_found_while_instances_come_and_go() {
                 root.networks.destroy(&spec.id).unwrap();
             }
         });
+        let ending = Ending(&end);
         let start = Instant::now();
         let (mut looks, mut wrong) = (0, Vec::new());
         // Some time and some looks, however slow the machine is.
@@ -143,7 +144,7 @@ fn nothing_false_is_found_while_instances_come_and_go() {
             }
             looks += 1;
         }
-        end.store(true, Ordering::Relaxed);
+        drop(ending);
         networks.join().unwrap();
         assert_eq!(wrong, []);
         (changes.join().unwrap(), looks)

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use kiln_local::network::{Service, set_services};
 
-use crate::support::{FIRST, ONE, OTHER, Root, SOON, STABLE, Teller, ask, instance, refusal, spec};
+use crate::support::{
+    Ending, FIRST, ONE, OTHER, Root, SOON, STABLE, Teller, ask, instance, refusal, spec,
+};
 
 fn service(teller: &Teller, clients: &[std::net::Ipv4Addr]) -> Service {
     Service { address: STABLE, port: teller.address.port(), clients: clients.to_vec() }
@@ -90,13 +92,14 @@ fn a_hundred_swaps_under_traffic_fail_no_connection() {
                 failed
             })
         });
+        let ending = Ending(&end);
         for turn in 1..=100 {
             std::thread::sleep(Duration::from_millis(5));
             let start = Instant::now();
             set_services(&network, &[service(&gateways[turn % 2], &[ONE, OTHER])]).unwrap();
             swap_time += start.elapsed();
         }
-        end.store(true, Ordering::Relaxed);
+        drop(ending);
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     let made = made.map(AtomicU32::into_inner);

@@ -148,6 +148,16 @@ impl Teller {
     }
 }
 
+/// Ends threads that look at its flag, also when the test fails meanwhile: a scope waits for its
+/// threads before it lets a failure through.
+pub(crate) struct Ending<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Teller {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);

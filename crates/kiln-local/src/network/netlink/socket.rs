@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use kiln_netns::Namespace;
 use rustix::net::{
@@ -33,8 +34,9 @@ const EXT_ACK: libc::c_int = 11;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
 /// Answers are at most a page or 32 KiB, whichever is larger.
 const RECEIVE_BYTES: usize = 32 << 10;
-/// How often a list that has changed while it was read is read again.
-const DUMP_ATTEMPTS: u32 = 8;
+/// For how long a list that has changed while it was read is read again. One attempt takes well
+/// below a millisecond, so it takes a storm of changes to tear every one of them.
+const DUMP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which part of the kernel a socket talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,15 +133,18 @@ impl Socket {
         fill: impl Fn(&mut Attributes<'_>),
         each: impl Fn(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Refused> {
-        for _ in 0..DUMP_ATTEMPTS {
+        let begun = Instant::now();
+        loop {
             let mut batch = Batch::default();
             batch.push(what, kind, DUMP, header, &fill);
             self.send(&batch)?;
             if let Some(list) = self.read_dump(&batch, &each)? {
                 return Ok(list);
             }
+            if begun.elapsed() > DUMP_PATIENCE {
+                return Err(Refused::new(what, rustix::io::Errno::AGAIN));
+            }
         }
-        Err(Refused::new(what, rustix::io::Errno::AGAIN))
     }
 
     /// Asks for one object and gives the answer's payload to `read`.
