@@ -1,25 +1,33 @@
 //! Databases: clients write numbered rows through the endpoint and note what was acknowledged, while
-//! instances are replaced and lost. Every row that was acknowledged is there, once, in its order.
+//! instances are replaced and lost. Every row that was acknowledged is there, once, in its order, and
+//! no two instances ever took writes at a time.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+mod changes;
+mod disks;
+mod hangs;
+mod inside;
+mod kills;
+mod late;
+mod losses;
+mod programs;
+
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Client, NoTls};
+use kiln_load::ledger::{Ledger, Plan, Report};
+use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::site::{Site, site_or_skip};
+use crate::site::{Site, send, told};
 
-/// Clients that write at a time.
-const CLIENTS: i32 = 4;
-/// How long a client may be without an answer before the test gives up.
+/// How long a database may take to be whole again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn stack(work_mem: u32, replicas: u32) -> String {
     format!(
         r#"
 network "back" {{ cidr = "10.61.0.0/24" }}
-secret "ledger" {{ value = "open sesame" }}
+secret "ledger" {{ value = "opensesame" }}
 database "ledger" {{
   engine   = "postgres"
   version  = "15"
@@ -36,175 +44,74 @@ endpoint "db" {{
     )
 }
 
-async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
-    let parameters =
-        format!("host=127.0.0.1 port={port} user=ledger dbname=ledger password='open sesame'");
-    let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(client)
+/// How the database is reached.
+fn parameters(site: &Site) -> String {
+    let port = site.port;
+    format!("host=127.0.0.1 port={port} user=ledger dbname=ledger password=opensesame")
 }
 
-/// Clients that write until they are told to stop.
-struct Ledger {
-    runtime: tokio::runtime::Runtime,
-    stop: Arc<AtomicBool>,
-    errors: Arc<AtomicU64>,
-    said: Arc<Mutex<Vec<String>>>,
-    clients: Vec<tokio::task::JoinHandle<Book>>,
+/// Runs statements with psql; a line for each row, as it prints them unaligned.
+fn sql(site: &Site, statements: &str) -> Vec<String> {
+    let mut psql = Command::new("/usr/lib/postgresql/15/bin/psql");
+    psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]);
+    psql.args(["--set", "ON_ERROR_STOP=1", "--command", statements]);
+    let output = psql.arg(parameters(site)).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{statements}: {}", told(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// What one client noted.
-struct Book {
-    client: i32,
-    acknowledged: Vec<i64>,
-    /// From one acknowledgement to the next, in milliseconds.
-    gaps: Vec<u64>,
+/// Has clients write.
+fn open(site: &Site) -> Ledger {
+    Ledger::open(Plan::at(parameters(site))).unwrap()
 }
 
-impl Ledger {
-    fn open(port: u16) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = { runtime }.worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = connect(port).await.unwrap();
-            let table = "CREATE TABLE IF NOT EXISTS ledger (id bigserial, client int, n bigint, \
-                         sum text, PRIMARY KEY (client, n))";
-            client.batch_execute(table).await.unwrap();
-        });
-        let mut ledger = Self {
-            runtime,
-            stop: Arc::default(),
-            errors: Arc::default(),
-            said: Arc::default(),
-            clients: Vec::new(),
-        };
-        for client in 0..CLIENTS {
-            let (stop, errors, said) =
-                (ledger.stop.clone(), ledger.errors.clone(), ledger.said.clone());
-            let writes = write(port, client, stop, errors, said);
-            ledger.clients.push(ledger.runtime.spawn(writes));
-        }
-        ledger
+/// Stops the clients: nothing that must never be has been. Prints how long they waited.
+fn close(ledger: Ledger, what: &str) -> Report {
+    let report = ledger.close().unwrap();
+    assert_eq!(report.violations, Vec::<String>::new(), "{what}: told {:?}", report.told);
+    assert!(report.acknowledged > 0, "{what}: nothing was written");
+    let (rows, told, longest) = (report.acknowledged, report.told.len(), report.longest());
+    println!("{what}: {rows} rows acknowledged, none lost, {told} errors, longest {longest:?}");
+    for told in &report.told {
+        println!("told: {told}");
     }
-
-    /// Stops all clients; what they noted, and how often one was told of an error.
-    fn close(self, port: u16) -> (Vec<Book>, u64) {
-        self.stop.store(true, Ordering::SeqCst);
-        let errors = self.errors.load(Ordering::SeqCst);
-        let (runtime, clients) = (self.runtime, self.clients);
-        let books = runtime.block_on(async move {
-            let mut books = Vec::new();
-            for client in clients {
-                books.push(client.await.unwrap());
-            }
-            audit(&connect(port).await.unwrap(), &books).await;
-            books
-        });
-        for said in self.said.lock().unwrap().iter() {
-            println!("told: {said}");
-        }
-        (books, errors)
-    }
+    println!("{}", report.waits());
+    report
 }
 
-async fn write(
-    port: u16,
-    client: i32,
-    stop: Arc<AtomicBool>,
-    errors: Arc<AtomicU64>,
-    said: Arc<Mutex<Vec<String>>>,
-) -> Book {
-    let mut book = Book { client, acknowledged: Vec::new(), gaps: Vec::new() };
-    let mut n = 0_i64;
-    let mut session: Option<(Client, tokio_postgres::Statement)> = None;
-    let mut last = Instant::now();
-    while !stop.load(Ordering::SeqCst) {
-        assert!(last.elapsed() < PATIENCE, "client {client} is told nothing for {PATIENCE:?}");
-        let result = match &session {
-            Some((connection, statement)) => {
-                n += 1;
-                let sum = format!("{:x}", n.wrapping_mul(0x9E37_79B9));
-                connection.execute(statement, &[&client, &n, &sum]).await.map(|_| true)
-            }
-            None => match connect(port).await {
-                Ok(connection) => {
-                    let text = "INSERT INTO ledger (client, n, sum) VALUES ($1, $2, $3)";
-                    match connection.prepare(text).await {
-                        Ok(statement) => {
-                            session = Some((connection, statement));
-                            Ok(false)
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
-                Err(error) => Err(error),
-            },
-        };
-        match result {
-            Ok(false) => {}
-            Ok(true) => {
-                book.acknowledged.push(n);
-                book.gaps.push(u64::try_from(last.elapsed().as_millis()).unwrap());
-                last = Instant::now();
-            }
-            Err(error) => {
-                // Whether it was written is not known: it is not written again.
-                errors.fetch_add(1, Ordering::SeqCst);
-                said.lock().unwrap().push(format!("client {client}, {n}: {error:?}"));
-                session = None;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-    book
-}
-
-/// Every acknowledged row is there, once (it is the key), whole, and in order.
-async fn audit(client: &Client, books: &[Book]) {
-    let rows = client.query("SELECT client, n, sum FROM ledger ORDER BY id", &[]).await.unwrap();
-    let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-    for row in &rows {
-        let (client, n, sum): (i32, i64, String) = (row.get(0), row.get(1), row.get(2));
-        assert_eq!(sum, format!("{:x}", n.wrapping_mul(0x9E37_79B9)));
-        found.entry(client).or_default().push(n);
-    }
-    for book in books {
-        let there = found.remove(&book.client).unwrap_or_default();
-        assert!(there.is_sorted(), "client {} finds its rows out of order", book.client);
-        let lost: Vec<i64> =
-            book.acknowledged.iter().filter(|n| there.binary_search(n).is_err()).copied().collect();
-        assert_eq!(lost, Vec::<i64>::new(), "client {} lost what was acknowledged", book.client);
-        assert!(!book.acknowledged.is_empty(), "client {} wrote nothing", book.client);
-    }
-}
-
-/// Prints how long clients waited.
-fn histogram(what: &str, books: &[Book]) -> u64 {
-    let mut gaps: Vec<u64> = books.iter().flat_map(|book| book.gaps.clone()).collect();
-    gaps.sort_unstable();
-    let written = gaps.len();
-    let longest: Vec<u64> = gaps.iter().rev().take(12).copied().collect();
-    println!("{what}: {written} rows acknowledged, the longest waits {longest:?} ms");
-    gaps.last().copied().unwrap_or_default()
-}
-
+/// The instance that takes the writes: its name and its process.
 fn primary(site: &Site) -> (String, i32) {
     let component = site.component("database", "ledger");
     let first = &component["instances"][0];
     assert_eq!(first["role"], "primary", "{component}");
-    let pid = i32::try_from(first["pid"].as_i64().unwrap()).unwrap();
-    (first["id"].as_str().unwrap().to_owned(), pid)
+    (first["id"].as_str().unwrap().to_owned(), pid(first))
 }
 
-/// Waits until the database has all its instances and another primary than `before`.
-fn recovered(site: &Site, before: &str) {
+/// The standbys: their names and processes.
+fn standbys(site: &Site) -> Vec<(String, i32)> {
+    let component = site.component("database", "ledger");
+    let instances = component["instances"].as_array().unwrap();
+    let standbys = instances.iter().filter(|instance| instance["role"] == "standby");
+    standbys.map(|it| (it["id"].as_str().unwrap().to_owned(), pid(it))).collect()
+}
+
+fn pid(instance: &Value) -> i32 {
+    i32::try_from(instance["pid"].as_i64().unwrap()).unwrap()
+}
+
+/// Waits until the database has all its instances, all ready, and none of those in `gone`.
+fn recovered(site: &Site, gone: &[&str]) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let component = site.component("database", "ledger");
-        let first = &component["instances"][0];
+        let instances = component["instances"].as_array().unwrap();
         let whole = component["replicas"]["ready"] == component["replicas"]["wanted"];
-        if whole && first["role"] == "primary" && first["id"] != before && first["state"] == "ready"
-        {
+        let wanted = component["replicas"]["wanted"].as_u64();
+        let settled = wanted == Some(instances.len() as u64)
+            && instances
+                .iter()
+                .all(|i| i["state"] == "ready" && !gone.iter().any(|g| i["id"] == *g));
+        if whole && settled && instances[0]["role"] == "primary" {
             return;
         }
         assert!(Instant::now() < deadline, "{}\n{component:#}", site.must(&["status"]));
@@ -212,79 +119,51 @@ fn recovered(site: &Site, before: &str) {
     }
 }
 
+/// Waits until clients have been acknowledged more rows than now.
+fn written(ledger: &Ledger) {
+    let (before, deadline) = (ledger.acknowledged(), Instant::now() + PATIENCE);
+    while ledger.acknowledged() < before + 20 {
+        assert!(Instant::now() < deadline, "nobody writes any more: {:?}", ledger.told());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The volumes there are.
+fn volumes(site: &Site) -> Vec<String> {
+    let place = site.root().join("volumes/shop.ledger");
+    let entries = std::fs::read_dir(place).unwrap().flatten();
+    let directories = entries.filter(|entry| entry.path().is_dir());
+    directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
+}
+
+/// All processes of the instance whose main process this is: those in its namespace of processes.
+fn processes(pid: i32) -> Vec<i32> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    // One that has ended meanwhile has none.
+    let Some(own) = namespace(&pid.to_string()) else { return Vec::new() };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+    let within = names.filter(|name| namespace(name).as_ref() == Some(&own));
+    within.filter_map(|name| name.parse().ok()).collect()
 }
 
 fn rounds(usual: u32, full: u32) -> u32 {
-    if std::env::var_os("KILN_FULL").is_some_and(|full| !full.is_empty()) { full } else { usual }
+    if crate::measured::full() { full } else { usual }
 }
 
-#[test]
-fn changes_and_rollbacks_are_a_pause_and_no_error() {
-    let site = site_or_skip!("changes_and_rollbacks_are_a_pause_and_no_error");
-    site.write(&stack(4, 0));
-    site.must(&["apply", "--yes"]);
-    let ledger = Ledger::open(site.port);
-    for round in 0..rounds(3, 100) {
-        let (before, _) = primary(&site);
-        if round % 3 == 2 {
-            site.must(&["rollback", "--yes"]);
-        } else {
-            site.write(&stack(5 + round, 0));
-            site.must(&["apply", "--yes"]);
-        }
-        assert_ne!(primary(&site).0, before, "another instance takes the writes");
+/// Moments that are the same in every run: a linear congruential generator (Knuth's MMIX).
+struct Moments(u64);
+
+impl Moments {
+    /// A time below so many milliseconds.
+    fn below(&mut self, milliseconds: u64) -> Duration {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis((self.0 >> 33) % milliseconds)
     }
-    let (books, errors) = ledger.close(site.port);
-    histogram("changes and rollbacks", &books);
-    assert_eq!(errors, 0);
-    site.must(&["destroy", "--yes"]);
-}
-
-#[test]
-fn a_lost_primary_is_recovered_from_its_volume() {
-    let site = site_or_skip!("a_lost_primary_is_recovered_from_its_volume");
-    lose(&site, 0, rounds(2, 25));
-}
-
-#[test]
-fn a_standby_takes_over_from_a_lost_primary() {
-    let site = site_or_skip!("a_standby_takes_over_from_a_lost_primary");
-    lose(&site, 1, rounds(2, 25));
-}
-
-/// Kills the primary again and again under writes.
-fn lose(site: &Site, replicas: u32, times: u32) {
-    site.write(&stack(4, replicas));
-    site.must(&["apply", "--yes"]);
-    let ledger = Ledger::open(site.port);
-    for _ in 0..times {
-        let (before, pid) = primary(site);
-        kill(pid);
-        recovered(site, &before);
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    let (books, errors) = ledger.close(site.port);
-    histogram(&format!("primaries lost, {replicas} standbys"), &books);
-    // What was under way on it, once for each client, is told to have an unknown end.
-    let most = u64::from(times) * u64::try_from(CLIENTS).unwrap();
-    assert!(errors <= most, "{errors} errors for {times} primaries lost");
-    site.must(&["destroy", "--yes"]);
-}
-
-#[test]
-fn another_major_version_is_refused_before_anything_happens() {
-    let site = site_or_skip!("another_major_version_is_refused_before_anything_happens");
-    site.write(&stack(4, 0));
-    site.must(&["apply", "--yes"]);
-    let (before, _) = primary(&site);
-    site.write(&stack(4, 0).replace("\"15\"", "\"17\""));
-    let refused = site.run(&["apply", "--yes"]);
-    assert_eq!(refused.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(told.contains("holds data of version 15"), "{told}");
-    assert_eq!(primary(&site).0, before);
-    site.must(&["destroy", "--yes"]);
 }
