@@ -23,8 +23,8 @@ pub(super) async fn make_table(plan: &Plan) -> Result<(), String> {
          ballast text, taken_by text DEFAULT {TAKER}, PRIMARY KEY (client, n)); \
          ALTER TABLE ledger ALTER ballast SET STORAGE EXTERNAL"
     );
-    let make = async { connect(&plan.parameters).await?.batch_execute(&table).await };
-    let made = tokio::time::timeout(PATIENCE, make).await;
+    let making = async { connect(&plan.parameters).await?.batch_execute(&table).await };
+    let made = tokio::time::timeout(PATIENCE, making).await;
     let made = made.map_err(|_| "the table is not made in time".to_owned())?;
     made.map_err(|error| format!("the table cannot be made: {}", chain(&error)))
 }
@@ -32,8 +32,8 @@ pub(super) async fn make_table(plan: &Plan) -> Result<(), String> {
 /// All rows in the order in which they were written.
 pub(super) async fn read(plan: &Plan) -> Result<Vec<Row>, String> {
     let question = "SELECT client, n, sum, taken_by FROM ledger ORDER BY id";
-    let read = async { connect(&plan.parameters).await?.query(question, &[]).await };
-    let rows = tokio::time::timeout(PATIENCE, read).await;
+    let reading = async { connect(&plan.parameters).await?.query(question, &[]).await };
+    let rows = tokio::time::timeout(PATIENCE, reading).await;
     let rows = rows.map_err(|_| "the table is not read in time".to_owned())?;
     let rows = rows.map_err(|error| format!("the table cannot be read: {}", chain(&error)))?;
     let row = |row: &tokio_postgres::Row| Row {

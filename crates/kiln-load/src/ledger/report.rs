@@ -49,10 +49,10 @@ impl Report {
             }
             acknowledged += book.entries.len() as u64;
             lost += missing.len() as u64;
-            let mut last = book.begun;
+            let mut before = book.begun;
             for entry in &book.entries {
-                waits.push((entry.answered, entry.answered.duration_since(last)));
-                last = entry.answered;
+                waits.push((entry.answered, entry.answered.duration_since(before)));
+                before = entry.answered;
             }
             violations.extend(book.complaints);
         }
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-/// Times by percentile, as HdrHistogram's tools print them: each line has a value in milliseconds, which
+/// Times by percentile, as `HdrHistogram`'s tools print them: each line has a value in milliseconds, which
 /// share of all is not above it, and how many those are.
 pub fn spectrum(times: impl IntoIterator<Item = Duration>) -> String {
     let mut times: Vec<Duration> = times.into_iter().collect();
