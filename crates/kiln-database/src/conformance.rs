@@ -182,6 +182,10 @@ impl<S: Stage> Suite<'_, S> {
         assert_eq!(session.declare(&self.identity).await, Ok(()));
         self.has_all(&second).await;
         self.write(&second, 20).await;
+        let mut old = self.session(&first).await;
+        assert_eq!(old.dismiss().await, Ok(()));
+        let left = old.state().await.expect("a state").followers;
+        assert!(left.is_empty(), "nobody receives from it: {left:?}");
         self.stage.kill(&first);
     }
 

@@ -82,6 +82,10 @@ pub trait Session: Send {
     /// Ends all sessions but Kiln's own, and says how far its data goes after that.
     fn fence(&mut self) -> Answer<'_, u64>;
 
+    /// Ends its sending to all who receive from it: those look for whom they are led to, and never get
+    /// what it writes when it is ended, which its successor does not have.
+    fn dismiss(&mut self) -> Answer<'_, ()>;
+
     /// Has it take writes from now on.
     fn promote(&mut self) -> Answer<'_, ()>;
 }
@@ -144,6 +148,8 @@ pub struct Follower {
     pub streams: bool,
     /// Whether a write can count by being there.
     pub synchronous: bool,
+    /// How far its data goes, in bytes of the log, as it has told.
+    pub position: u64,
 }
 
 /// The engine of a kind of database.

@@ -33,7 +33,8 @@ SELECT pg_is_in_recovery(),
     THEN GREATEST(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
     ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint,
   EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
-  (SELECT string_agg(concat_ws(E'\\t', application_name, state, sync_state), E'\\n')
+  (SELECT string_agg(concat_ws(E'\\t', application_name, state, sync_state,
+      coalesce((flush_lsn - '0/0'::pg_lsn)::bigint, 0)), E'\\n')
     FROM pg_stat_replication)";
 
 /// See the module.
@@ -152,6 +153,23 @@ impl PostgresSession {
         self.number("SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint").await
     }
 
+    async fn dismiss_now(&self) -> Result<(), EngineError> {
+        let senders = self.names("SELECT pid FROM pg_stat_replication").await?;
+        if senders.is_empty() {
+            return Ok(());
+        }
+        let those = format!("FROM pg_stat_replication WHERE pid IN ({})", senders.join(", "));
+        self.run(&format!("SELECT pg_terminate_backend(pid) {those}")).await?;
+        let deadline = tokio::time::Instant::now() + GOING;
+        while self.number(&format!("SELECT count(*) {those}")).await? > 0 {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(EngineError::Refused("it goes on sending".to_owned()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     async fn promote_now(&self) -> Result<(), EngineError> {
         let promoted = self.names(&format!("SELECT pg_promote(true, {PROMOTION})")).await?;
         if promoted.first().is_none_or(|answer| answer != "t") {
@@ -202,6 +220,10 @@ impl Session for PostgresSession {
         Box::pin(self.fence_now())
     }
 
+    fn dismiss(&mut self) -> Answer<'_, ()> {
+        Box::pin(self.dismiss_now())
+    }
+
     fn promote(&mut self) -> Answer<'_, ()> {
         Box::pin(self.promote_now())
     }
@@ -210,12 +232,13 @@ impl Session for PostgresSession {
 const STRANGE_SUPERUSERS: &str =
     "SELECT rolname FROM pg_roles WHERE rolsuper AND rolname <> 'kiln' ORDER BY rolname";
 
-/// `name TAB state TAB sync_state`.
+/// `name TAB state TAB sync_state TAB position`.
 fn follower(line: &str) -> Option<Follower> {
     let mut fields = line.split('\t');
     let (name, state) = (fields.next()?, fields.next()?);
     let synchronous = matches!(fields.next()?, "sync" | "quorum");
-    Some(Follower { name: name.to_owned(), streams: state == "streaming", synchronous })
+    let position = fields.next()?.parse().ok()?;
+    Some(Follower { name: name.to_owned(), streams: state == "streaming", synchronous, position })
 }
 
 async fn rows(client: &Client, query: &str) -> Result<Vec<SimpleQueryRow>, EngineError> {
@@ -283,9 +306,10 @@ mod tests {
 
     #[test]
     fn followers_are_read() {
-        let read = follower("database-x-2\tstreaming\tquorum").unwrap();
+        let read = follower("database-x-2\tstreaming\tquorum\t9").unwrap();
         assert!(read.streams && read.synchronous && read.name == "database-x-2");
-        assert!(!follower("x\tcatchup\tasync").unwrap().streams);
+        assert_eq!(read.position, 9);
+        assert!(!follower("x\tcatchup\tasync\t0").unwrap().streams);
         assert_eq!(follower("x"), None);
     }
 }

@@ -11,13 +11,13 @@ mod used;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_database::State;
 use kiln_engine::target::Measured;
 use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::observed::Verdict;
+use kiln_model::observed::{ObservedInstance, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 
 use super::events::Changes;
 use super::labels::InstanceLabels;
+use super::now;
 pub(super) use making::create;
 
 use follow::Follows;
@@ -59,6 +60,10 @@ impl DataLabels {
     }
 }
 
+/// A standby that has not followed the primary for so long, while that answers, never will: the log
+/// that it lacks is gone, or it has what its primary never had. Longer than it takes to connect anew.
+const ALONE: Duration = Duration::from_secs(12);
+
 /// The databases of one root.
 pub(super) struct Databases {
     root: PathBuf,
@@ -69,6 +74,8 @@ pub(super) struct Databases {
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
+    /// Standbys that do not follow the primary there is, and since when.
+    alone: Mutex<BTreeMap<InstanceId, Instant>>,
     used: Used,
 }
 
@@ -83,6 +90,7 @@ impl Databases {
             makings: Mutex::default(),
             hurried: Mutex::default(),
             follows: Arc::default(),
+            alone: Mutex::default(),
             used: Used::default(),
         }
     }
@@ -150,6 +158,36 @@ impl Databases {
                 volume: monitor.subject().labels.volume.clone(),
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
+        }
+        drop(monitors);
+        self.give_up_strays(measured);
+    }
+
+    /// Takes standbys for dead that do not follow the primary that there is.
+    fn give_up_strays(&self, measured: &mut Measured) {
+        let said = |instance: &ObservedInstance| {
+            instance.data.as_ref().filter(|_| instance.is_ready())?.said.clone()
+        };
+        let takes = |instance: &&ObservedInstance| {
+            said(instance).is_some_and(|said| said.role == Role::Primary)
+        };
+        let served: BTreeSet<ComponentId> =
+            measured.instances.iter().filter(takes).map(|it| it.component.clone()).collect();
+        let mut alone = lock(&self.alone);
+        alone.retain(|id, _| lock(&self.monitors).contains_key(id));
+        for instance in &mut measured.instances {
+            let stray = served.contains(&instance.component)
+                && said(instance)
+                    .is_some_and(|it| it.role == Role::Standby && it.follows.is_none());
+            if !stray {
+                alone.remove(&instance.id);
+                continue;
+            }
+            let since = alone.entry(instance.id.clone()).or_insert_with(Instant::now);
+            if since.elapsed() >= ALONE {
+                let reason = format!("it has not followed the primary for {} s", ALONE.as_secs());
+                instance.health = Verdict::Dead { since: now(), reason };
+            }
         }
     }
 

@@ -34,6 +34,8 @@ const DECLARING: Duration = Duration::from_secs(20);
 /// An instance that is asked.
 struct Party {
     id: InstanceId,
+    stack: StackName,
+    component: ComponentId,
     place: Place,
     labels: DataLabels,
 }
@@ -85,11 +87,13 @@ impl Machine {
             Role::Standby => {
                 let position = self.fence_others(stack, component, primary).await;
                 let position = position.map_err(fail)?;
+                let position = position.max(databases.furthest_standby(&party).await);
                 take_over(&mut *session, position).await.map_err(fail)?;
             }
         }
         party.place.set_head(volume).map_err(|error| fail(error.to_string()))?;
         party.place.set_primary(primary).map_err(|error| fail(error.to_string()))?;
+        self.dismiss_others(stack, component, primary).await;
         let identity = &party.labels.identity;
         match within(DECLARING, session.declare(identity)).await {
             Ok(()) => databases.note_declared(primary),
@@ -124,6 +128,22 @@ impl Machine {
             }
         }
         Ok(position)
+    }
+
+    /// Has all who still receive from another follow the new one. What the other writes when it is ended
+    /// is not in the new one's log, and who had received it could never follow that.
+    async fn dismiss_others(&self, stack: &StackName, component: &ComponentId, new: &InstanceId) {
+        for other in self.databases.others(stack, component, new) {
+            if self.databases.last_role(&other.id) == Some(Role::Standby) {
+                continue;
+            }
+            if let Err(error) = other.dismiss().await {
+                eprintln!("kiln: {} is ended, as it goes on sending: {error}", other.id);
+                if let Err(error) = instance::kill(&self.cgroups, other.id.as_str()) {
+                    eprintln!("kiln: {}: {}", other.id, chain(&error));
+                }
+            }
+        }
     }
 
     /// Removes volumes that nobody holds, but for the head and the one before it.
@@ -179,10 +199,25 @@ impl Databases {
         let own = subjects.filter(|it| it.stack == *stack && it.component == *component);
         own.map(|subject| Party {
             id: subject.id.clone(),
+            stack: stack.clone(),
+            component: component.clone(),
             place: self.place(stack, component),
             labels: subject.labels.clone(),
         })
         .collect()
+    }
+
+    /// How far the data of the furthest of the other standbys goes: one that goes further than the one
+    /// that is promoted could not follow it.
+    async fn furthest_standby(&self, than: &Party) -> Option<u64> {
+        let mut furthest = None;
+        for other in self.others(&than.stack, &than.component, &than.id) {
+            if self.last_role(&other.id) == Some(Role::Standby) {
+                // One that does not answer is no reason to wait.
+                furthest = furthest.max(other.position().await.ok());
+            }
+        }
+        furthest
     }
 
     /// What an instance did with writes when it was last asked.
@@ -202,6 +237,20 @@ impl Party {
     async fn session(&self) -> Result<Box<dyn Session>, EngineError> {
         let sockets = self.place.socket(&self.id);
         answered(engine(self.labels.identity.engine).connect(&sockets)).await
+    }
+
+    async fn position(&self) -> Result<u64, EngineError> {
+        let mut session = self.session().await?;
+        Ok(answered(session.state()).await?.position)
+    }
+
+    /// Where it took writes: that nobody receives from it any more.
+    async fn dismiss(&self) -> Result<(), EngineError> {
+        let mut session = self.session().await?;
+        match answered(session.state()).await?.role {
+            Role::Standby => Ok(()),
+            Role::Primary => within(FENCING, session.dismiss()).await,
+        }
     }
 
     /// Where it takes writes: that it takes no more of anybody, and how far it is.
