@@ -130,20 +130,3 @@ async fn a_synchronous_standby_has_each_write() {
     site.route(Some(&second), false).await.unwrap();
     assert_eq!(site.run(&second, "SELECT n FROM t").await.unwrap(), ["7"]);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_standby_that_follows_nobody_is_given_up() {
-    let Some(site) = Site::new("a_standby_that_follows_nobody_is_given_up").await else { return };
-    let first = site.first().await;
-    let second = site.standby(&first).await;
-    // It is led nowhere from now on, and has to connect anew.
-    std::fs::remove_file(site.sockets().join(kiln_database::postgres::PRIMARY)).unwrap();
-    rustix::process::kill_process(receiver(&site, &second), rustix::process::Signal::TERM).unwrap();
-    let dead = |seen: &_| {
-        let seen: &kiln_model::observed::ObservedInstance = seen;
-        matches!(&seen.health, kiln_model::observed::Verdict::Dead { reason, .. }
-            if reason.contains("has not followed"))
-    };
-    site.until("it to be given up", &second, dead).await;
-    assert!(site.see(&first).await.unwrap().is_ready(), "its primary serves on");
-}

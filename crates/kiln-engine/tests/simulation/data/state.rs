@@ -277,7 +277,7 @@ impl World {
                     && volume.standby
                     && self.data.quorum.contains(&seen.id),
             });
-            seen.data = Some(ObservedData { volume: node.volume.clone(), said });
+            seen.data = Some(ObservedData { volume: node.volume.clone(), branch: 0, said });
             if seen.phase == Phase::Running {
                 seen.health = health(node, now);
             }
@@ -300,6 +300,9 @@ impl World {
             generation: 1,
             version: 15,
             head: self.data.head.as_ref() == Some(id),
+            branch: 0,
+            tip: false,
+            left_at: None,
             used: Bytes(0),
         };
         whole.map(volume).collect()

@@ -93,6 +93,8 @@ impl Target for DataTarget {
             world.say(format!("destroy {doomed:?}"));
             match doomed {
                 Doomed::Network(id) => drop(world.networks.remove(id)),
+                // Nobody here asks for that, nor for another branch.
+                Doomed::Data(..) => world.violation("data is removed for good"),
                 Doomed::Instance(id, _) => {
                     if world.data.gate.primary.as_ref() == Some(id) && world.flaw == Flaw::None {
                         world.violation(format!("{id} is destroyed and takes writes"));
@@ -191,6 +193,7 @@ impl World {
                 self.data.volumes.insert(instance.id.clone(), copy);
                 (instance.id.clone(), took)
             }
+            DataOrigin::Branch { .. } => return Err(fail("there are no branches")),
             DataOrigin::Volume { volume } => {
                 let held = |node: &&Node| node.volume == *volume && node.seen.is_running();
                 if self.data.nodes.values().any(|node| held(&node)) {

@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 
 use kiln_database::{DatabaseEngine, Instance, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{DataOrigin, ObservedData, Role};
+use kiln_model::data::{BranchOrigin, DataOrigin, ObservedData, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::copy;
 use super::place::{About, Place};
 use super::used::size;
 use super::{DataLabels, Databases, lock};
@@ -132,8 +133,11 @@ pub(in crate::local) fn create(
         let mut makings = lock(&databases.makings);
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
+            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => databases
+                .claim(&place, volume, data, &what)
+                .and_then(|()| databases.has_room(&place, volume, &what)),
             DataOrigin::Standby { of } => databases.has_room(&place, of, &what),
-            DataOrigin::Empty => Ok(()),
+            DataOrigin::Empty | DataOrigin::Branch { .. } => Ok(()),
         };
         free?;
         if makings.contains_key(&creation.id) || databases.record(&creation.id).exists() {
@@ -236,7 +240,8 @@ impl Databases {
     /// one that it is made of.
     fn has_room(&self, place: &Place, of: &InstanceId, what: &str) -> Result<(), TargetError> {
         let held = lock(&self.monitors).get(of).map(|it| it.subject().labels.volume.clone());
-        let Some(volume) = held else { return Ok(()) };
+        // Else it is the volume itself.
+        let volume = held.unwrap_or_else(|| of.clone());
         let Ok(disk) = rustix::fs::statvfs(&place.volumes) else { return Ok(()) };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed = size(&place.data(&volume)).saturating_add(SPARE);
@@ -353,7 +358,11 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,
         // Nobody else may have it.
-        data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
+        data: begun.labels.data.map(|data| ObservedData {
+            volume: data.volume,
+            branch: data.branch,
+            said: None,
+        }),
         drift: Vec::new(),
     }
 }
@@ -435,9 +444,15 @@ impl Job {
             }
             DataOrigin::Volume { volume } => {
                 let head = self.place.head().map_err(failed)?;
+                let head = head.as_ref();
                 let is_head = head.is_some_and(|head| head.volume == *volume);
                 let role = self.engine().role(&data).map_err(failed)?;
-                if is_head { Role::Primary } else { role }
+                let is_tip = head.is_some_and(|head| head.tips.contains(volume));
+                if is_head || is_tip { Role::Primary } else { role }
+            }
+            DataOrigin::Branch { from } => {
+                self.open_branch(from)?;
+                Role::Primary
             }
         };
         self.engine().ready(&data, role).map_err(failed)?;
@@ -448,11 +463,26 @@ impl Job {
                 generation: self.creation.generation,
                 engine: self.labels.identity.engine,
                 version: self.labels.identity.version,
+                branch: self.labels.branch,
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }
         self.place.make_socket(id).map_err(failed)?;
         self.launch(&self.engine().serve(&instance))
+    }
+
+    /// Fills the volume with an earlier state.
+    fn open_branch(&self, from: &BranchOrigin) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
+        let BranchOrigin::Volume { volume, .. } = from else {
+            let reason = "a branch needs a state to begin with".to_owned();
+            return Err(Failure { reason, words: Vec::new() });
+        };
+        let id = &self.creation.id;
+        self.place.make_volume(id).map_err(failed)?;
+        let (from, to) = (self.place.data(volume), self.place.data(id));
+        copy::tree(&from, &to, &|| self.making.is_called_off())
+            .map_err(|error| Failure::of(&format!("{volume} cannot be copied"), &error))
     }
 
     /// Starts the instance itself.

@@ -1,10 +1,12 @@
 //! Databases on this machine: their volumes and sockets, how their instances are made, what these
 //! say of themselves, and how one takes over from another.
 
+mod copy;
 mod follow;
 mod making;
 mod monitor;
 mod place;
+mod stray;
 mod switch;
 mod used;
 
@@ -27,13 +29,13 @@ use tokio::runtime::Handle;
 
 use super::events::Changes;
 use super::labels::InstanceLabels;
-use super::now;
 pub(super) use making::create;
 
 use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
+use stray::Strays;
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -44,6 +46,9 @@ const FRESH: Duration = Duration::from_millis(50);
 pub(super) struct DataLabels {
     /// The volume that it holds.
     pub(super) volume: InstanceId,
+    /// The number of that volume's branch.
+    #[serde(default)]
+    pub(super) branch: u64,
     /// What the database is.
     pub(super) identity: DatabaseIdentity,
 }
@@ -51,18 +56,16 @@ pub(super) struct DataLabels {
 impl DataLabels {
     pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
         use kiln_model::data::DataOrigin;
-        let DataCreation { identity, origin } = creation.data.as_ref()?;
+        let DataCreation { identity, origin, branch } = creation.data.as_ref()?;
         let volume = match origin {
             DataOrigin::Volume { volume } => volume,
-            DataOrigin::Empty | DataOrigin::Standby { .. } => &creation.id,
+            DataOrigin::Empty | DataOrigin::Standby { .. } | DataOrigin::Branch { .. } => {
+                &creation.id
+            }
         };
-        Some(Self { volume: volume.clone(), identity: identity.clone() })
+        Some(Self { volume: volume.clone(), branch: *branch, identity: identity.clone() })
     }
 }
-
-/// A standby that has not followed the primary for so long, while that answers, never will: the log
-/// that it lacks is gone, or it has what its primary never had. Longer than it takes to connect anew.
-const ALONE: Duration = Duration::from_secs(12);
 
 /// The databases of one root.
 pub(super) struct Databases {
@@ -74,8 +77,7 @@ pub(super) struct Databases {
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
-    /// Standbys that do not follow the primary there is, and since when.
-    alone: Mutex<BTreeMap<InstanceId, Instant>>,
+    strays: Strays,
     used: Used,
 }
 
@@ -90,7 +92,7 @@ impl Databases {
             makings: Mutex::default(),
             hurried: Mutex::default(),
             follows: Arc::default(),
-            alone: Mutex::default(),
+            strays: Strays::default(),
             used: Used::default(),
         }
     }
@@ -146,6 +148,7 @@ impl Databases {
             let ready = |monitor: &Monitor| matches!(monitor.told().verdict, Verdict::Ready { .. });
             let answers = |id: &_| monitors.get(id).is_some_and(ready);
             self.follows.keep(|id| monitors.contains_key(id), answers);
+            self.strays.keep(|id| monitors.contains_key(id));
         }
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
@@ -156,37 +159,35 @@ impl Databases {
             instance.drift.extend(told.drift.iter().cloned());
             instance.data = Some(ObservedData {
                 volume: monitor.subject().labels.volume.clone(),
+                branch: monitor.subject().labels.branch,
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
         }
-        drop(monitors);
-        self.give_up_strays(measured);
+        self.find_strays(stack, measured);
     }
 
-    /// Takes standbys for dead that do not follow the primary that there is.
-    fn give_up_strays(&self, measured: &mut Measured) {
-        let said = |instance: &ObservedInstance| {
-            instance.data.as_ref().filter(|_| instance.is_ready())?.said.clone()
-        };
-        let takes = |instance: &&ObservedInstance| {
-            said(instance).is_some_and(|said| said.role == Role::Primary)
-        };
-        let served: BTreeSet<ComponentId> =
-            measured.instances.iter().filter(takes).map(|it| it.component.clone()).collect();
-        let mut alone = lock(&self.alone);
-        alone.retain(|id, _| lock(&self.monitors).contains_key(id));
-        for instance in &mut measured.instances {
-            let stray = served.contains(&instance.component)
-                && said(instance)
-                    .is_some_and(|it| it.role == Role::Standby && it.follows.is_none());
-            if !stray {
-                alone.remove(&instance.id);
+    /// Takes standbys that can't follow who takes writes for dead.
+    fn find_strays(&self, stack: &StackName, measured: &mut Measured) {
+        let said = |i: &ObservedInstance| i.data.as_ref()?.said.clone();
+        let ready = measured.instances.iter().filter(|i| i.is_ready());
+        let primaries: Vec<_> = ready
+            .filter_map(|i| Some((i.component.clone(), i.id.clone(), said(i)?)))
+            .filter(|(_, _, said)| said.role == Role::Primary)
+            .collect();
+        for instance in measured.instances.iter_mut().filter(|i| i.is_ready()) {
+            let Some(standby) = said(instance).filter(|said| said.role == Role::Standby) else {
                 continue;
-            }
-            let since = alone.entry(instance.id.clone()).or_insert_with(Instant::now);
-            if since.elapsed() >= ALONE {
-                let reason = format!("it has not followed the primary for {} s", ALONE.as_secs());
-                instance.health = Verdict::Dead { since: now(), reason };
+            };
+            let place = self.place(stack, &instance.component);
+            let link = place.primary();
+            let primary = primaries.iter().find(|(component, id, _)| {
+                *component == instance.component && Some(id) == link.as_ref()
+            });
+            let ahead = primary.map(|(_, _, said)| said.position);
+            let ahead = ahead.filter(|_| standby.follows.is_none());
+            if self.strays.is_stray(&instance.id, standby.position, ahead, Instant::now()) {
+                let reason = "it cannot follow the one that takes writes".to_owned();
+                instance.health = Verdict::Dead { since: standby.at, reason };
             }
         }
     }
@@ -249,14 +250,18 @@ impl Databases {
     pub(super) fn volumes(&self, stack: &StackName) -> std::io::Result<Vec<ObservedVolume>> {
         let mut all = Vec::new();
         for (component, place) in Place::all(&self.root, stack)? {
-            let head = place.head()?.map(|head| head.volume);
+            let head = place.head()?;
+            let head = head.as_ref();
             for id in place.list()? {
                 let Some(about) = place.about(&id) else { continue };
                 all.push(ObservedVolume {
                     component: component.clone(),
                     generation: about.generation,
                     version: about.version,
-                    head: head.as_ref() == Some(&id),
+                    head: head.is_some_and(|head| head.volume == id),
+                    branch: about.branch,
+                    tip: head.is_some_and(|head| head.tips.contains(&id)),
+                    left_at: head.and_then(|head| head.left_at.get(&id).copied()),
                     used: self.used.of(&place.data(&id)),
                     id,
                 });

@@ -2,6 +2,7 @@
 //! instances are replaced and lost. Every row that was acknowledged is there, once, in its order, and
 //! no two instances ever took writes at a time.
 
+mod branches;
 mod changes;
 mod disks;
 mod hangs;
