@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::civil_from_days;
+use crate::calendar::{civil_from_days, days_from_civil};
 
 /// A text that is not a quantity of the wanted sort.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,9 +219,73 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = InvalidQuantity;
+
+    /// RFC 3339, with seconds or without; a space may stand for the `T`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        instant(text).ok_or_else(|| InvalidQuantity {
+            text: text.to_owned(),
+            expected: "an instant, such as \"2026-05-01T13:30:00Z\" or \"2026-05-01T13:30:00.5+02:00\"",
+        })
+    }
+}
+
+fn instant(text: &str) -> Option<Timestamp> {
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let mut date = date.splitn(3, '-');
+    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
+    let (year, month, day) = (digits(year, 4)?, digits(month, 2)?, digits(day, 2)?);
+    let (time, east) = match time.strip_suffix(['Z', 'z']) {
+        Some(time) => (time, 0),
+        None => {
+            let (time, offset) = time.split_at(time.rfind(['+', '-'])?);
+            let (hours, minutes) = offset[1..].split_once(':')?;
+            let minutes = digits(hours, 2)? * 60 + digits(minutes, 2)?;
+            (time, if offset.starts_with('-') { -minutes } else { minutes })
+        }
+    };
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (digits(time.next()?, 2)?, digits(time.next()?, 2)?);
+    let (second, fraction) = match time.next() {
+        None => (0, ""),
+        Some(second) => {
+            let (whole, fraction) = second.split_once('.').unwrap_or((second, "0"));
+            (digits(whole, 2)?, fraction)
+        }
+    };
+    let fits = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24;
+    if !fits || minute > 59 || second > 60 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let milli = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+    let minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute - east;
+    u64::try_from((minutes * 60 + second) * 1_000 + milli).ok().map(Timestamp)
+}
+
+fn digits(text: &str, count: usize) -> Option<i64> {
+    let fits = text.len() == count && text.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| text.parse().ok())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_read_as_they_are_written() {
+        for text in ["1970-01-01T00:00:00.000Z", "2024-02-29T23:59:59.999Z", "2026-11-27T00:14:13.007Z"] {
+            assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), text);
+        }
+        let same = ["2026-05-01T11:30Z", "2026-05-01 13:30:00+02:00", "2026-05-01T11:30:00.0Z"];
+        for text in same {
+            let read: Timestamp = text.parse().unwrap();
+            assert_eq!(read.to_string(), "2026-05-01T11:30:00.000Z", "{text}");
+        }
+        for text in ["yesterday", "2026-05-01", "2026-13-01T00:00Z", "2026-05-01T11:30:00", "2026-05-01T1:30Z"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_and_spans() {

@@ -170,6 +170,7 @@ impl Site {
             replicas: 0,
             hold: Millis::seconds(5),
             rollout: Rollout::rolling(Millis::seconds(60)),
+            backup: None,
         };
         let database = Database { identity: self.identity.clone(), policy };
         let last = 130 + u8::try_from(number).unwrap();

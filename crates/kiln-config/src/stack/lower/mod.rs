@@ -2,6 +2,7 @@
 
 pub(super) mod alarm;
 mod certificate;
+mod backup;
 pub(super) mod database;
 pub(super) mod demands;
 pub(super) mod endpoint;
