@@ -202,6 +202,10 @@ impl Session for PostgresSession {
         Box::pin(self.fence_now())
     }
 
+    fn switch_log(&mut self) -> Answer<'_, u64> {
+        Box::pin(self.number("SELECT (pg_switch_wal() - '0/0'::pg_lsn)::bigint"))
+    }
+
     fn promote(&mut self) -> Answer<'_, ()> {
         Box::pin(self.promote_now())
     }

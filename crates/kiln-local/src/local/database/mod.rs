@@ -5,6 +5,7 @@ mod follow;
 mod making;
 mod monitor;
 mod place;
+mod program;
 mod switch;
 mod used;
 
@@ -89,6 +90,13 @@ impl Databases {
 
     fn place(&self, stack: &StackName, component: &ComponentId) -> Place {
         Place::of(&self.root, stack, component)
+    }
+
+    /// The line of the data of an instance that runs, where it is not the cluster's first.
+    fn line_of(&self, place: &Place, instance: &InstanceId) -> Option<String> {
+        let monitors = lock(&self.monitors);
+        let volume = monitors.get(instance).map(|it| it.subject().labels.volume.clone());
+        place.about(&volume?)?.line
     }
 
     /// Has a running instance of a database asked from now on.

@@ -10,7 +10,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_database::postgres::PRIMARY;
+use kiln_database::DatabaseEngine;
+use kiln_database::postgres::{ARCHIVED, PRIMARY};
 use kiln_model::data;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::spec::database::Engine;
@@ -38,6 +39,9 @@ pub(super) struct About {
     pub(super) generation: u64,
     pub(super) engine: Engine,
     pub(super) version: u32,
+    /// The line of the data that it is of, where that is not the cluster's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<String>,
 }
 
 /// Which volume writes went to last.
@@ -90,7 +94,8 @@ impl Place {
 
     /// Removes the directories that all instances share, where there is no instance and no volume.
     pub(super) fn remove_if_unused(&self) -> io::Result<()> {
-        if entries(&self.sockets)?.iter().all(|entry| entry.is_symlink()) {
+        let own = |entry: &PathBuf| entry.is_symlink() || entry.ends_with(ARCHIVED);
+        if entries(&self.sockets)?.iter().all(own) {
             absent(fs::remove_dir_all(&self.sockets))?;
         }
         if self.head()?.is_none() && entries(&self.volumes)?.is_empty() {
@@ -130,6 +135,24 @@ impl Place {
 
     pub(super) fn about(&self, volume: &InstanceId) -> Option<About> {
         about(&self.volumes.join(volume.as_str()))
+    }
+
+    /// The line of a volume's data: which archive its log goes to. It is called after the cluster,
+    /// unless it was restored and so has a future of its own.
+    pub(super) fn line(
+        &self,
+        engine: &dyn DatabaseEngine,
+        volume: &InstanceId,
+    ) -> io::Result<String> {
+        match self.about(volume).and_then(|about| about.line) {
+            Some(line) => Ok(line),
+            None => Ok(engine.system(&self.data(volume))?.to_string()),
+        }
+    }
+
+    /// Where it stands which files of the log of a line are archived.
+    pub(super) fn archived(&self, line: &str) -> PathBuf {
+        self.sockets.join(ARCHIVED).join(line)
     }
 
     /// The volumes that there are, in order; those that are not whole, too.
@@ -258,7 +281,7 @@ mod tests {
         place.make_volume(&first).unwrap();
         assert_eq!(Place::all(root.path(), &stack).unwrap().len(), 0, "it is not whole");
         let about =
-            About { stack, component, generation: 3, engine: Engine::Postgres, version: 15 };
+            About { stack, component, generation: 3, engine: Engine::Postgres, version: 15, line: None };
         place.complete(&first, &about).unwrap();
         assert_eq!(place.about(&first), Some(about.clone()));
         assert_eq!(Place::all(root.path(), &about.stack).unwrap().len(), 1);
