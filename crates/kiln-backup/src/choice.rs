@@ -140,7 +140,8 @@ fn newest(line: &Line, at: Timestamp) -> Option<&Copy> {
     whole().rfind(|copy| !copy.is_damaged()).or_else(|| whole().next_back())
 }
 
-fn with_log<'a>(line: &'a Line, copy: &'a Copy) -> Choice<'a> {
+/// A copy with all of the log after it, as far as that goes without a gap.
+pub fn with_log<'a>(line: &'a Line, copy: &'a Copy) -> Choice<'a> {
     let first = copy.base.start.segment();
     let gap = line.gap(first);
     let wanted = |segment: &&Segment| {

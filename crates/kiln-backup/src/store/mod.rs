@@ -113,7 +113,12 @@ pub struct Content {
 impl Content {
     /// A file on disk; it is read once.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        Self::of_open(File::open(path)?)
+    }
+
+    /// A file that is open; it is read once.
+    pub fn of_open(mut file: File) -> io::Result<Self> {
+        file.seek(SeekFrom::Start(0))?;
         let (size, digest) = measure(&mut file)?;
         Ok(Self { file, size, digest })
     }

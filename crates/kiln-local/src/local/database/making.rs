@@ -336,7 +336,7 @@ impl Job {
                 self.making.say(Course::Over);
                 lock(&databases.makings).remove(id);
             }
-            Err(Failure { reason, words }) => {
+            Err(Failure { reason, words, .. }) => {
                 if !self.making.is_called_off() {
                     eprintln!("kiln: {id} cannot be made: {reason}");
                 }
@@ -413,7 +413,7 @@ impl Job {
         }
         self.machine
             .launch(spec)
-            .map_err(|error| Failure { reason: error.to_string(), words: Vec::new() })
+            .map_err(|error| Failure { reason: error.to_string(), words: Vec::new(), lacks: false })
     }
 
     /// What an instance must have as much of as the one that it is to follow.

@@ -1,6 +1,7 @@
 //! Databases on this machine: their volumes and sockets, how their instances are made, what these
 //! say of themselves, and how one takes over from another.
 
+pub(super) mod backup;
 mod follow;
 mod making;
 mod monitor;
@@ -71,6 +72,7 @@ pub(super) struct Databases {
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
     used: Used,
+    backups: backup::Backups,
 }
 
 impl Databases {
@@ -85,6 +87,7 @@ impl Databases {
             hurried: Mutex::default(),
             follows: Arc::default(),
             used: Used::default(),
+            backups: backup::Backups::default(),
         }
     }
 
@@ -92,11 +95,25 @@ impl Databases {
         Place::of(&self.root, stack, component)
     }
 
+    /// What a stack's databases raise alarms for: all since this was last asked.
+    pub(super) fn alarms(&self, stack: &StackName) -> Vec<kiln_model::alarm::Alarm> {
+        self.backups.alarms(stack)
+    }
+
+    /// The volume that an instance which runs holds.
+    fn volume_of(&self, instance: &InstanceId) -> Option<InstanceId> {
+        let monitors = lock(&self.monitors);
+        monitors.get(instance).map(|it| it.subject().labels.volume.clone())
+    }
+
+    /// Whether an instance took writes when it was last asked.
+    fn takes_writes(&self, instance: &InstanceId) -> bool {
+        self.last_role(instance) == Some(Role::Primary)
+    }
+
     /// The line of the data of an instance that runs, where it is not the cluster's first.
     fn line_of(&self, place: &Place, instance: &InstanceId) -> Option<String> {
-        let monitors = lock(&self.monitors);
-        let volume = monitors.get(instance).map(|it| it.subject().labels.volume.clone());
-        place.about(&volume?)?.line
+        place.about(&self.volume_of(instance)?)?.line
     }
 
     /// Has a running instance of a database asked from now on.

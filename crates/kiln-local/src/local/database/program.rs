@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use kiln_database::Program;
 
 use super::used::size;
+use crate::instance::client::ClientError;
 use crate::instance::{self, StopPolicy, record};
 use crate::launcher::ensure_running;
 use crate::launcher::protocol::{
-    DirectoryMount, Exit, Labels, LaunchSpec, VolumeMount, WritableMount,
+    DirectoryMount, Exit, Labels, LaunchSpec, Stage, VolumeMount, WritableMount,
 };
 use crate::local::Machine;
-use crate::local::create::{PATH, chain};
+use crate::local::create::{PATH, chain, stage};
 use crate::logs;
 
 /// A program whose directory has not grown for so long will not end.
@@ -30,15 +31,17 @@ const LINES: usize = 12;
 pub(super) struct Failure {
     pub(super) reason: String,
     pub(super) words: Vec<String>,
+    /// Whether the image has no such program.
+    pub(super) lacks: bool,
 }
 
 impl Failure {
     pub(super) fn called_off() -> Self {
-        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
+        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new(), lacks: false }
     }
 
     pub(super) fn of(what: &str, error: &dyn std::error::Error) -> Self {
-        Self { reason: format!("{what}: {}", chain(error)), words: Vec::new() }
+        Self { reason: format!("{what}: {}", chain(error)), words: Vec::new(), lacks: false }
     }
 }
 
@@ -83,7 +86,11 @@ impl Run<'_> {
         spec.network = None;
         let mut launcher = ensure_running(&self.machine.root, &self.machine.exe)
             .map_err(|error| Failure::of(&what, &error))?;
-        launcher.launch(spec).map(drop).map_err(|error| Failure::of(&what, &error))
+        let lacks = |error: &ClientError| stage(error) == Some(Stage::Exec);
+        launcher.launch(spec).map(drop).map_err(|error| Failure {
+            lacks: lacks(&error),
+            ..Failure::of(&what, &error)
+        })
     }
 
     /// How the program has ended, if it has.
@@ -99,7 +106,7 @@ impl Run<'_> {
         let words = self.words();
         let said = words.join(" | ");
         let said = if said.is_empty() { said } else { format!(": {said}") };
-        Some(Failure { reason: format!("{what} {exit}{said}"), words })
+        Some(Failure { reason: format!("{what} {exit}{said}"), words, lacks: false })
     }
 
     /// The last lines that it wrote.
@@ -142,7 +149,7 @@ impl Run<'_> {
             if grown.elapsed() >= STALLED {
                 let seconds = STALLED.as_secs();
                 let reason = format!("{what} has not come further for {seconds} s");
-                return Err(Failure { reason, words: Vec::new() });
+                return Err(Failure { reason, words: Vec::new(), lacks: false });
             }
             std::thread::sleep(LOOK);
         }
