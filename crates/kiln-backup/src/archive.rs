@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use kiln_model::digest::Digest;
 use kiln_model::quantity::Timestamp;

@@ -146,12 +146,24 @@ impl Line {
         copies.chain(self.segments.values().copied()).max().unwrap_or(self.about.began)
     }
 
-    /// The number of the first segment from `from` on that is on no timeline, and before the last one
-    /// that there is. The log ends before it.
-    pub fn gap(&self, from: u64) -> Option<u64> {
-        let numbers: BTreeSet<u64> = self.segments.keys().map(|segment| segment.number).collect();
-        let last = *numbers.last()?;
-        (from..=last).find(|number| !numbers.contains(number))
+    /// The first segment from number `from` on that is missing: on its timeline there are later ones, or
+    /// its timeline does not begin where the one before it ends. The log cannot be followed beyond it.
+    pub fn gap(&self, from: u64, timeline: u32) -> Option<Segment> {
+        let mut numbers: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        let own = self.segments.keys().filter(|it| it.number >= from && it.timeline >= timeline);
+        for segment in own {
+            numbers.entry(segment.timeline).or_default().insert(segment.number);
+        }
+        let mut expected = from;
+        for (timeline, numbers) in numbers {
+            let (first, last) = (*numbers.first()?, *numbers.last()?);
+            let mut wanted = expected.min(first)..=last;
+            if let Some(number) = wanted.find(|number| !numbers.contains(number)) {
+                return Some(Segment { timeline, number });
+            }
+            expected = last + 1;
+        }
+        None
     }
 }
 

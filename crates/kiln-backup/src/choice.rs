@@ -49,7 +49,7 @@ pub struct Choice<'a> {
     /// The segments that come after, in order; on more than one timeline where there are some.
     pub segments: Vec<Segment>,
     /// The first segment after those that is missing, while later ones are there.
-    pub gap: Option<u64>,
+    pub gap: Option<Segment>,
 }
 
 /// Why nothing restores a moment.
@@ -72,7 +72,7 @@ pub enum NoChoice {
     /// A piece of the log is missing before the moment.
     #[error("segment {number} of the log is missing: {reaches} can be restored, and nothing after")]
     Gap {
-        /// The name of the segment, on the timeline before it.
+        /// The name of the segment.
         number: String,
         /// When the last segment before it was put there.
         reaches: Timestamp,
@@ -94,7 +94,7 @@ pub fn choose<'a>(
             let mut choice = with_log(line, copy);
             let last = copy.base.stop.last_segment();
             choice.segments.retain(|segment| segment.number <= last);
-            choice.gap = choice.gap.filter(|gap| *gap <= last);
+            choice.gap = choice.gap.filter(|gap| gap.number <= last);
             return Ok(choice);
         }
         Moment::Latest => {
@@ -125,9 +125,7 @@ pub fn choose<'a>(
             _ => true,
         };
         if lacks {
-            let timeline = choice.segments.last().map_or(copy.base.timeline, |it| it.timeline);
-            let number = Segment { timeline, number: gap }.to_string();
-            return Err(NoChoice::Gap { number, reaches });
+            return Err(NoChoice::Gap { number: gap.to_string(), reaches });
         }
     }
     Ok(choice)
@@ -143,11 +141,11 @@ fn newest(line: &Line, at: Timestamp) -> Option<&Copy> {
 /// A copy with all of the log after it, as far as that goes without a gap.
 pub fn with_log<'a>(line: &'a Line, copy: &'a Copy) -> Choice<'a> {
     let first = copy.base.start.segment();
-    let gap = line.gap(first);
+    let gap = line.gap(first, copy.base.timeline);
     let wanted = |segment: &&Segment| {
         segment.number >= first
             && segment.timeline >= copy.base.timeline
-            && gap.is_none_or(|gap| segment.number < gap)
+            && gap.is_none_or(|gap| (segment.timeline, segment.number) < (gap.timeline, gap.number))
     };
     let mut segments: Vec<Segment> = line.segments.keys().filter(wanted).copied().collect();
     segments.sort_by_key(|segment| (segment.number, segment.timeline));
@@ -246,10 +244,29 @@ pub(crate) mod tests {
         let number = "000000010000000000000003".to_owned();
         assert_eq!(told, NoChoice::Gap { number, reaches: Timestamp(20) });
         let choice = choose(&all, Some("a"), &Moment::At(Timestamp(15))).unwrap();
-        assert_eq!((choice.segments.len(), choice.gap), (2, Some(3)));
+        let three = Segment { timeline: 1, number: 3 };
+        assert_eq!((choice.segments.len(), choice.gap), (2, Some(three)));
         // A copy holds all that it needs.
         let choice = choose(&all, Some("a"), &Moment::Copy("0010".to_owned())).unwrap();
         assert_eq!(choice.gap, None);
+    }
+
+    #[test]
+    fn each_timeline_goes_on_where_the_one_before_was_left() {
+        let line = |segments: &[(u32, u64)]| {
+            let mut all = catalogue(&[("a", vec![copy(10, 1, None)])]);
+            let segments = segments.iter().map(|(timeline, number)| {
+                (Segment { timeline: *timeline, number: *number }, Timestamp(number * 10))
+            });
+            all.lines[0].segments = segments.collect();
+            all.lines.remove(0).gap(1, 1).map(|it| (it.timeline, it.number))
+        };
+        // The one that was left wrote a little more before it ended.
+        assert_eq!(line(&[(1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (2, 4)]), None);
+        assert_eq!(line(&[(1, 1), (1, 2), (2, 3), (2, 4)]), None);
+        assert_eq!(line(&[(1, 1), (1, 2), (1, 3), (2, 2), (2, 4)]), Some((2, 3)));
+        assert_eq!(line(&[(1, 1), (2, 3)]), Some((2, 2)));
+        assert_eq!(line(&[(1, 2)]), Some((1, 1)));
     }
 
     #[test]

@@ -112,8 +112,9 @@ pub trait Session: Send {
     /// Ends all sessions but Kiln's own, and says how far its data goes after that.
     fn fence(&mut self) -> Answer<'_, u64>;
 
-    /// Ends the piece of the log that it writes to, so that it is archived; how far the data goes.
-    fn switch_log(&mut self) -> Answer<'_, u64>;
+    /// Ends the piece of the log that it writes to, so that it is archived; the timeline that it is on,
+    /// and how far the data goes.
+    fn switch_log(&mut self) -> Answer<'_, (u32, u64)>;
 
     /// Has it take writes from now on.
     fn promote(&mut self) -> Answer<'_, ()>;

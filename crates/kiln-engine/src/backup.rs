@@ -119,6 +119,7 @@ pub struct Span {
 
 /// A copy of a database's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "backup")]
 pub struct BackupView {
     /// Its name.
     pub id: String,

@@ -53,7 +53,11 @@ pub(super) fn recovery(until: Until) -> String {
     ];
     match until {
         Until::End => {}
-        Until::At(at) => lines.push(format!("recovery_target_time = '{at}'")),
+        Until::At(at) => {
+            // Its `Z` is an abbreviation, and these are not known yet when it is read.
+            let at = at.to_string().replace('Z', "+00");
+            lines.push(format!("recovery_target_time = '{at}'"));
+        }
         Until::Whole => lines.push("recovery_target = 'immediate'".to_owned()),
     }
     lines.push(String::new());
@@ -69,6 +73,7 @@ pub(super) fn checks_of_rows(instance: &Instance<'_>) -> Vec<Check> {
     let argv = [
         format!("--dbname=host={SOCKETS}/{} user={SUPERUSER} dbname=postgres", instance.id),
         "--file=/dev/null".to_owned(),
+        "--no-sync".to_owned(),
         "--no-password".to_owned(),
     ];
     vec![check(instance, "pg_dumpall", "a dump of all rows", &argv)]

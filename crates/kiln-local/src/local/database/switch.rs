@@ -191,13 +191,13 @@ impl Databases {
         monitors.get(id)?.told().state.map(|(state, _)| state.role)
     }
 
-    /// Has an instance end the piece of its log that it writes to; how far its data goes.
+    /// Has an instance end the piece of its log that it writes to; its timeline, and how far its data goes.
     pub(super) fn switch_log(
         &self,
         place: &Place,
         primary: &InstanceId,
         wanted: &kiln_engine::backup::Wanted,
-    ) -> Result<u64, String> {
+    ) -> Result<(u32, u64), String> {
         let data = wanted.creation.data.as_ref().ok_or("it has no data")?;
         let sockets = place.socket(primary);
         let asked = async {

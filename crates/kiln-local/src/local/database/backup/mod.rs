@@ -52,6 +52,8 @@ struct Tender {
 /// How the log is archived at present.
 #[derive(Debug, Clone, Default)]
 struct Archiving {
+    /// How often it was looked for files.
+    rounds: u64,
     waiting: u64,
     since: Option<Timestamp>,
     last: Option<String>,

@@ -7,7 +7,7 @@ use std::path::Path;
 use kiln_backup::archive::Archive;
 use kiln_backup::catalogue::{self, Catalogue, Copy, Line, Proof};
 use kiln_backup::choice::with_log;
-use kiln_backup::segment::{LogFile, Segment, fault};
+use kiln_backup::segment::{LogFile, fault};
 use kiln_database::Until;
 
 use super::base::empty;
@@ -114,10 +114,8 @@ fn note(result: Result<(), Trouble>, faults: &mut Vec<String>) -> Result<(), Str
 
 /// The segment that is missing in the log of a line, in words.
 pub(super) fn gap(line: &Line) -> Option<String> {
-    let first = line.copies.first()?.base.start.segment();
-    let number = line.gap(first)?;
-    let before = line.segments.keys().rfind(|segment| segment.number < number);
-    let timeline = before.map_or(line.copies.first()?.base.timeline, |it| it.timeline);
-    let missing = Segment { timeline, number };
-    Some(format!("{}/wals: segment {missing} of the log is missing, and later ones are there", line.name))
+    let base = &line.copies.first()?.base;
+    let missing = line.gap(base.start.segment(), base.timeline)?;
+    let name = &line.name;
+    Some(format!("{name}/wals: segment {missing} of the log is missing, and later ones are there"))
 }

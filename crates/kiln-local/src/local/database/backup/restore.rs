@@ -88,7 +88,8 @@ impl Trade<'_> {
                 }
             }
         };
-        let last = choice.segments.last().filter(|_| until == Until::End);
+        let newest = choice.segments.iter().max_by_key(|it| (it.timeline, it.number));
+        let last = newest.filter(|_| until == Until::End);
         if let Some(last) = last.filter(|last| position < last.number * SIZE) {
             let fault = format!("{last} is there, and the log could not be followed up to it");
             return Err(Trouble::Damaged(vec![fault]));

@@ -116,12 +116,11 @@ fn sources(place: &Place, wanted: &Wanted) -> Vec<Source> {
         let (line, system) = (place.line(engine, &volume).ok()?, engine.system(&data).ok()?);
         Some(Source { line, system, log: engine.log(&data).ok()?, left: None })
     };
-    let mut all: Vec<Source> =
-        place.list().unwrap_or_default().into_iter().filter_map(of_volume).collect();
-    all.extend(place.left().unwrap_or_default().into_iter().filter_map(|(line, system, left)| {
+    // What is older first, so that there is no gap for long.
+    let left = place.left().unwrap_or_default().into_iter().filter_map(|(line, system, left)| {
         Some(Source { line, system, log: engine.log(&left).ok()?, left: Some(left) })
-    }));
-    all
+    });
+    left.chain(place.list().unwrap_or_default().into_iter().filter_map(of_volume)).collect()
 }
 
 fn begin(

@@ -7,11 +7,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use kiln_backup::archive::Archive;
 use kiln_backup::catalogue::{Catalogue, Copy, remove_base};
 use kiln_backup::choice::{Moment, choose};
 use kiln_backup::retention::expired;
-use kiln_backup::segment::{LogFile, Position};
+use kiln_backup::segment::{LogFile, Position, Segment};
 use kiln_database::{Until, engine};
 use kiln_engine::backup::{Answer, Ask, BackupView, Restored, Verification, Wanted};
 use kiln_model::quantity::{Millis, Timestamp};
@@ -54,6 +53,7 @@ pub(super) fn archive(machine: &Weak<Machine>, tender: &Arc<Tender>) {
         let why = round.trouble.as_ref().map(|trouble| trouble.why.clone());
         {
             let mut archive = lock(&tender.archive);
+            archive.rounds += 1;
             archive.waiting = round.waiting;
             archive.since = round.since;
             archive.last = round.last.or(archive.last.take());
@@ -220,7 +220,9 @@ impl Keeper<'_> {
             machine.databases.backups.alarm(machine, wanted, what);
             return Ok(view);
         }
-        self.doubtful = gap(line);
+        // While files wait, the ones after them may be there already.
+        let settled = lock(&self.tender.archive).waiting == 0;
+        self.doubtful = gap(line).filter(|_| settled);
         if let Some(gap) = self.doubtful.clone() {
             machine.databases.backups.alarm(machine, wanted, gap);
         }
@@ -359,30 +361,33 @@ impl Keeper<'_> {
         let primary = self.tender.place.primary();
         let primary = primary.filter(|id| machine.databases.takes_writes(id));
         let (Some(primary), Some(line)) = (primary, self.current(wanted)) else { return Ok(()) };
-        let position = machine.databases.switch_log(&self.tender.place, &primary, wanted)?;
-        let number = Position(position).last_segment();
-        let seal = from.seal.as_ref();
-        let scratch = &self.tender.work;
-        let archive = Archive { store: &*from.store, line: &line, seal, scratch };
+        let switched = machine.databases.switch_log(&self.tender.place, &primary, wanted)?;
+        let (timeline, position) = switched;
+        let wanted = Segment { timeline, number: Position(position).last_segment() };
         let prefix = format!("{line}/wals/");
         let deadline = Instant::now() + SETTLING;
+        let mut there = false;
+        let mut round = 0;
         loop {
-            let objects = archive.store.list(&prefix).map_err(|error| chain(&error))?;
-            let segment = |name: &str| name.rsplit('/').next()?.split('.').next()?.parse().ok();
-            let there = objects.iter().filter_map(|object| segment(&object.name));
-            if there.max_by_key(|it: &kiln_backup::segment::Segment| it.number)
-                .is_some_and(|last| last.number >= number)
-            {
+            let archive = lock(&self.tender.archive).clone();
+            if !there {
+                let objects = from.store.list(&prefix).map_err(|error| chain(&error))?;
+                let segment = |name: &str| name.rsplit('/').next()?.split('.').next()?.parse().ok();
+                let mut segments = objects.iter().filter_map(|object| segment(&object.name));
+                there = segments.any(|it: Segment| it >= wanted && it.timeline == timeline);
+                round = archive.rounds;
+            } else if archive.rounds > round + 1 && archive.waiting == 0 {
+                // What another volume has kept is there, too.
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let trouble = lock(&self.tender.archive).trouble.clone().unwrap_or_default();
+                let trouble = archive.trouble.unwrap_or_default();
                 let seconds = SETTLING.as_secs();
                 return Err(format!(
                     "what was written last is not archived within {seconds} s: {trouble}"
                 ));
             }
-            std::thread::sleep(TURN);
+            std::thread::sleep(LOOK);
         }
     }
 }
@@ -396,7 +401,7 @@ fn is_below(name: &str, number: u64) -> bool {
         Ok(LogFile::Segment(segment) | LogFile::Partial(segment)) => segment.number < number,
         Ok(LogFile::Label(name)) => {
             let segment = name.split('.').next().and_then(|it| it.parse().ok());
-            segment.is_some_and(|it: kiln_backup::segment::Segment| it.number < number)
+            segment.is_some_and(|it: Segment| it.number < number)
         }
         _ => false,
     }

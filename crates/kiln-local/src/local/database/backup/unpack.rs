@@ -9,6 +9,7 @@ use std::path::{Component, Path};
 use kiln_backup::age::Identity;
 use kiln_backup::archive::{AGE, opened};
 use kiln_backup::catalogue::Base;
+use kiln_backup::segment::Segment;
 use kiln_backup::store::{Store, StoreError, measure};
 use kiln_model::digest::Digest;
 use serde::Deserialize;
@@ -100,8 +101,16 @@ impl Stored<'_> {
         if !faults.is_empty() {
             return Err(Trouble::Damaged(faults));
         }
-        let log = data.join("pg_wal");
-        self.each(super::base::FILES[1].1, |archive| unpack(archive, &log, &mut BTreeMap::new()))
+        let (log, name) = (data.join("pg_wal"), super::base::FILES[1].1);
+        let mut found = BTreeMap::new();
+        self.each(name, |archive| unpack(archive, &log, &mut found))?;
+        let Base { timeline, start, stop, .. } = self.base;
+        let needed = start.segment()..=stop.last_segment();
+        let needed = needed.map(|number| Segment { timeline: *timeline, number }.to_string());
+        let lacks = needed.filter(|segment| !found.contains_key(segment));
+        let faults: Vec<String> =
+            lacks.map(|segment| format!("{segment} is missing in {}", self.name(name))).collect();
+        if faults.is_empty() { Ok(()) } else { Err(Trouble::Damaged(faults)) }
     }
 
     fn name(&self, file: &str) -> String {
@@ -171,7 +180,7 @@ fn unpack(
     into: &Path,
     found: &mut BTreeMap<String, (u64, Digest)>,
 ) -> io::Result<()> {
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(archive));
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(archive));
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
