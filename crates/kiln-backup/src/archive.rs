@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
-use flate2::bufread::GzDecoder;
+use flate2::read::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use kiln_model::digest::Digest;
 use kiln_model::quantity::Timestamp;
@@ -190,7 +190,10 @@ fn decode(file: &LogFile, bytes: &[u8], seal: Option<&Identity>) -> io::Result<K
         return Err(invalid(format!("its content is {found}, not {digest}")));
     }
     let written = Timestamp(u64::from(head.mtime()) * 1_000);
-    if !zip.into_inner().is_empty() {
+    let mut crc = flate2::Crc::new();
+    crc.update(&content);
+    let end = [crc.sum().to_le_bytes(), crc.amount().to_le_bytes()].concat();
+    if !zipped.ends_with(&end) {
         return Err(invalid("there is something behind its end".to_owned()));
     }
     Ok(Kept { content, written })

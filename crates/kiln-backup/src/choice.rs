@@ -27,7 +27,7 @@ impl std::str::FromStr for Moment {
         if is_id(text) {
             return Ok(Self::Copy(text.to_owned()));
         }
-        text.parse().map(Self::At).map_err(|error: kiln_model::quantity::InvalidQuantity| {
+        text.parse::<Timestamp>().map(Self::At).map_err(|error| {
             format!("{error}, nor `latest`, nor the name of a backup, such as 20260501T133000")
         })
     }

@@ -43,7 +43,11 @@ pub fn wanted(generation: &Generation) -> Vec<Wanted> {
                 image: *generation.content.images.get(&database.identity.image.id)?,
                 demands: generation.content.demands.clone(),
                 server: database.server(),
-                data: Some(DataCreation { identity: database.identity.clone(), origin }),
+                data: Some(DataCreation {
+                    identity: database.identity.clone(),
+                    origin,
+                    branch: 0,
+                }),
             },
             backup,
         })

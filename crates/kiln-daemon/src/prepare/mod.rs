@@ -242,7 +242,9 @@ impl Draft {
         }
         let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
         let (demands, hooks) = (self.demands.clone(), self.hooks.clone());
-        Ok(Content { components, images, offsets, outputs, demands, hooks })
+        // Where data goes on is not declared; it stays where it is.
+        let data = BTreeMap::new();
+        Ok(Content { components, images, offsets, outputs, demands, hooks, data })
     }
 }
 

@@ -358,6 +358,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             Action::Destroy(Doomed::Network(id)) => {
                 self.tell(ProgressEvent::Destroyed { instance: id.clone(), because });
             }
+            Action::Destroy(Doomed::Data(..)) => {}
         }
     }
 

@@ -144,7 +144,11 @@ impl Machine {
             drift,
             id,
             // Also where it has ended: what it held is its own until it is gone.
-            data: labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
+            data: labels.data.map(|data| ObservedData {
+                volume: data.volume,
+                branch: data.branch,
+                said: None,
+            }),
         })
     }
 

@@ -192,7 +192,7 @@ impl Site {
             image: Digest::of(b"image"),
             demands: Demands::default(),
             server: database.server(),
-            data: Some(DataCreation { identity: self.identity.clone(), origin }),
+            data: Some(DataCreation { identity: self.identity.clone(), origin, branch: 0 }),
         }
     }
 
@@ -247,10 +247,10 @@ impl Site {
         let directory = self.volumes().join(volume.as_str());
         fs::create_dir_all(&directory).unwrap();
         fs::rename(data, directory.join("data")).unwrap();
+        let (version, branch) = (self.identity.version, self.made.load(Ordering::Relaxed) + 1000);
         let about = format!(
             r#"{{"stack":"shop","component":"database.orders","generation":1,"engine":"postgres",
-                "version":{},"line":"{volume}"}}"#,
-            self.identity.version
+                "version":{version},"branch":{branch}}}"#
         );
         fs::write(directory.join("volume.json"), about).unwrap();
         let id = self.create(DataOrigin::Volume { volume }).await.unwrap();

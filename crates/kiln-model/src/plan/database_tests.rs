@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{Action, Creation, Doomed, check, plan};
-use crate::data::{DataOrigin, ObservedData, ObservedGate, ObservedVolume, Role, Said};
+use crate::data::{
+    Branch, BranchOrigin, DataOrigin, ObservedData, ObservedGate, ObservedVolume, Role, Said,
+};
 use crate::fixture::{database, generation, image, network, secret};
 use crate::generation::Generation;
 use crate::name::InstanceId;
 use crate::observed::{Ending, Observed, ObservedInstance, Phase, Verdict};
 use crate::plan::Outcome;
-use crate::quantity::{Bytes, Millis};
+use crate::quantity::{Bytes, Millis, Timestamp};
 use crate::route::DatabaseRoute;
 
 /// What a volume holds, and whether writes go on into it.
@@ -20,14 +22,19 @@ use crate::route::DatabaseRoute;
 struct Volume {
     position: u64,
     standby: bool,
+    branch: u64,
+    /// When another took its place as the head.
+    left_at: Option<Timestamp>,
+    /// Its branch ends in it.
+    tip: bool,
 }
 
 struct World {
     observed: Observed,
     volumes: BTreeMap<InstanceId, Volume>,
     head: Option<InstanceId>,
-    /// How far what was acknowledged goes.
-    acknowledged: u64,
+    /// How far what was acknowledged in each branch goes.
+    acknowledged: BTreeMap<u64, u64>,
     synchronous: bool,
     /// A transaction goes on, so that nothing settles.
     busy: bool,
@@ -53,7 +60,7 @@ impl World {
             observed: Observed::default(),
             volumes: BTreeMap::new(),
             head: None,
-            acknowledged: 0,
+            acknowledged: BTreeMap::new(),
             synchronous,
             busy: false,
             quorum: BTreeSet::new(),
@@ -90,7 +97,8 @@ impl World {
             let counts = !self.synchronous || streaming > 0;
             if goes_on && counts {
                 self.volumes.get_mut(&volume).expect("it is there").position += 10;
-                self.acknowledged = self.volumes[&volume].position;
+                let Volume { branch, position, .. } = self.volumes[&volume];
+                self.acknowledged.insert(branch, position);
             }
         }
         self.receive();
@@ -127,7 +135,11 @@ impl World {
             return Vec::new();
         }
         let instances = self.observed.instances.iter().filter(|i| self.running(&i.id));
-        let standby = |i: &&ObservedInstance| self.volumes[&self.volume_of(&i.id)].standby;
+        let branch = self.volumes[head].branch;
+        let standby = |i: &&ObservedInstance| {
+            let volume = self.volumes[&self.volume_of(&i.id)];
+            volume.standby && volume.branch == branch
+        };
         instances.filter(standby).map(|i| i.id.clone()).collect()
     }
 
@@ -184,12 +196,15 @@ impl World {
             });
         }
         let component = "database.orders".parse().expect("a component");
-        let volume = |(id, _): (&InstanceId, &Volume)| ObservedVolume {
+        let volume = |(id, volume): (&InstanceId, &Volume)| ObservedVolume {
             id: id.clone(),
             component: crate::name::ComponentId::clone(&component),
             generation: 1,
             version: 15,
             head: self.head.as_ref() == Some(id),
+            branch: volume.branch,
+            tip: volume.tip,
+            left_at: volume.left_at,
             used: Bytes(0),
         };
         self.observed.volumes = self.volumes.iter().map(volume).collect();
@@ -200,15 +215,16 @@ impl World {
         let (plan, report) = plan(desired, &self.observed);
         assert_eq!(check::check(desired, &self.observed, &plan), [], "{plan:#?}");
         for step in &plan.steps {
-            self.take(&step.action);
+            self.take(desired, &step.action);
         }
         report.outcome
     }
 
-    fn take(&mut self, action: &Action) {
+    fn take(&mut self, desired: &Generation, action: &Action) {
         match action {
             Action::Create(Creation::Instance(creation)) => {
                 let data = creation.data.as_ref().expect("a database's");
+                let branch = data.branch;
                 let volume = match &data.origin {
                     DataOrigin::Volume { volume } => {
                         let held =
@@ -220,22 +236,32 @@ impl World {
                     }
                     DataOrigin::Empty => {
                         assert_eq!(self.head, None, "data is begun anew beside what is there");
-                        self.volumes.insert(creation.id.clone(), Volume::default());
+                        let volume = Volume { branch, ..Volume::default() };
+                        self.volumes.insert(creation.id.clone(), volume);
                         creation.id.clone()
                     }
                     DataOrigin::Standby { of } => {
                         let from = self.volume_of(of);
+                        assert_eq!(self.volumes[&from].branch, branch);
                         let copy = Volume { standby: true, ..self.volumes[&from] };
                         self.volumes.insert(creation.id.clone(), copy);
                         creation.id.clone()
                     }
+                    DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
+                        let Volume { position, .. } = self.volumes[volume];
+                        assert!(!self.acknowledged.contains_key(&branch), "{branch} is there");
+                        let copy = Volume { position, branch, ..Volume::default() };
+                        self.volumes.insert(creation.id.clone(), copy);
+                        creation.id.clone()
+                    }
+                    DataOrigin::Branch { from } => panic!("a branch of {from:?}"),
                 };
                 let at = self.observed.at;
                 self.observed.instances.push(super::machine::made(
                     creation,
                     at,
                     Verdict::Starting { last: None },
-                    Some(ObservedData { volume, said: None }),
+                    Some(ObservedData { volume, branch, said: None }),
                 ));
                 self.observed.instances.sort_by(|a, b| a.id.cmp(&b.id));
             }
@@ -247,11 +273,7 @@ impl World {
                 if let Some(primary) = primary {
                     let volume = self.volume_of(&primary);
                     if self.head.as_ref() != Some(&volume) {
-                        let has = self.volumes[&volume].position;
-                        let acknowledged = self.acknowledged;
-                        assert!(has >= acknowledged, "{has} of {acknowledged} are promoted");
-                        let before = self.route().and_then(|route| route.primary.as_ref());
-                        assert_eq!(before, None, "promoted without a fence");
+                        self.promote(desired, &volume);
                     }
                     self.volumes.get_mut(&volume).expect("it is there").standby = false;
                     self.head = Some(volume);
@@ -265,7 +287,8 @@ impl World {
             }
             Action::Destroy(Doomed::Instance(id, _)) => {
                 let volume = self.volume_of(id);
-                if self.head.as_ref() != Some(&volume) {
+                let kept = &self.volumes[&volume];
+                if self.head.as_ref() != Some(&volume) && !kept.tip && kept.left_at.is_none() {
                     self.volumes.remove(&volume);
                 }
                 self.observed.instances.retain(|i| i.id != *id);
@@ -273,7 +296,32 @@ impl World {
             Action::Destroy(Doomed::Network(id)) => {
                 self.observed.networks.retain(|n| n.id != *id);
             }
+            Action::Destroy(Doomed::Data(..)) => {
+                self.volumes.clear();
+                self.head = None;
+                self.acknowledged.clear();
+            }
         }
+    }
+
+    /// Another volume is about to be the head.
+    fn promote(&mut self, desired: &Generation, volume: &InstanceId) {
+        let before = self.route().and_then(|route| route.primary.as_ref());
+        assert_eq!(before, None, "promoted without a fence");
+        let Volume { position, branch, .. } = self.volumes[volume];
+        let (Some(head), now) = (self.head.clone(), self.observed.at) else { return };
+        let old = self.volumes.get_mut(&head).expect("it is there");
+        old.left_at = Some(now);
+        if old.branch == branch {
+            let acknowledged = self.acknowledged.get(&branch).copied().unwrap_or(0);
+            assert!(position >= acknowledged, "{position} of {acknowledged} are promoted");
+        } else {
+            let component = "database.orders".parse().expect("a component");
+            assert_eq!(desired.content.branch(&component).number, branch, "not asked for");
+            old.tip = true;
+            self.acknowledged.insert(branch, position);
+        }
+        self.volumes.get_mut(volume).expect("it is there").tip = false;
     }
 
     /// The n-th of the instances that run, if there is one, ends.
@@ -296,6 +344,19 @@ impl World {
         if let Some(instance) = self.observed.instances.get(n % count.max(1)) {
             self.hung.push(instance.id.clone());
         }
+    }
+
+    /// The n-th of the states that it can be gone back to.
+    fn back(&self, n: usize) -> Option<Branch> {
+        let kept: Vec<_> =
+            self.volumes.iter().filter(|(_, v)| v.tip || v.left_at.is_some()).collect();
+        let (id, volume) = kept.get(n % kept.len().max(1))?;
+        if volume.tip {
+            let from = BranchOrigin::Beginning;
+            return Some(Branch { number: volume.branch, from });
+        }
+        let from = BranchOrigin::Volume { volume: (*id).clone(), generation: 1 };
+        Some(Branch::new(from))
     }
 
     fn converge(&mut self, desired: &Generation) {
@@ -382,6 +443,65 @@ fn another_major_version_waits_and_the_old_one_serves() {
     assert!(world.route().is_some_and(|route| route.primary.is_some() && !route.holds));
 }
 
+#[test]
+fn going_back_opens_a_branch_and_going_forward_loses_nothing() {
+    let component: crate::name::ComponentId = "database.orders".parse().unwrap();
+    let mut world = World::new(false);
+    let mut wanted = desired(1, 256, 0);
+    world.converge(&wanted);
+    let went_on = |world: &mut World| {
+        let head = world.head.clone().unwrap();
+        for _ in 0..10 {
+            world.pass();
+        }
+        (world.volumes[&head].branch, world.volumes[&head].position)
+    };
+    let first = went_on(&mut world);
+    let old = world.head.clone().unwrap();
+    wanted = desired(2, 512, 0);
+    world.converge(&wanted);
+    let second = went_on(&mut world);
+    assert!(second.1 > first.1 && second.0 == 0);
+    // Back to what it was at the end of the first generation, in a branch of its own.
+    let from = BranchOrigin::Volume { volume: old, generation: 1 };
+    let mut back = desired(3, 256, 0);
+    back.content.data.insert(component.clone(), Branch::new(from));
+    back.content = back.content.following(&wanted.content, 3);
+    world.converge(&back);
+    let third = went_on(&mut world);
+    assert_eq!(third.0, 3);
+    assert!(third.1 < second.1 + 100, "{third:?}");
+    // Forward again: all is there that was.
+    let mut forward = desired(4, 512, 0);
+    forward.content.data.insert(component, Branch::first());
+    world.converge(&forward);
+    let head = world.head.clone().unwrap();
+    assert_eq!(world.volumes[&head].branch, 0);
+    assert!(world.volumes[&head].position >= second.1);
+}
+
+#[test]
+fn data_outlives_what_is_declared_unless_it_is_to_go() {
+    let component: crate::name::ComponentId = "database.orders".parse().unwrap();
+    let mut world = World::new(false);
+    let first = desired(1, 256, 0);
+    world.converge(&first);
+    let mut nothing = Generation { number: 2, ..Generation::none(first.stack.clone()) };
+    world.converge(&nothing);
+    assert!(world.observed.instances.is_empty() && world.head.is_some());
+    // Declared anew it goes on, and retired with its data it is gone.
+    world.converge(&Generation { number: 3, ..first.clone() });
+    assert!(world.observed.instances.len() == 1 && world.volumes.len() == 1);
+    nothing.content.data.insert(component, Branch::new(BranchOrigin::Discarded));
+    nothing.content = nothing.content.following(&first.content, 4);
+    world.converge(&Generation { number: 4, ..nothing.clone() });
+    assert!(world.volumes.is_empty() && world.observed.volumes.is_empty());
+    let again = first.content.following(&nothing.content, 5);
+    world.converge(&Generation { number: 5, content: again, ..nothing });
+    let head = world.head.clone().unwrap();
+    assert_eq!(world.volumes[&head].branch, 4);
+}
+
 /// What happens to the machine between two steps.
 #[derive(Debug, Clone)]
 enum Fate {
@@ -390,6 +510,8 @@ enum Fate {
     Hang(usize),
     Change(u64),
     Busy(bool),
+    /// Back to the n-th of the states that are kept.
+    Back(usize),
     /// The gateway and all instances are gone, as after a power cut.
     Reboot,
 }
@@ -401,6 +523,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
         1 => (0_usize..4).prop_map(Fate::Hang),
         1 => (2_u64..6).prop_map(Fate::Change),
         1 => any::<bool>().prop_map(Fate::Busy),
+        1 => (0_usize..4).prop_map(Fate::Back),
         1 => Just(Fate::Reboot),
     ];
     prop::collection::vec(fate, 1..120)
@@ -421,7 +544,22 @@ proptest! {
                 Fate::Hang(n) => world.hang(n),
                 Fate::Change(memory) => {
                     number += 1;
-                    wanted = desired(number, memory * 128, replicas);
+                    let next = desired(number, memory * 128, replicas).content;
+                    wanted = Generation {
+                        number,
+                        content: next.following(&wanted.content, number),
+                        ..wanted
+                    };
+                }
+                Fate::Back(n) => {
+                    number += 1;
+                    if let Some(back) = world.back(n) {
+                        let component = "database.orders".parse().expect("a component");
+                        let mut next = wanted.content.clone();
+                        next.data.insert(component, back);
+                        let content = next.following(&wanted.content, number);
+                        wanted = Generation { number, content, ..wanted };
+                    }
                 }
                 Fate::Busy(busy) => world.busy = busy,
                 Fate::Reboot => {
@@ -435,7 +573,14 @@ proptest! {
             let _ = world.step(&wanted);
         }
         world.converge(&wanted);
-        let head = world.head.clone().expect("there is data");
-        prop_assert!(world.volumes[&head].position >= world.acknowledged);
+        for (branch, acknowledged) in &world.acknowledged {
+            let is_end = |(id, volume): &(&InstanceId, &Volume)| {
+                volume.branch == *branch && (volume.tip || Some(*id) == world.head.as_ref())
+            };
+            let [(_, volume)] = world.volumes.iter().filter(is_end).collect::<Vec<_>>()[..] else {
+                panic!("branch {branch} has not one end: {:#?}", world.volumes);
+            };
+            prop_assert!(volume.position >= *acknowledged, "of branch {branch}");
+        }
     }
 }

@@ -20,13 +20,15 @@ use std::time::{Duration, Instant};
 
 use kiln_database::{DatabaseEngine, Instance, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{DataOrigin, ObservedData, Role};
+use kiln_model::data::{BranchOrigin, DataOrigin, ObservedData, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::backup;
+use super::copy;
 use super::place::{About, Place};
 use super::program::{Failure, Run, throw_away, with_program};
 use super::{DataLabels, Databases, lock};
@@ -101,7 +103,10 @@ pub(in crate::local) fn create(
         let mut makings = lock(&databases.makings);
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
-            DataOrigin::Empty | DataOrigin::Standby { .. } => Ok(()),
+            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
+                databases.claim(&place, volume, data, &what)
+            }
+            _ => Ok(()),
         };
         free?;
         if makings.contains_key(&creation.id) || databases.record(&creation.id).exists() {
@@ -300,7 +305,11 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,
         // Nobody else may have it.
-        data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
+        data: begun.labels.data.map(|data| ObservedData {
+            volume: data.volume,
+            branch: data.branch,
+            said: None,
+        }),
         drift: Vec::new(),
     }
 }
@@ -354,7 +363,6 @@ impl Job {
         let id = &self.creation.id;
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
         let data = self.place.data(&self.labels.volume);
-        let mut line = None;
         let identity = &self.labels.identity;
         let mut instance = Instance { id, identity, at_least: BTreeMap::new(), line: None };
         let role = match &self.data.origin {
@@ -365,7 +373,6 @@ impl Job {
             }
             DataOrigin::Standby { of } => {
                 instance.at_least = self.bounds_of(of)?;
-                line = self.machine.databases.line_of(&self.place, of);
                 if self.place.primary().is_none() {
                     self.place.set_primary(of).map_err(failed)?;
                 }
@@ -375,9 +382,15 @@ impl Job {
             }
             DataOrigin::Volume { volume } => {
                 let head = self.place.head().map_err(failed)?;
+                let head = head.as_ref();
                 let is_head = head.is_some_and(|head| head.volume == *volume);
                 let role = self.engine().role(&data).map_err(failed)?;
-                if is_head { Role::Primary } else { role }
+                let is_tip = head.is_some_and(|head| head.tips.contains(volume));
+                if is_head || is_tip { Role::Primary } else { role }
+            }
+            DataOrigin::Branch { from } => {
+                self.open_branch(from)?;
+                Role::Primary
             }
         };
         self.engine().ready(&data, role).map_err(failed)?;
@@ -388,13 +401,38 @@ impl Job {
                 generation: self.creation.generation,
                 engine: self.labels.identity.engine,
                 version: self.labels.identity.version,
-                line,
+                branch: self.labels.branch,
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }
         instance.line = self.place.line(self.engine(), &self.labels.volume).ok();
         self.place.make_socket(id).map_err(failed)?;
         self.launch(&self.engine().serve(&instance))
+    }
+
+    /// Fills the volume with an earlier state.
+    fn open_branch(&self, from: &BranchOrigin) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
+        let id = &self.creation.id;
+        let volume = match from {
+            BranchOrigin::Volume { volume, .. } => volume,
+            BranchOrigin::Backup { at } => {
+                self.place.make_volume(id).map_err(failed)?;
+                let data = self.place.data(id);
+                let making = self.making.clone();
+                let called_off = move || making.is_called_off();
+                return backup::fill(&self.machine, &self.creation, at, &data, &called_off)
+                    .map_err(|reason| Failure { reason, words: Vec::new(), lacks: false });
+            }
+            BranchOrigin::Beginning | BranchOrigin::Discarded => {
+                let reason = "a branch needs a state to begin with".to_owned();
+                return Err(Failure { reason, words: Vec::new(), lacks: false });
+            }
+        };
+        self.place.make_volume(id).map_err(failed)?;
+        let (from, to) = (self.place.data(volume), self.place.data(id));
+        copy::tree(&from, &to, &|| self.making.is_called_off())
+            .map_err(|error| Failure::of(&format!("{volume} cannot be copied"), &error))
     }
 
     /// Starts the instance itself.

@@ -2,24 +2,26 @@
 //! say of themselves, and how one takes over from another.
 
 pub(super) mod backup;
+mod copy;
 mod follow;
 mod making;
 mod monitor;
 mod place;
 mod program;
+mod stray;
 mod switch;
 mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_database::State;
 use kiln_engine::target::Measured;
 use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::observed::Verdict;
+use kiln_model::observed::{ObservedInstance, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
@@ -35,6 +37,7 @@ use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
+use stray::Strays;
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -45,6 +48,9 @@ const FRESH: Duration = Duration::from_millis(50);
 pub(super) struct DataLabels {
     /// The volume that it holds.
     pub(super) volume: InstanceId,
+    /// The number of that volume's branch.
+    #[serde(default)]
+    pub(super) branch: u64,
     /// What the database is.
     pub(super) identity: DatabaseIdentity,
 }
@@ -52,12 +58,14 @@ pub(super) struct DataLabels {
 impl DataLabels {
     pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
         use kiln_model::data::DataOrigin;
-        let DataCreation { identity, origin } = creation.data.as_ref()?;
+        let DataCreation { identity, origin, branch } = creation.data.as_ref()?;
         let volume = match origin {
             DataOrigin::Volume { volume } => volume,
-            DataOrigin::Empty | DataOrigin::Standby { .. } => &creation.id,
+            DataOrigin::Empty | DataOrigin::Standby { .. } | DataOrigin::Branch { .. } => {
+                &creation.id
+            }
         };
-        Some(Self { volume: volume.clone(), identity: identity.clone() })
+        Some(Self { volume: volume.clone(), branch: *branch, identity: identity.clone() })
     }
 }
 
@@ -71,6 +79,7 @@ pub(super) struct Databases {
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
+    strays: Strays,
     used: Used,
     backups: backup::Backups,
 }
@@ -86,6 +95,7 @@ impl Databases {
             makings: Mutex::default(),
             hurried: Mutex::default(),
             follows: Arc::default(),
+            strays: Strays::default(),
             used: Used::default(),
             backups: backup::Backups::default(),
         }
@@ -109,11 +119,6 @@ impl Databases {
     /// Whether an instance took writes when it was last asked.
     fn takes_writes(&self, instance: &InstanceId) -> bool {
         self.last_role(instance) == Some(Role::Primary)
-    }
-
-    /// The line of the data of an instance that runs, where it is not the cluster's first.
-    fn line_of(&self, place: &Place, instance: &InstanceId) -> Option<String> {
-        place.about(&self.volume_of(instance)?)?.line
     }
 
     /// Has a running instance of a database asked from now on.
@@ -163,6 +168,7 @@ impl Databases {
             let ready = |monitor: &Monitor| matches!(monitor.told().verdict, Verdict::Ready { .. });
             let answers = |id: &_| monitors.get(id).is_some_and(ready);
             self.follows.keep(|id| monitors.contains_key(id), answers);
+            self.strays.keep(|id| monitors.contains_key(id));
         }
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
@@ -173,8 +179,36 @@ impl Databases {
             instance.drift.extend(told.drift.iter().cloned());
             instance.data = Some(ObservedData {
                 volume: monitor.subject().labels.volume.clone(),
+                branch: monitor.subject().labels.branch,
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
+        }
+        self.find_strays(stack, measured);
+    }
+
+    /// Takes standbys that can't follow who takes writes for dead.
+    fn find_strays(&self, stack: &StackName, measured: &mut Measured) {
+        let said = |i: &ObservedInstance| i.data.as_ref()?.said.clone();
+        let ready = measured.instances.iter().filter(|i| i.is_ready());
+        let primaries: Vec<_> = ready
+            .filter_map(|i| Some((i.component.clone(), i.id.clone(), said(i)?)))
+            .filter(|(_, _, said)| said.role == Role::Primary)
+            .collect();
+        for instance in measured.instances.iter_mut().filter(|i| i.is_ready()) {
+            let Some(standby) = said(instance).filter(|said| said.role == Role::Standby) else {
+                continue;
+            };
+            let place = self.place(stack, &instance.component);
+            let link = place.primary();
+            let primary = primaries.iter().find(|(component, id, _)| {
+                *component == instance.component && Some(id) == link.as_ref()
+            });
+            let ahead = primary.map(|(_, _, said)| said.position);
+            let ahead = ahead.filter(|_| standby.follows.is_none());
+            if self.strays.is_stray(&instance.id, standby.position, ahead, Instant::now()) {
+                let reason = "it cannot follow the one that takes writes".to_owned();
+                instance.health = Verdict::Dead { since: standby.at, reason };
+            }
         }
     }
 
@@ -236,14 +270,18 @@ impl Databases {
     pub(super) fn volumes(&self, stack: &StackName) -> std::io::Result<Vec<ObservedVolume>> {
         let mut all = Vec::new();
         for (component, place) in Place::all(&self.root, stack)? {
-            let head = place.head()?.map(|head| head.volume);
+            let head = place.head()?;
+            let head = head.as_ref();
             for id in place.list()? {
                 let Some(about) = place.about(&id) else { continue };
                 all.push(ObservedVolume {
                     component: component.clone(),
                     generation: about.generation,
                     version: about.version,
-                    head: head.as_ref() == Some(&id),
+                    head: head.is_some_and(|head| head.volume == id),
+                    branch: about.branch,
+                    tip: head.is_some_and(|head| head.tips.contains(&id)),
+                    left_at: head.and_then(|head| head.left_at.get(&id).copied()),
                     used: self.used.of(&place.data(&id)),
                     id,
                 });

@@ -4,6 +4,7 @@
 
 mod base;
 mod destination;
+mod moment;
 mod prove;
 mod restore;
 mod ship;
@@ -27,6 +28,7 @@ use kiln_model::quantity::Timestamp;
 use super::lock;
 use super::place::Place;
 use crate::local::Machine;
+pub(super) use moment::fill;
 use trade::{Trade, Trouble};
 
 /// How many requests may wait for those before them.

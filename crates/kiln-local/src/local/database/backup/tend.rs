@@ -1,24 +1,18 @@
 //! The threads that care for the backups of one database.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kiln_backup::catalogue::{Catalogue, Copy, remove_base};
-use kiln_backup::choice::{Moment, choose};
 use kiln_backup::retention::expired;
-use kiln_backup::segment::{LogFile, Position, Segment};
-use kiln_database::{Until, engine};
-use kiln_engine::backup::{Answer, Ask, BackupView, Restored, Verification, Wanted};
+use kiln_backup::segment::{LogFile, Segment};
+use kiln_engine::backup::{Answer, Ask, BackupView, Verification, Wanted};
 use kiln_model::quantity::{Millis, Timestamp};
 
-use super::base::empty;
-use super::prove::{gap, open_to_all, read_all};
-use super::restore::Target;
-use super::{Request, Tender, Trade, Trouble, destination, ship, view};
+use super::prove::{gap, read_all};
+use super::{Request, Tender, Trade, destination, ship, view};
 use crate::local::create::chain;
 use crate::local::database::lock;
 use crate::local::{Machine, now};
@@ -29,8 +23,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const TURN: Duration = Duration::from_millis(500);
 /// How long a trouble that may pass is waited for before there is an alarm.
 const PATIENCE: Millis = Millis::seconds(60);
-/// How long what is under way may take to be archived before it is restored.
-const SETTLING: Duration = Duration::from_secs(60);
 /// The pause after something has failed; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
@@ -131,7 +123,7 @@ impl Keeper<'_> {
     }
 
     fn due(&mut self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<(), String> {
-        let Some(line) = self.current(wanted) else { return Ok(()) };
+        let Some(line) = self.tender.current(wanted) else { return Ok(()) };
         if self.seen.is_none() {
             self.seen = Some(self.look(machine, wanted)?);
         }
@@ -151,17 +143,10 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// The line that writes go to.
-    fn current(&self, wanted: &Wanted) -> Option<String> {
-        let data = wanted.creation.data.as_ref()?;
-        let head = self.tender.place.head().ok()??.volume;
-        self.tender.place.line(engine(data.identity.engine), &head).ok()
-    }
-
     fn look(&self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<Option<Newest>, String> {
         let from = destination::place(machine, wanted)?;
         let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
-        let current = self.current(wanted);
+        let current = self.tender.current(wanted);
         let lines = catalogue.lines.iter().filter(|line| Some(&line.name) == current.as_ref());
         let newest = lines.filter_map(|line| Some((line, line.copies.last()?))).next();
         Ok(newest.map(|(line, copy)| Newest {
@@ -180,7 +165,7 @@ impl Keeper<'_> {
     ) -> Result<T, String> {
         let called_off = || self.tender.is_stopped();
         let (place, directory) = (&self.tender.place, &self.tender.work);
-        work(&Trade::new(machine, wanted, place, directory, &called_off)?)
+        work(&Trade::new(machine, wanted, place, directory, "", &called_off)?)
     }
 
     /// Makes a copy, proves it, and removes what is not needed any more.
@@ -233,7 +218,7 @@ impl Keeper<'_> {
     /// Removes what is not needed any more.
     fn expire(&self, from: &destination::Place, wanted: &Wanted) -> Result<(), String> {
         let store = &*from.store;
-        let Some(current) = self.current(wanted) else { return Ok(()) };
+        let Some(current) = self.tender.current(wanted) else { return Ok(()) };
         // What is there now, proofs and all.
         let catalogue = Catalogue::read(store).map_err(|error| chain(&error))?;
         let gone = expired(&catalogue, &current, now(), wanted.backup.keep);
@@ -270,7 +255,7 @@ impl Keeper<'_> {
             Ask::Make => self.make(machine, &wanted).map(Answer::Made),
             Ask::Verify { backup } => self.verify(machine, &wanted, backup).map(Answer::Verified),
             Ask::Restore { at, into } => {
-                self.restore(machine, &wanted, &at, &into).map(Answer::Restored)
+                self.tender.restore(machine, &wanted, &at, &into).map(Answer::Restored)
             }
         }
     }
@@ -307,88 +292,6 @@ impl Keeper<'_> {
             machine.databases.backups.alarm(machine, wanted, what);
         }
         Ok(Verification { backup: id, proved: proof.passed, log_files, faults })
-    }
-
-    fn restore(
-        &self,
-        machine: &Arc<Machine>,
-        wanted: &Wanted,
-        at: &str,
-        into: &Path,
-    ) -> Result<Restored, String> {
-        let moment: Moment = at.parse()?;
-        let from = destination::place(machine, wanted)?;
-        if !matches!(moment, Moment::Copy(_)) {
-            self.settle(machine, wanted, &from)?;
-        }
-        let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
-        let current = self.current(wanted);
-        let choice = choose(&catalogue, current.as_deref(), &moment).map_err(|e| e.to_string())?;
-        let until = match moment {
-            Moment::Latest => Until::End,
-            Moment::At(at) => Until::At(at),
-            Moment::Copy(_) => Until::Whole,
-        };
-        let occupied = fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some());
-        if occupied {
-            return Err(format!("{} is not empty", into.display()));
-        }
-        let fail = |error: std::io::Error| format!("{}: {error}", into.display());
-        empty(into).map_err(fail)?;
-        let sockets = self.tender.work.join("restore");
-        empty(&sockets).and_then(|()| open_to_all(&sockets)).map_err(fail)?;
-        let target = Target { data: into, sockets: &sockets, proves: true };
-        let proved = self.trade(machine, wanted, |trade| {
-            trade.restore(&from, &choice, until, &target).map_err(Trouble::text)
-        });
-        let _ = fs::remove_dir_all(&sockets);
-        Ok(Restored {
-            backup: choice.copy.base.id.clone(),
-            line: choice.line.name.clone(),
-            into: into.to_owned(),
-            proved: proved?,
-            at: now().to_string(),
-        })
-    }
-
-    /// Waits until all that was written up to now is archived, where somebody takes writes.
-    fn settle(
-        &self,
-        machine: &Arc<Machine>,
-        wanted: &Wanted,
-        from: &destination::Place,
-    ) -> Result<(), String> {
-        let primary = self.tender.place.primary();
-        let primary = primary.filter(|id| machine.databases.takes_writes(id));
-        let (Some(primary), Some(line)) = (primary, self.current(wanted)) else { return Ok(()) };
-        let switched = machine.databases.switch_log(&self.tender.place, &primary, wanted)?;
-        let (timeline, position) = switched;
-        let wanted = Segment { timeline, number: Position(position).last_segment() };
-        let prefix = format!("{line}/wals/");
-        let deadline = Instant::now() + SETTLING;
-        let mut there = false;
-        let mut round = 0;
-        loop {
-            let archive = lock(&self.tender.archive).clone();
-            if !there {
-                let objects = from.store.list(&prefix).map_err(|error| chain(&error))?;
-                let segment = |name: &str| name.rsplit('/').next()?.split('.').next()?.parse().ok();
-                let mut segments = objects.iter().filter_map(|object| segment(&object.name));
-                there = segments.any(|it: Segment| it >= wanted && it.timeline == timeline);
-                round = archive.rounds;
-            } else if archive.rounds > round + 1 && archive.waiting == 0 {
-                // What another volume has kept is there, too.
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                let trouble = archive.trouble.unwrap_or_default();
-                let seconds = SETTLING.as_secs();
-                return Err(format!(
-                    "what was written last is not archived within {seconds} s: {trouble}"
-                ));
-            }
-            std::thread::sleep(LOOK);
-        }
     }
 }
 

@@ -71,17 +71,19 @@ impl Own {
 }
 
 impl<'a> Trade<'a> {
-    /// Verifies the image, and ends what an earlier daemon has left.
+    /// Verifies the image, and ends what an earlier daemon has left. `own` tells what is done at the same
+    /// time apart.
     pub(super) fn new(
         machine: &'a Arc<Machine>,
         wanted: &Wanted,
         place: &'a Place,
         work: &'a Path,
+        own: &str,
         called_off: &'a dyn Fn() -> bool,
     ) -> Result<Self, String> {
         let data = wanted.creation.data.as_ref().ok_or("it has no data")?;
         let spec = machine.prepared(&wanted.creation).map_err(|error| error.to_string())?;
-        let tag = format!("{}.{}", wanted.creation.stack, wanted.creation.component);
+        let tag = format!("{}.{} {own}", wanted.creation.stack, wanted.creation.component);
         let tag = Digest::of(tag.as_bytes()).hex()[..DIGITS].to_owned();
         for name in NAMES {
             throw_away(machine, &format!("{name}-{tag}")).map_err(|error| chain(&error))?;
@@ -107,7 +109,6 @@ impl<'a> Trade<'a> {
         grows: &'a Path,
         volumes: Vec<VolumeMount>,
     ) -> Result<Run<'_>, String> {
-        let _ = grows;
         Ok(Run {
             machine: self.machine,
             spec: &self.spec,
