@@ -240,7 +240,8 @@ mod tests {
         let store = Directory::new(&root);
         let identity: Identity = IDENTITY.parse().unwrap();
         for seal in [None, Some(&identity)] {
-            let archive = Archive { store: &store, line: "1", seal, scratch: scratch.path() };
+            let line = if seal.is_some() { "1" } else { "2" };
+            let archive = Archive { store: &store, line, seal, scratch: scratch.path() };
             let files = ["000000010000000000000001", "000000010000000000000002"].map(file);
             for file in &files {
                 let content: Vec<u8> = file.to_string().repeat(1000).into_bytes();

@@ -1,13 +1,17 @@
-//! `kiln database restore`: the data of a moment.
+//! `kiln database restore`: the data of a moment, as a branch of the database's data or in a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use kiln_engine::backup::{Answer, Ask};
+use kiln_model::data::{Branch, BranchOrigin};
+use kiln_model::generation::{Content, Origin};
 
+use crate::commands::rollback::{Wanted, replace};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
-use super::{ask, senseless};
+use super::{ask, named, senseless};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,13 +21,51 @@ pub(super) struct Args {
     /// `latest`, an instant such as 2026-05-01T13:30:00Z, or the name of a backup
     #[arg(long, value_name = "MOMENT")]
     at: String,
-    /// The directory that is filled; it must be empty, or not there yet
+    /// Fill this directory, which must be empty or not there yet, and leave the database alone
     #[arg(long, value_name = "DIR")]
-    into: PathBuf,
+    into: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> {
-    let into = std::path::absolute(&args.into)
+    match &args.into {
+        Some(into) => fill(context, args, into),
+        None => branch(context, args),
+    }
+}
+
+/// Has the database go on with the data of the moment, in a branch of its own. What it has now is kept,
+/// and gone back to by `rollback --with-data`.
+fn branch(context: &Context, args: &Args) -> Result<Exit, CommandError> {
+    let begun = Instant::now();
+    let (stack, component) = named(context, &args.name)?;
+    // What cannot be restored is told before anything is decided.
+    let Answer::List(backups) = ask(context, &args.name, &Ask::List)? else {
+        return Err(senseless());
+    };
+    if backups.backups.is_empty() {
+        return Err(CommandError::failed(format!("there is no backup of {component} yet")));
+    }
+    let ledger = context.ledger()?;
+    let active = ledger.active(&stack)?.ok_or_else(senseless)?;
+    let mut data = active.content.data.clone();
+    let at = args.at.clone();
+    data.insert(component.clone(), Branch::new(BranchOrigin::Backup { at }));
+    let at = &args.at;
+    let wanted = Wanted {
+        content: Content { data, ..active.content.clone() },
+        origin: Origin::Apply,
+        commit: active.commit.clone(),
+        question: format!("Have {component} of stack {stack} go on with its data of {at}?"),
+        ends: Vec::new(),
+    };
+    replace(context, &ledger, &stack, wanted, args.yes, begun)
+}
+
+fn fill(context: &Context, args: &Args, into: &Path) -> Result<Exit, CommandError> {
+    let into = std::path::absolute(into)
         .map_err(|e| CommandError::failed("the directory cannot be found").caused_by(&e))?;
     let wanted = Ask::Restore { at: args.at.clone(), into };
     let Answer::Restored(restored) = ask(context, &args.name, &wanted)? else {
