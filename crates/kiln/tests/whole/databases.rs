@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::{Client, NoTls};
 
@@ -36,7 +36,7 @@ endpoint "db" {{
     )
 }
 
-async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
     let parameters =
         format!("host=127.0.0.1 port={port} user=ledger dbname=ledger password='open sesame'");
     let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await?;
@@ -45,7 +45,7 @@ async fn connect(port: u16) -> Result<Client, tokio_postgres::Error> {
 }
 
 /// Clients that write until they are told to stop.
-struct Ledger {
+pub(crate) struct Ledger {
     runtime: tokio::runtime::Runtime,
     stop: Arc<AtomicBool>,
     errors: Arc<AtomicU64>,
@@ -54,15 +54,17 @@ struct Ledger {
 }
 
 /// What one client noted.
-struct Book {
-    client: i32,
-    acknowledged: Vec<i64>,
+pub(crate) struct Book {
+    pub(crate) client: i32,
+    pub(crate) acknowledged: Vec<i64>,
+    /// For each row that was acknowledged: when it was sent, and when it was acknowledged.
+    pub(crate) times: Vec<(SystemTime, SystemTime)>,
     /// From one acknowledgement to the next, in milliseconds.
     gaps: Vec<u64>,
 }
 
 impl Ledger {
-    fn open(port: u16) -> Self {
+    pub(crate) fn open(port: u16) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
@@ -88,7 +90,7 @@ impl Ledger {
     }
 
     /// Stops all clients; what they noted, and how often one was told of an error.
-    fn close(self, port: u16) -> (Vec<Book>, u64) {
+    pub(crate) fn close(self, port: u16) -> (Vec<Book>, u64) {
         self.stop.store(true, Ordering::SeqCst);
         let errors = self.errors.load(Ordering::SeqCst);
         let (runtime, clients) = (self.runtime, self.clients);
@@ -114,12 +116,13 @@ async fn write(
     errors: Arc<AtomicU64>,
     said: Arc<Mutex<Vec<String>>>,
 ) -> Book {
-    let mut book = Book { client, acknowledged: Vec::new(), gaps: Vec::new() };
+    let mut book = Book { client, acknowledged: Vec::new(), times: Vec::new(), gaps: Vec::new() };
     let mut n = 0_i64;
     let mut session: Option<(Client, tokio_postgres::Statement)> = None;
     let mut last = Instant::now();
     while !stop.load(Ordering::SeqCst) {
         assert!(last.elapsed() < PATIENCE, "client {client} is told nothing for {PATIENCE:?}");
+        let sent = SystemTime::now();
         let result = match &session {
             Some((connection, statement)) => {
                 n += 1;
@@ -144,6 +147,7 @@ async fn write(
             Ok(false) => {}
             Ok(true) => {
                 book.acknowledged.push(n);
+                book.times.push((sent, SystemTime::now()));
                 book.gaps.push(u64::try_from(last.elapsed().as_millis()).unwrap());
                 last = Instant::now();
             }
@@ -160,7 +164,7 @@ async fn write(
 }
 
 /// Every acknowledged row is there, once (it is the key), whole, and in order.
-async fn audit(client: &Client, books: &[Book]) {
+pub(crate) async fn audit(client: &Client, books: &[Book]) {
     let rows = client.query("SELECT client, n, sum FROM ledger ORDER BY id", &[]).await.unwrap();
     let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     for row in &rows {
@@ -188,7 +192,7 @@ fn histogram(what: &str, books: &[Book]) -> u64 {
     gaps.last().copied().unwrap_or_default()
 }
 
-fn primary(site: &Site) -> (String, i32) {
+pub(crate) fn primary(site: &Site) -> (String, i32) {
     let component = site.component("database", "ledger");
     let first = &component["instances"][0];
     assert_eq!(first["role"], "primary", "{component}");
@@ -212,7 +216,7 @@ fn recovered(site: &Site, before: &str) {
     }
 }
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

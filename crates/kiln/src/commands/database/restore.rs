@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use kiln_backup::choice::Moment;
 use kiln_engine::backup::{Answer, Ask};
 use kiln_model::data::{Branch, BranchOrigin};
 use kiln_model::generation::{Content, Origin};
+use kiln_model::quantity::Timestamp;
 
 use crate::commands::rollback::{Wanted, replace};
 use crate::context::Context;
@@ -40,6 +42,7 @@ pub(super) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
 /// and gone back to by `rollback --with-data`.
 fn branch(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     let begun = Instant::now();
+    let moment: Moment = args.at.parse().map_err(|why: String| CommandError::usage(why))?;
     let (stack, component) = named(context, &args.name)?;
     // What cannot be restored is told before anything is decided.
     let Answer::List(backups) = ask(context, &args.name, &Ask::List)? else {
@@ -47,6 +50,13 @@ fn branch(context: &Context, args: &Args) -> Result<Exit, CommandError> {
     };
     if backups.backups.is_empty() {
         return Err(CommandError::failed(format!("there is no backup of {component} yet")));
+    }
+    let first = backups.restorable.as_ref().and_then(|span| span.from.parse::<Timestamp>().ok());
+    if let (Moment::At(at), Some(first)) = (&moment, first)
+        && *at < first
+    {
+        let why = format!("{component} was not backed up at {at}: {first} is the first moment");
+        return Err(CommandError::usage(why));
     }
     let ledger = context.ledger()?;
     let active = ledger.active(&stack)?.ok_or_else(senseless)?;
