@@ -264,7 +264,8 @@ impl<R: Read> Read for Opener<R> {
 
 /// The file's key, where it is wrapped for this identity.
 fn unwrapped(identity: &Identity, share: &str, body: &str) -> io::Result<Option<[u8; 16]>> {
-    let bytes = |text: &str| STANDARD_NO_PAD.decode(text).map_err(|_| invalid("its header is damaged"));
+    let bytes =
+        |text: &str| STANDARD_NO_PAD.decode(text).map_err(|_| invalid("its header is damaged"));
     let share: Key = bytes(share)?.try_into().map_err(|_| invalid("its header is damaged"))?;
     let mut body = bytes(body)?;
     let agreed = MontgomeryPoint(share).mul_clamped(identity.secret);
@@ -298,8 +299,10 @@ mod tests {
     use super::*;
 
     /// Of the tests of age itself ("X25519" of C2SP's testkit).
-    const IDENTITY: &str = "AGE-SECRET-KEY-1XMWWC06LY3EE5RYTXM9MFLAZ2U56JJJ36S0MYPDRWSVLUL66MV4QX3S7F6";
-    const OTHER: &str = "AGE-SECRET-KEY-1EGTZVFFV20835NWYV6270LXYVK2VKNX2MMDKWYKLMGR48UAWX40Q2P2LM0";
+    const IDENTITY: &str =
+        "AGE-SECRET-KEY-1XMWWC06LY3EE5RYTXM9MFLAZ2U56JJJ36S0MYPDRWSVLUL66MV4QX3S7F6";
+    const OTHER: &str =
+        "AGE-SECRET-KEY-1EGTZVFFV20835NWYV6270LXYVK2VKNX2MMDKWYKLMGR48UAWX40Q2P2LM0";
 
     fn sealed(plain: &[u8]) -> Vec<u8> {
         let mut sealer = Sealer::new(&IDENTITY.parse().unwrap(), Vec::new()).unwrap();
@@ -363,7 +366,9 @@ mod tests {
         let (key, path) = (key.to_str().unwrap(), file.to_str().unwrap());
         let output = match age(&["-d", "-i", key, path]) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                println!("skipped: the_program_age_reads_and_writes_the_same: age is not installed");
+                println!(
+                    "skipped: the_program_age_reads_and_writes_the_same: age is not installed"
+                );
                 return;
             }
             output => output.unwrap(),

@@ -161,14 +161,12 @@ pub fn opened<'a>(
     if !sealed {
         return Ok(bytes);
     }
-    match seal {
-        Some(identity) => Ok(Box::new(Opener::new(identity, bytes)?)),
-        None => {
-            // What can't be read at all is told as such.
-            bytes.read_exact(&mut [0])?;
-            Err(io::Error::other("it is encrypted, and `encrypt` names no identity"))
-        }
+    if let Some(identity) = seal {
+        return Ok(Box::new(Opener::new(identity, bytes)?));
     }
+    // What can't be read at all is told as such.
+    bytes.read_exact(&mut [0])?;
+    Err(io::Error::other("it is encrypted, and `encrypt` names no identity"))
 }
 
 fn decode(file: &LogFile, bytes: &[u8], seal: Option<&Identity>) -> io::Result<Kept> {
@@ -204,7 +202,8 @@ mod tests {
     use super::*;
     use crate::store::Directory;
 
-    const IDENTITY: &str = "AGE-SECRET-KEY-1XMWWC06LY3EE5RYTXM9MFLAZ2U56JJJ36S0MYPDRWSVLUL66MV4QX3S7F6";
+    const IDENTITY: &str =
+        "AGE-SECRET-KEY-1XMWWC06LY3EE5RYTXM9MFLAZ2U56JJJ36S0MYPDRWSVLUL66MV4QX3S7F6";
 
     fn file(text: &str) -> LogFile {
         text.parse().unwrap()
@@ -229,7 +228,9 @@ mod tests {
             assert_eq!(archive.read(&one).unwrap(), kept);
             let history = file("00000002.history");
             archive.ship(&history, b"1\t0/3000000\tno recovery target specified\n", at).unwrap();
-            assert!(archive.name(&history).starts_with(&format!("{line}/wals/00000002.history.gz")));
+            assert!(
+                archive.name(&history).starts_with(&format!("{line}/wals/00000002.history.gz"))
+            );
         }
     }
 
@@ -259,7 +260,8 @@ mod tests {
                 std::fs::write(&one, &bytes).unwrap();
                 let read = archive.read(&files[0]);
                 // A bit may be of no matter, such as one of a repetition; then all is as it was.
-                let same = |kept: &Kept| kept.content == files[0].to_string().repeat(1000).as_bytes();
+                let same =
+                    |kept: &Kept| kept.content == files[0].to_string().repeat(1000).as_bytes();
                 assert!(read.as_ref().map_or(true, same), "{at} of {}", sound.len());
                 found += usize::from(read.is_err());
             }

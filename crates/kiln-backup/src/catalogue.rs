@@ -228,8 +228,7 @@ impl Catalogue {
         about: About,
         objects: Vec<store::Object>,
     ) -> Result<Line, StoreError> {
-        let (mut ids, mut segments, mut histories) =
-            (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        let (mut ids, mut segments, mut histories) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
         for object in &objects {
             let parts: Vec<&str> = object.name.split('/').collect();
             match parts.as_slice() {

@@ -105,8 +105,8 @@ pub fn choose<'a>(
         }
         Moment::At(at) => {
             // The line that writes went to then: the last one that had begun.
-            let begun = catalogue.lines.iter().rev().filter(|line| line.about.began <= *at);
-            begun.filter_map(|line| Some((line, newest(line, *at)?))).next()
+            let mut begun = catalogue.lines.iter().rev().filter(|line| line.about.began <= *at);
+            begun.find_map(|line| Some((line, newest(line, *at)?)))
         }
     };
     let Some((line, copy)) = chosen else {
@@ -202,9 +202,9 @@ pub(crate) mod tests {
 
     fn with_segments(mut catalogue: Catalogue, numbers: &[u64]) -> Catalogue {
         for line in &mut catalogue.lines {
-            let segments = numbers.iter().map(|number| {
-                (Segment { timeline: 1, number: *number }, Timestamp(number * 10))
-            });
+            let segments = numbers
+                .iter()
+                .map(|number| (Segment { timeline: 1, number: *number }, Timestamp(number * 10)));
             line.segments = segments.collect();
         }
         catalogue
@@ -223,10 +223,7 @@ pub(crate) mod tests {
         let choice = at(Moment::Copy("0010".to_owned()));
         assert_eq!(choice.segments, [Segment { timeline: 1, number: 1 }]);
         let early = choose(&all, Some("a"), &Moment::At(Timestamp(9))).unwrap_err();
-        assert_eq!(
-            early,
-            NoChoice::TooEarly { asked: Timestamp(9), first: Timestamp(10) }
-        );
+        assert_eq!(early, NoChoice::TooEarly { asked: Timestamp(9), first: Timestamp(10) });
     }
 
     #[test]

@@ -200,8 +200,16 @@ mod tests {
         ] {
             assert_eq!(name.parse::<LogFile>().unwrap().to_string(), name);
         }
-        for name in ["", "00000001000000000000001", "000000010000000000000100", "RECOVERYXLOG",
-            "xlogtemp.1", "0000000100000000000000ab", "1.history", "archive_status"] {
+        for name in [
+            "",
+            "00000001000000000000001",
+            "000000010000000000000100",
+            "RECOVERYXLOG",
+            "xlogtemp.1",
+            "0000000100000000000000ab",
+            "1.history",
+            "archive_status",
+        ] {
             assert!(name.parse::<LogFile>().is_err(), "{name}");
         }
         let segment: Segment = "000000020000000100000003".parse().unwrap();

@@ -166,8 +166,9 @@ fn is_signed(asked: &Asked) -> bool {
         return false;
     }
     let names = ["host", "x-amz-content-sha256", "x-amz-date"];
-    let headers: String =
+    let lines: Vec<String> =
         names.iter().map(|name| format!("{name}:{}\n", header(name))).collect();
+    let headers = lines.concat();
     let canonical = format!(
         "{}\n{}\n{}\n{headers}\n{}\n{body}",
         asked.method,
@@ -184,7 +185,8 @@ fn is_signed(asked: &Asked) -> bool {
         let signing = hmac::Key::new(hmac::HMAC_SHA256, &key);
         key = hmac::sign(&signing, part.as_bytes()).as_ref().to_vec();
     }
-    let signature: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: Vec<String> = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let signature = digits.concat();
     let authorization = header("authorization");
     authorization.contains(&format!("Credential={ID}/{scope}"))
         && authorization.ends_with(&format!("Signature={signature}"))
@@ -238,19 +240,21 @@ fn list(asked: &Asked, state: &State) -> Vec<u8> {
     let objects = if state.harm == Harm::ListsOld { &state.before } else { &state.objects };
     let after = value("continuation-token");
     let found = objects.iter().filter(|(key, _)| key.starts_with(&prefix));
-    let mut found: Vec<_> = found.filter(|(key, _)| after.as_ref().is_none_or(|a| *key > a)).collect();
+    let mut found: Vec<_> =
+        found.filter(|(key, _)| after.as_ref().is_none_or(|a| *key > a)).collect();
     let more = found.len() > PAGE;
     found.truncate(PAGE);
-    let mut text = format!("<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>{more}</IsTruncated>");
+    let mut text =
+        format!("<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>{more}</IsTruncated>");
     if let Some((last, _)) = found.last().filter(|_| more) {
-        text.push_str(&format!("<NextContinuationToken>{last}</NextContinuationToken>"));
+        text = format!("{text}<NextContinuationToken>{last}</NextContinuationToken>");
     }
     for (key, bytes) in found {
         let size = bytes.len();
-        text.push_str(&format!(
-            "<Contents><Key>{key}</Key><LastModified>2026-05-01T13:30:00.000Z</LastModified>\
+        text = format!(
+            "{text}<Contents><Key>{key}</Key><LastModified>2026-05-01T13:30:00.000Z</LastModified>\
              <ETag>&quot;x&quot;</ETag><Size>{size}</Size></Contents>"
-        ));
+        );
     }
     text.push_str("</ListBucketResult>");
     text.into_bytes()

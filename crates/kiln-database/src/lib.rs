@@ -8,9 +8,9 @@
 
 mod error;
 mod file;
-mod log;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+mod log;
 pub mod postgres;
 
 use std::collections::BTreeMap;

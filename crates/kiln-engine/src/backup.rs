@@ -22,37 +22,38 @@ pub struct Wanted {
 /// The databases of a generation that are to be backed up.
 pub fn wanted(generation: &Generation) -> Vec<Wanted> {
     let databases = generation.content.databases();
-    databases.filter_map(|(id, component, database)| {
-        let backup = database.policy.backup.clone()?;
-        let network = &database.identity.network.id;
-        let network = generation.content.components.get(network)?;
-        let kiln_model::spec::Body::Network(network) = &network.spec.body else { return None };
-        // Throw-away instances have neither a network nor a volume of a name.
-        let none: InstanceId = "none-000000000000".parse().ok()?;
-        let origin = kiln_model::data::DataOrigin::Empty;
-        Some(Wanted {
-            creation: InstanceCreation {
-                id: none.clone(),
-                stack: generation.stack.clone(),
-                component: id.clone(),
-                digest: component.digest,
-                generation: generation.number,
-                network: none,
-                network_identity: network.identity.clone(),
-                address: database.policy.address,
-                image: *generation.content.images.get(&database.identity.image.id)?,
-                demands: generation.content.demands.clone(),
-                server: database.server(),
-                data: Some(DataCreation {
-                    identity: database.identity.clone(),
-                    origin,
-                    branch: 0,
-                }),
-            },
-            backup,
+    databases
+        .filter_map(|(id, component, database)| {
+            let backup = database.policy.backup.clone()?;
+            let network = &database.identity.network.id;
+            let network = generation.content.components.get(network)?;
+            let kiln_model::spec::Body::Network(network) = &network.spec.body else { return None };
+            // Throw-away instances have neither a network nor a volume of a name.
+            let none: InstanceId = "none-000000000000".parse().ok()?;
+            let origin = kiln_model::data::DataOrigin::Empty;
+            Some(Wanted {
+                creation: InstanceCreation {
+                    id: none.clone(),
+                    stack: generation.stack.clone(),
+                    component: id.clone(),
+                    digest: component.digest,
+                    generation: generation.number,
+                    network: none,
+                    network_identity: network.identity.clone(),
+                    address: database.policy.address,
+                    image: *generation.content.images.get(&database.identity.image.id)?,
+                    demands: generation.content.demands.clone(),
+                    server: database.server(),
+                    data: Some(DataCreation {
+                        identity: database.identity.clone(),
+                        origin,
+                        branch: 0,
+                    }),
+                },
+                backup,
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 /// What can be asked of a database's backups.

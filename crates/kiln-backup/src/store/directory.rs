@@ -61,7 +61,8 @@ impl Directory {
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 // Only where something below it can begin with the prefix.
-                if prefix.starts_with(&format!("{name}/")) || format!("{name}/").starts_with(prefix) {
+                if prefix.starts_with(&format!("{name}/")) || format!("{name}/").starts_with(prefix)
+                {
                     self.gather(&path, prefix, all)?;
                 }
             } else if kind.is_file()

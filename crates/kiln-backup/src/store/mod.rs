@@ -160,11 +160,8 @@ pub fn measure(reader: &mut dyn Read) -> io::Result<(u64, Digest)> {
 /// Puts something there and reads it again: when this returns, it is there.
 pub fn put_for_sure(store: &dyn Store, name: &str, content: &Content) -> Result<(), StoreError> {
     store.put(name, content)?;
-    let altered = |found: String| StoreError::Altered {
-        name: name.to_owned(),
-        place: store.place(),
-        found,
-    };
+    let altered =
+        |found: String| StoreError::Altered { name: name.to_owned(), place: store.place(), found };
     let mut reader = match store.get(name) {
         Err(StoreError::Absent { .. }) => {
             return Err(altered("it said that it has it, and has not".to_owned()));

@@ -132,7 +132,8 @@ impl S3 {
                 let text = text.unwrap_or_default();
                 let code = element(&text, "Code").unwrap_or_default();
                 let message = element(&text, "Message").unwrap_or_default();
-                let told: String = format!("{status} {code} {message}").chars().take(TOLD).collect();
+                let told: String =
+                    format!("{status} {code} {message}").chars().take(TOLD).collect();
                 let answer = told.trim().to_owned();
                 Err(StoreError::Refused { what: what(), place: self.place(), answer })
             }
@@ -229,8 +230,14 @@ fn object(text: &str, own: usize) -> Option<Object> {
 fn element(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (value, _) = rest.split_once(&format!("</{name}>"))?;
-    let entities =
-        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#34;", "\""), ("&#39;", "'")];
+    let entities = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&apos;", "'"),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+    ];
     let plain = entities.iter().fold(value.to_owned(), |text, (from, to)| text.replace(from, to));
     Some(plain.replace("&amp;", "&"))
 }
@@ -253,5 +260,7 @@ fn agent(tls: bool) -> Agent {
     let trusted: Vec<Certificate<'static>> =
         found.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     let roots = RootCerts::new_with_certs(&trusted);
-    Agent::new_with_config(config.tls_config(TlsConfig::builder().root_certs(roots).build()).build())
+    Agent::new_with_config(
+        config.tls_config(TlsConfig::builder().root_certs(roots).build()).build(),
+    )
 }

@@ -214,7 +214,8 @@ impl Session for PostgresSession {
             let position = self.number(switch).await?;
             // A name begins with the timeline; which one it is otherwise is of no matter.
             let names = self.names("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await?;
-            let timeline = names.first().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+            let timeline =
+                names.first().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
             let senseless = || EngineError::Senseless(format!("a log called {names:?}"));
             Ok((timeline.ok_or_else(senseless)?, position))
         })

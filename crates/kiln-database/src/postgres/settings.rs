@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use kiln_model::spec::database::check_setting;
 use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER};
 
-use super::{ARCHIVED, ARCHIVE_TIMEOUT, PRIMARY};
+use super::{ARCHIVE_TIMEOUT, ARCHIVED, PRIMARY};
 use crate::Instance;
 
 const MIB: u64 = 1 << 20;
@@ -151,7 +151,8 @@ mod tests {
     fn a_log_is_archived_where_that_is_declared() {
         assert!(!text(&[], &[]).contains("archive_"));
         let id = "database-x-1".parse().unwrap();
-        let identity = kiln_model::spec::database::DatabaseIdentity { archived: true, ..identity() };
+        let identity =
+            kiln_model::spec::database::DatabaseIdentity { archived: true, ..identity() };
         let (at_least, line) = (BTreeMap::new(), Some("42".to_owned()));
         let text = file(&Instance { id: &id, identity: &identity, at_least, line });
         assert!(has(&text, "archive_mode = 'always'"), "{text}");

@@ -13,6 +13,9 @@ use kiln_model::spec::backup::{Backup, Destination};
 
 use crate::site::Site;
 
+/// What is done to a file that is stored; the second one is another of its sort.
+type Harm = fn(&Path, &Path);
+
 fn to(directory: &Path) -> Backup {
     Backup {
         every: Millis::seconds(3600),
@@ -216,7 +219,7 @@ async fn what_is_damaged_is_found_and_named() {
     let base = base.unwrap();
     let last = segments.last().unwrap();
     let before = &segments[segments.len() - 2];
-    let harm: [(&str, &Path, fn(&Path, &Path)); 5] = [
+    let harm: [(&str, &Path, Harm); 5] = [
         ("flipped", &base, |path, _| {
             let mut bytes = fs::read(path).unwrap();
             let at = bytes.len() / 2;

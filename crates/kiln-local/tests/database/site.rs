@@ -229,7 +229,10 @@ impl Site {
                 return backups;
             }
             let alarms = self.local.alarms(&stack());
-            assert!(Instant::now() < deadline, "waited in vain for {what}: {backups:#?} {alarms:?}");
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}: {backups:#?} {alarms:?}"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -241,9 +244,8 @@ impl Site {
 
     /// Serves a data directory that was restored, in a volume and an instance of its own.
     pub(crate) async fn serve(&self, data: &Path) -> InstanceId {
-        let volume: InstanceId = format!("orders-{:012x}", self.made.load(Ordering::Relaxed) + 1000)
-            .parse()
-            .unwrap();
+        let volume: InstanceId =
+            format!("orders-{:012x}", self.made.load(Ordering::Relaxed) + 1000).parse().unwrap();
         let directory = self.volumes().join(volume.as_str());
         fs::create_dir_all(&directory).unwrap();
         fs::rename(data, directory.join("data")).unwrap();

@@ -132,8 +132,7 @@ fn restorable(
     reigns: &[Reign],
 ) -> Option<Timestamp> {
     let ended = reigns.iter().find(|reign| reign.number > goal)?.committed;
-    let answer =
-        context.ask(async |mut client| client.backups(stack, database, &Ask::List).await);
+    let answer = context.ask(async |mut client| client.backups(stack, database, &Ask::List).await);
     let Ok(Answer::List(Backups { restorable: Some(span), .. })) = answer else { return None };
     let from: Timestamp = span.from.parse().ok()?;
     (from <= ended).then_some(ended)

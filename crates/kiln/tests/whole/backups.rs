@@ -113,7 +113,8 @@ fn a_moment_is_restored_under_writes_and_what_was_there_is_gone_back_to() {
     let count = |rows: &BTreeMap<i32, Vec<i64>>| rows.values().map(Vec::len).sum::<usize>();
     println!("restored {} of {} rows", count(&found), count(&all));
     // The branch is backed up as well, and what was there before is kept.
-    let line = |backups: &Value| backups["backups"].as_array().unwrap().last().unwrap()["line"].clone();
+    let line =
+        |backups: &Value| backups["backups"].as_array().unwrap().last().unwrap()["line"].clone();
     let before = line(&backups(&site));
     let deadline = Instant::now() + PATIENCE;
     while line(&backups(&site)) == before || line(&proved(&site)) == before {

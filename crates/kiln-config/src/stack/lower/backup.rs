@@ -41,7 +41,8 @@ pub(super) fn backup(field: &Field<'_>) -> Option<Backup> {
 }
 
 fn identity(field: &Field<'_>) -> Option<ComponentId> {
-    let declare = "secret \"backups\" { file = \"/etc/kiln/backups.key\" }, as `age-keygen` writes it";
+    let declare =
+        "secret \"backups\" { file = \"/etc/kiln/backups.key\" }, as `age-keygen` writes it";
     secret(field, "a secret that is an age identity, such as secret.backups", declare)
 }
 
@@ -112,9 +113,9 @@ fn is_bucket(name: &str) -> bool {
 fn is_prefix(prefix: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     prefix.is_empty()
-        || prefix.split('/').all(|part| {
-            !part.is_empty() && part != "." && part != ".." && part.bytes().all(fits)
-        })
+        || prefix
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != ".." && part.bytes().all(fits))
 }
 
 fn region(field: &Field<'_>) -> Option<String> {

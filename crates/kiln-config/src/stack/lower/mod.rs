@@ -1,8 +1,8 @@
 //! From blocks to specs, one module for each kind of component.
 
 pub(super) mod alarm;
-mod certificate;
 mod backup;
+mod certificate;
 pub(super) mod database;
 pub(super) mod demands;
 pub(super) mod endpoint;

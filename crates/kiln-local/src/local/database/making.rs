@@ -449,9 +449,11 @@ impl Job {
         if self.making.is_called_off() {
             return Err(Failure::called_off());
         }
-        self.machine
-            .launch(spec)
-            .map_err(|error| Failure { reason: error.to_string(), words: Vec::new(), lacks: false })
+        self.machine.launch(spec).map_err(|error| Failure {
+            reason: error.to_string(),
+            words: Vec::new(),
+            lacks: false,
+        })
     }
 
     /// What an instance must have as much of as the one that it is to follow.

@@ -87,10 +87,10 @@ impl Run<'_> {
         let mut launcher = ensure_running(&self.machine.root, &self.machine.exe)
             .map_err(|error| Failure::of(&what, &error))?;
         let lacks = |error: &ClientError| stage(error) == Some(Stage::Exec);
-        launcher.launch(spec).map(drop).map_err(|error| Failure {
-            lacks: lacks(&error),
-            ..Failure::of(&what, &error)
-        })
+        launcher
+            .launch(spec)
+            .map(drop)
+            .map_err(|error| Failure { lacks: lacks(&error), ..Failure::of(&what, &error) })
     }
 
     /// How the program has ended, if it has.

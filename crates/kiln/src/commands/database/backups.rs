@@ -113,7 +113,7 @@ fn size(bytes: u64) -> String {
     let fits = units.into_iter().find(|(bits, _)| bytes >> bits > 0);
     match fits {
         Some((bits, unit)) => {
-            let tenths = u128::from(bytes) * 10 >> bits;
+            let tenths = (u128::from(bytes) * 10) >> bits;
             format!("{}.{} {unit}", tenths / 10, tenths % 10)
         }
         None => format!("{bytes} B"),

@@ -76,7 +76,7 @@ impl Trade<'_> {
             },
         ];
         let program = self.engine.copy(&instance.of(None), &primary);
-        self.run("copy", &out, volumes)?.to_its_end(&program).map_err(|failure| failure.reason)?;
+        self.run("copy", &out, volumes).to_its_end(&program).map_err(|failure| failure.reason)?;
         let ended = now();
         let manifest = read_file(&out.join(MANIFEST)).map_err(|error| chain(&error))?;
         let manifest: Manifest = serde_json::from_slice(&manifest)
@@ -84,7 +84,8 @@ impl Trade<'_> {
         let last = manifest.ranges.last().ok_or("its manifest names no range of the log")?;
         let mut files = BTreeMap::new();
         for (from, name) in FILES {
-            let (name, stored) = self.store(&to, &out.join(from), &format!("{line}/base/{id}/{name}"))?;
+            let (name, stored) =
+                self.store(&to, &out.join(from), &format!("{line}/base/{id}/{name}"))?;
             files.insert(name, stored);
         }
         let base = Base {
@@ -118,9 +119,9 @@ impl Trade<'_> {
             Some(identity) => {
                 let sealed = self.work.join("copy").join("sealed");
                 let mut write = || -> io::Result<Content> {
-                    let mut sealer = Sealer::new(identity, File::create(&sealed)?)?;
-                    io::copy(&mut plain, &mut sealer)?;
-                    sealer.finish()?.flush()?;
+                    let mut to = Sealer::new(identity, File::create(&sealed)?)?;
+                    io::copy(&mut plain, &mut to)?;
+                    to.finish()?.flush()?;
                     Content::of_file(&sealed)
                 };
                 write()

@@ -1,8 +1,8 @@
 //! Where the backups of a database go, with the secrets that this needs.
 
+use kiln_backup::Store;
 use kiln_backup::age::Identity;
 use kiln_backup::store::{Access, Directory, S3};
-use kiln_backup::Store;
 use kiln_engine::backup::Wanted;
 use kiln_model::name::ComponentId;
 use kiln_model::spec::backup::Destination;

@@ -97,9 +97,7 @@ impl Tender {
             .map_err(|error| format!("{}: {error}", sockets.display()))?;
         let target = Target { data: into, sockets: &sockets, proves: true };
         let proved = Trade::new(machine, wanted, &self.place, &self.work, own, called_off)
-            .and_then(|trade| {
-                trade.restore(&from, &choice, until, &target).map_err(Trouble::text)
-            });
+            .and_then(|trade| trade.restore(&from, &choice, until, &target).map_err(Trouble::text));
         // What is left is thrown away with the next one.
         let _ = fs::remove_dir_all(&sockets);
         Ok(Restored {

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kiln_backup::StoreError;
 use kiln_backup::archive::Archive;
 use kiln_backup::choice::Choice;
 use kiln_backup::segment::{LogFile, SIZE, fault};
-use kiln_backup::StoreError;
 use kiln_database::{Check, Until};
 use kiln_model::data::Role;
 use kiln_model::name::InstanceId;
@@ -109,7 +109,6 @@ impl Trade<'_> {
         program.argv.truncate(1);
         program.argv.push("--version".to_owned());
         let run = self.run("restore", target.data, self.volumes(target, None));
-        let run = run.map_err(Trouble::Failed)?;
         run.to_its_end(&program).map_err(|failure| Trouble::Failed(failure.reason))
     }
 
@@ -171,9 +170,10 @@ impl Trade<'_> {
         let instance = self.instance("restore").map_err(Trouble::Failed)?;
         let program = self.engine.recover(&instance.of(None), until);
         let socket = target.sockets.join(instance.id.as_str());
-        std::fs::create_dir_all(&socket).map_err(|error| Trouble::failed("make a socket", &error))?;
+        std::fs::create_dir_all(&socket)
+            .map_err(|error| Trouble::failed("make a socket", &error))?;
         let volumes = self.volumes(target, Some(&instance.id));
-        let run = self.run("restore", target.data, volumes).map_err(Trouble::Failed)?;
+        let run = self.run("restore", target.data, volumes);
         run.begin(&program).map_err(|failure| Trouble::Failed(failure.reason))?;
         let what = name_of(&program);
         let deadline = Instant::now() + RECOVERY;
@@ -232,11 +232,13 @@ impl Trade<'_> {
                 None => self.volumes(target, None),
                 Some(_) => vec![self.sockets(target)],
             };
-            let run = self.run("check", target.sockets, volumes).map_err(Trouble::Failed)?;
+            let run = self.run("check", target.sockets, volumes);
             match run.to_its_end(&program) {
                 Ok(()) => passed.push(what.to_owned()),
                 Err(failure) if failure.lacks => {}
-                Err(failure) if self.is_called_off() => return Err(Trouble::Failed(failure.reason)),
+                Err(failure) if self.is_called_off() => {
+                    return Err(Trouble::Failed(failure.reason));
+                }
                 Err(failure) => {
                     return Err(Trouble::Damaged(vec![format!("{what}: {}", failure.reason)]));
                 }

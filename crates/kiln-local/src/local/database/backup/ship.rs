@@ -10,17 +10,17 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_backup::StoreError;
 use kiln_backup::archive::{Archive, Shipped};
 use kiln_backup::catalogue::{self, About};
 use kiln_backup::segment::{LogFile, fault};
-use kiln_backup::StoreError;
 use kiln_database::{Log, engine};
 use kiln_engine::backup::Wanted;
 use kiln_model::quantity::Timestamp;
 
 use super::destination;
-use crate::local::database::place::Place;
 use crate::local::create::chain;
+use crate::local::database::place::Place;
 use crate::local::{Machine, now};
 
 /// What was found in one round.

@@ -67,7 +67,8 @@ pub(super) fn archive(machine: &Weak<Machine>, tender: &Arc<Tender>) {
 
 /// Makes copies when they are due, and does what is asked for, until the tender is stopped.
 pub(super) fn tend(machine: &Weak<Machine>, tender: &Arc<Tender>, asked: &Receiver<Request>) {
-    let mut keeper = Keeper { tender, retry: None, pause: PAUSE, seen: None, doubtful: None };
+    let mut keeper =
+        Keeper { tender, retry: None, pause: PAUSE, looked: false, newest: None, doubtful: None };
     while !tender.is_stopped() {
         let request = asked.recv_timeout(TURN);
         let Some(machine) = machine.upgrade() else { return };
@@ -96,8 +97,10 @@ struct Keeper<'a> {
     /// Before that nothing is tried again.
     retry: Option<Instant>,
     pause: Duration,
-    /// What is there, as it was when it was last looked at.
-    seen: Option<Option<Newest>>,
+    /// Whether it was looked at what is there, and nothing has happened to it since that is not known.
+    looked: bool,
+    /// The newest copy of the line that writes go to.
+    newest: Option<Newest>,
     /// What an alarm was raised for last.
     doubtful: Option<String>,
 }
@@ -124,10 +127,11 @@ impl Keeper<'_> {
 
     fn due(&mut self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<(), String> {
         let Some(line) = self.tender.current(wanted) else { return Ok(()) };
-        if self.seen.is_none() {
-            self.seen = Some(self.look(machine, wanted)?);
+        if !self.looked {
+            self.newest = self.look(machine, wanted)?;
+            self.looked = true;
         }
-        let newest = self.seen.clone().flatten();
+        let newest = self.newest.clone();
         let fresh = newest.as_ref().is_some_and(|newest| {
             newest.line == line && now().since(newest.began) < wanted.backup.every
         });
@@ -147,8 +151,8 @@ impl Keeper<'_> {
         let from = destination::place(machine, wanted)?;
         let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
         let current = self.tender.current(wanted);
-        let lines = catalogue.lines.iter().filter(|line| Some(&line.name) == current.as_ref());
-        let newest = lines.filter_map(|line| Some((line, line.copies.last()?))).next();
+        let mut lines = catalogue.lines.iter().filter(|line| Some(&line.name) == current.as_ref());
+        let newest = lines.find_map(|line| Some((line, line.copies.last()?)));
         Ok(newest.map(|(line, copy)| Newest {
             line: line.name.clone(),
             id: copy.base.id.clone(),
@@ -172,30 +176,30 @@ impl Keeper<'_> {
     fn make(&mut self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<BackupView, String> {
         let made = self.trade(machine, wanted, |trade| trade.copy(wanted));
         let (line, base) = made.map_err(|why| format!("no copy of its data was made: {why}"))?;
-        self.seen = Some(Some(Newest {
-            line,
-            id: base.id.clone(),
-            began: base.began,
-            unproved: true,
-        }));
+        self.newest = Some(Newest { line, id: base.id.clone(), began: base.began, unproved: true });
+        self.looked = true;
         self.prove_newest(machine, wanted)
     }
 
-    fn prove_newest(&mut self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<BackupView, String> {
-        let newest = self.seen.clone().flatten().ok_or("there is no copy")?;
+    fn prove_newest(
+        &mut self,
+        machine: &Arc<Machine>,
+        wanted: &Wanted,
+    ) -> Result<BackupView, String> {
+        let newest = self.newest.clone().ok_or("there is no copy")?;
         let from = destination::place(machine, wanted)?;
         let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
         let line = catalogue.line_named(&newest.line);
         let copy = line.and_then(|l| l.copies.iter().find(|copy| copy.base.id == newest.id));
         let Some((line, copy)) = line.zip(copy) else {
             // Somebody has removed it, or the place does not show it yet.
-            self.seen = None;
+            self.looked = false;
             return Err(format!("the copy {} is not there any more", newest.id));
         };
         let proof = self.trade(machine, wanted, |trade| trade.prove(&from, line, copy));
         let proof = proof.map_err(|why| format!("whether {} can be restored: {why}", newest.id))?;
-        if let Some(Some(seen)) = &mut self.seen {
-            seen.unproved = false;
+        if let Some(newest) = &mut self.newest {
+            newest.unproved = false;
         }
         let faults = proof.faults.join("; ");
         let copy = Copy { proof: Some(proof), ..copy.clone() };
@@ -268,7 +272,8 @@ impl Keeper<'_> {
     ) -> Result<Verification, String> {
         let from = destination::place(machine, wanted)?;
         let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
-        let all = || catalogue.lines.iter().flat_map(|l| l.copies.iter().map(move |copy| (l, copy)));
+        let all =
+            || catalogue.lines.iter().flat_map(|l| l.copies.iter().map(move |copy| (l, copy)));
         let found = match &backup {
             Some(id) => all().find(|(_, copy)| copy.base.id == *id),
             None => all().max_by_key(|(_, copy)| copy.base.began),
@@ -278,7 +283,7 @@ impl Keeper<'_> {
             return Err(backup.map_or_else(none, |id| format!("there is no backup {id}")));
         };
         let proof = self.trade(machine, wanted, |trade| trade.prove(&from, line, copy))?;
-        self.seen = None;
+        self.looked = false;
         let id = copy.base.id.clone();
         let (log_files, read) = read_all(&from, &catalogue, &id, &self.tender.work)?;
         let mut faults = proof.faults;

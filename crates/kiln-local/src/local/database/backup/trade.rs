@@ -103,13 +103,8 @@ impl<'a> Trade<'a> {
         Ok(Own { id, identity: self.identity.clone() })
     }
 
-    pub(super) fn run(
-        &self,
-        name: &str,
-        grows: &'a Path,
-        volumes: Vec<VolumeMount>,
-    ) -> Result<Run<'_>, String> {
-        Ok(Run {
+    pub(super) fn run(&self, name: &str, grows: &'a Path, volumes: Vec<VolumeMount>) -> Run<'_> {
+        Run {
             machine: self.machine,
             spec: &self.spec,
             user: self.engine.layout().user,
@@ -118,7 +113,7 @@ impl<'a> Trade<'a> {
             volumes,
             grows,
             called_off: self.called_off,
-        })
+        }
     }
 
     /// Whether an instance took writes when it was last asked.

@@ -207,7 +207,10 @@ fn unpack(
             }
             found.insert(path.to_string_lossy().into_owned(), hash.end());
         } else {
-            return Err(io::Error::other(format!("{} is neither file nor directory", path.display())));
+            return Err(io::Error::other(format!(
+                "{} is neither file nor directory",
+                path.display()
+            )));
         }
     }
     Ok(())
