@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use kiln_daemon::api::document::{Branch, Component, Failures, Instance, Scale, Status, Volume};
-use kiln_model::quantity::Bytes;
 
 use super::follow::phase;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::render::style::Palette;
 use crate::render::time::since;
+use crate::render::value::size;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -194,7 +194,7 @@ fn volume_lines(volumes: &[Volume], now: &str, palette: Palette, text: &mut Stri
             "end" => "end of its branch",
             _ => "kept",
         };
-        let mut line = format!("    {what}: branch {}, {}", volume.branch, Bytes(volume.used));
+        let mut line = format!("    {what}: branch {}, {}", volume.branch, size(volume.used));
         if let Some(ago) = volume.left_at.as_deref().and_then(|then| since(then, now)) {
             let _ = write!(line, ", left {ago} ago");
         }
