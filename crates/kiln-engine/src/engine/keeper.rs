@@ -201,7 +201,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             return Ok(Next::Again);
         }
         if !plan.steps.iter().all(|step| self.ends.do_already(step)) {
-            return self.take(&plan).await;
+            return self.take(&plan, report.past_return).await;
         }
         self.failed = 0;
         self.trouble = None;
@@ -254,12 +254,15 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         if let (Some(_), Some(active)) = (&self.state.rollout, self.state.active) {
             let parent = self.generation(active)?;
             observed.trial = self.watcher.trial(desired, &parent);
+            let databases = parent.content.databases();
+            observed.versions_before =
+                databases.map(|(id, _, it)| (id.clone(), it.identity.version)).collect();
         }
         Ok(observed)
     }
 
     /// Takes the steps of a plan and writes down what became of them.
-    async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
+    async fn take(&mut self, plan: &Plan, past_return: bool) -> Result<Next, Refusal> {
         let engine = self.engine.clone();
         let (target, clock, bounds) = (&engine.target, &engine.clock, &engine.bounds);
         let taken = execute(target, clock, plan, bounds, &mut self.ends).await;
@@ -294,7 +297,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             }
         }
         self.record(events)?;
-        let permanent = errors.iter().find(|e| e.permanent);
+        let permanent = errors.iter().find(|e| e.permanent && !past_return);
         if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
             let blame: Vec<Blame> = Self::refused(error);
             self.abandon(AbandonKind::Refused, blame, &Actor::Keeper)?;

@@ -28,6 +28,8 @@ mod database_tests;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]
+mod major_tests;
+#[cfg(test)]
 mod rollout_tests;
 #[cfg(test)]
 mod tampered;
