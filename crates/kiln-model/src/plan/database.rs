@@ -223,8 +223,9 @@ impl<'a> Scene<'a> {
                 let fenced = gate.settled_since.filter(|_| gate.primary.is_none());
                 let final_ = said(holder).filter(|said| fenced.is_some_and(|at| said.at > at));
                 match final_ {
-                    Some(last) if has.position >= last.position => Seat::of(standby, None),
+                    // Also where the other cannot be made to take writes: clients wait no longer.
                     _ if late => back(Reason::TransactionsGoOn),
+                    Some(last) if has.position >= last.position => Seat::of(standby, None),
                     _ => Seat { wake_at: Some(until), ..Seat::empty(Reason::SwitchingOver) },
                 }
             }

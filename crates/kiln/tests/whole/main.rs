@@ -30,6 +30,7 @@ mod isolation;
 mod kills;
 mod leftovers;
 mod load;
+mod majors;
 mod measured;
 mod openssl;
 mod overload;

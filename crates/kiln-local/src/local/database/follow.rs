@@ -21,6 +21,8 @@ pub(super) struct Followed {
     pub(super) primary: InstanceId,
     /// Whether writes count by being there.
     pub(super) synchronous: bool,
+    /// How far it has confirmed to have all, in bytes of the primary's log.
+    pub(super) position: Option<u64>,
 }
 
 impl Follows {
@@ -28,11 +30,14 @@ impl Follows {
     pub(super) fn heard(&self, primary: &InstanceId, state: &State) {
         let mut follows = lock(&self.0);
         follows.retain(|_, followed| followed.primary != *primary);
-        let streaming = state.followers.iter().filter(|follower| follower.streams);
+        let streaming = || state.followers.iter().filter(|follower| follower.streams);
+        // A write may have counted by being with one that takes rows, of whatever tables.
+        let sure = !streaming().any(|follower| follower.takes_rows && follower.synchronous);
         // A name that is none is that of a copy being made.
-        follows.extend(streaming.filter_map(|follower| {
-            let (primary, synchronous) = (primary.clone(), follower.synchronous);
-            Some((follower.name.parse().ok()?, Followed { primary, synchronous }))
+        follows.extend(streaming().filter_map(|follower| {
+            let (primary, synchronous) = (primary.clone(), follower.synchronous && sure);
+            let position = follower.position;
+            Some((follower.name.parse().ok()?, Followed { primary, synchronous, position }))
         }));
     }
 
@@ -67,10 +72,15 @@ mod tests {
     use super::*;
 
     fn state(names: &[&str]) -> State {
-        let follower =
-            |name: &&str| Follower { name: (*name).to_owned(), streams: true, synchronous: true };
+        let follower = |name: &&str| Follower {
+            name: (*name).to_owned(),
+            streams: true,
+            synchronous: true,
+            takes_rows: false,
+            position: Some(1),
+        };
         let followers = names.iter().map(follower).collect();
-        State { role: Role::Primary, position: 1, receives: false, followers }
+        State { role: Role::Primary, position: 1, receives: false, takes_over: false, followers }
     }
 
     #[test]
@@ -88,6 +98,18 @@ mod tests {
         assert_eq!(primary("b"), Some(id("e")));
         follows.keep(|known| *known != id("b"), |_| true);
         assert_eq!(primary("b"), None);
+    }
+
+    #[test]
+    fn with_one_that_takes_rows_nothing_is_sure() {
+        let follows = Follows::default();
+        let id = |text: &str| text.parse::<InstanceId>().unwrap();
+        let mut told = state(&["b", "c"]);
+        told.followers[1].takes_rows = true;
+        told.followers[1].position = Some(7);
+        follows.heard(&id("a"), &told);
+        assert!(!follows.of(&id("b")).unwrap().synchronous);
+        assert_eq!(follows.of(&id("c")).unwrap().position, Some(7));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_database::{DatabaseEngine, Instance, Program, engine};
+use kiln_database::{DatabaseEngine, Instance, Offer, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{DataOrigin, ObservedData, Role};
+use kiln_model::data::{DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
@@ -130,6 +130,7 @@ pub(in crate::local) fn create(
         let mut makings = lock(&databases.makings);
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
+            DataOrigin::Upgrade { of } => databases.refuse_obstacles(&place, of, data),
             DataOrigin::Empty | DataOrigin::Standby { .. } => Ok(()),
         };
         free?;
@@ -145,6 +146,9 @@ pub(in crate::local) fn create(
             draining_since: None,
         };
         databases.write_down(&creation.id, &begun).map_err(fail)?;
+        if data.takes_over() {
+            databases.takers.add(&creation.id, &creation.stack, &creation.component);
+        }
         makings.insert(creation.id.clone(), making.clone());
     }
     let job = Job {
@@ -161,6 +165,7 @@ pub(in crate::local) fn create(
         .spawn(move || job.run());
     started.map(drop).map_err(|error| {
         lock(&machine.databases.makings).remove(&creation.id);
+        machine.databases.takers.remove(&creation.id);
         let _ = fs::remove_file(machine.databases.record(&creation.id));
         fail(error)
     })
@@ -297,6 +302,7 @@ impl Databases {
             _ => {}
         }
         lock(&self.makings).remove(id);
+        self.takers.remove(id);
         Ok(())
     }
 }
@@ -329,7 +335,7 @@ fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> Observe
         answers: kiln_model::analysis::Answers::default(),
         integrity: None,
         // Nobody else may have it.
-        data: begun.labels.data.map(|data| ObservedData { volume: data.volume, said: None }),
+        data: begun.labels.data.map(DataLabels::observed),
         drift: Vec::new(),
     }
 }
@@ -392,8 +398,9 @@ impl Job {
         let id = &self.creation.id;
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
         let data = self.place.data(&self.labels.volume);
-        let mut instance =
-            Instance { id, identity: &self.labels.identity, at_least: BTreeMap::new() };
+        let (identity, at_least) = (&self.labels.identity, BTreeMap::new());
+        let mut instance = Instance { id, identity, at_least, beside: None };
+        let mut upgrade = None;
         let role = match &self.data.origin {
             DataOrigin::Empty => {
                 self.place.make_volume(id).map_err(failed)?;
@@ -405,9 +412,20 @@ impl Job {
                 if self.place.primary().is_none() {
                     self.place.set_primary(of).map_err(failed)?;
                 }
+                // One that takes over has standbys before the link leads to it.
+                instance.beside = Some(of).filter(|of| self.place.primary().as_ref() != Some(of));
                 self.place.make_volume(id).map_err(failed)?;
                 self.fill(&self.engine().replicate(&instance, of))?;
                 Role::Standby
+            }
+            DataOrigin::Upgrade { of } => {
+                let offered = self.machine.databases.have_offered(&self.place, of, &self.labels);
+                let offered = offered.map_err(|error| Failure::of(&format!("ask {of}"), &error))?;
+                let offer = Offer { of: of.clone(), database: offered.database.clone() };
+                upgrade = Some(offered);
+                self.place.make_volume(id).map_err(failed)?;
+                self.fill(&self.engine().upgrade(&instance, &offer))?;
+                Role::Primary
             }
             DataOrigin::Volume { volume } => {
                 let head = self.place.head().map_err(failed)?;
@@ -424,6 +442,7 @@ impl Job {
                 generation: self.creation.generation,
                 engine: self.labels.identity.engine,
                 version: self.labels.identity.version,
+                upgrade,
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }

@@ -6,6 +6,7 @@ mod making;
 mod monitor;
 mod place;
 mod switch;
+mod upgrade;
 mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use kiln_database::State;
 use kiln_engine::target::Measured;
-use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
+use kiln_model::data::{DataOrigin, ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::Verdict;
 use kiln_model::plan::{DataCreation, InstanceCreation};
@@ -33,6 +34,7 @@ use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
+use upgrade::{Takers, is_taking_over};
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -45,17 +47,32 @@ pub(super) struct DataLabels {
     pub(super) volume: InstanceId,
     /// What the database is.
     pub(super) identity: DatabaseIdentity,
+    /// What it began with; not known of those of older versions of Kiln.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<DataOrigin>,
 }
 
 impl DataLabels {
     pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
-        use kiln_model::data::DataOrigin;
         let DataCreation { identity, origin } = creation.data.as_ref()?;
         let volume = match origin {
             DataOrigin::Volume { volume } => volume,
-            DataOrigin::Empty | DataOrigin::Standby { .. } => &creation.id,
+            DataOrigin::Empty | DataOrigin::Standby { .. } | DataOrigin::Upgrade { .. } => {
+                &creation.id
+            }
         };
-        Some(Self { volume: volume.clone(), identity: identity.clone() })
+        let (volume, origin) = (volume.clone(), Some(origin.clone()));
+        Some(Self { volume, identity: identity.clone(), origin })
+    }
+
+    /// What is shown of it before it says anything.
+    pub(super) fn observed(self) -> ObservedData {
+        ObservedData { volume: self.volume, origin: self.origin, said: None }
+    }
+
+    /// Whether the instance takes the data over from one of an older major version.
+    pub(super) fn takes_over(&self) -> bool {
+        matches!(self.origin, Some(DataOrigin::Upgrade { .. }))
     }
 }
 
@@ -69,6 +86,9 @@ pub(super) struct Databases {
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
+    takers: Arc<Takers>,
+    /// Instances that offer nothing any more.
+    withdrawn: Arc<Mutex<BTreeSet<InstanceId>>>,
     used: Used,
 }
 
@@ -83,6 +103,8 @@ impl Databases {
             makings: Mutex::default(),
             hurried: Mutex::default(),
             follows: Arc::default(),
+            takers: Arc::default(),
+            withdrawn: Arc::default(),
             used: Used::default(),
         }
     }
@@ -99,6 +121,9 @@ impl Databases {
             return;
         }
         let place = self.place(&labels.stack, &labels.component);
+        if is_taking_over(&place, data) {
+            self.takers.add(id, &labels.stack, &labels.component);
+        }
         let subject = Subject {
             root: self.root.clone(),
             id: id.clone(),
@@ -106,6 +131,7 @@ impl Databases {
             component: labels.component.clone(),
             sockets: place.socket(id),
             data: place.data(&data.volume),
+            place,
             labels: data.clone(),
             alarm: self.changes.of(&labels.stack),
             follows: self.follows.clone(),
@@ -139,6 +165,7 @@ impl Databases {
             let answers = |id: &_| monitors.get(id).is_some_and(ready);
             self.follows.keep(|id| monitors.contains_key(id), answers);
         }
+        self.withdraw_offers(stack);
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
         for instance in measured.instances.iter_mut().filter(|instance| instance.is_running()) {
@@ -148,6 +175,7 @@ impl Databases {
             instance.drift.extend(told.drift.iter().cloned());
             instance.data = Some(ObservedData {
                 volume: monitor.subject().labels.volume.clone(),
+                origin: monitor.subject().labels.origin.clone(),
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
         }
@@ -156,10 +184,11 @@ impl Databases {
     fn said(&self, id: &InstanceId, state: &State, at: Timestamp) -> Said {
         let standby = state.role == Role::Standby;
         let followed = self.follows.of(id).filter(|_| standby);
+        let confirmed = followed.as_ref().and_then(|it| it.position).unwrap_or_default();
         Said {
             at,
             role: state.role,
-            position: state.position,
+            position: if state.takes_over { confirmed } else { state.position },
             synchronous: followed.as_ref().is_some_and(|it| it.synchronous),
             follows: followed.filter(|_| state.receives).map(|it| it.primary),
         }

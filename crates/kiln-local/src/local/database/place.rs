@@ -5,6 +5,7 @@
 //! acknowledged. `ROOT/run/databases/STACK.NAME/` holds a directory for the socket of each
 //! instance, and the link `primary` to that of the one that takes writes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 const HEAD: &str = "head.json";
 const ABOUT: &str = "volume.json";
 const DATA: &str = "data";
+const SETTLED: &str = "settled.json";
 /// What a volume's name ends with while it is being removed.
 const GOING: &str = ".gone";
 
@@ -38,6 +40,18 @@ pub(super) struct About {
     pub(super) generation: u64,
     pub(super) engine: Engine,
     pub(super) version: u32,
+    /// What it was made of, where that is the data of an older major version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) upgrade: Option<Upgraded>,
+}
+
+/// The data of an older major version of which a volume was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Upgraded {
+    /// The database that goes over.
+    pub(super) database: String,
+    /// What told the definitions apart from others.
+    pub(super) definitions: String,
 }
 
 /// Which volume writes went to last.
@@ -130,6 +144,21 @@ impl Place {
 
     pub(super) fn about(&self, volume: &InstanceId) -> Option<About> {
         about(&self.volumes.join(volume.as_str()))
+    }
+
+    /// Writes down that a volume that takes data over has all that goes over before the writes do:
+    /// what told its views from refreshed ones at that time.
+    pub(super) fn settle(
+        &self,
+        volume: &InstanceId,
+        views: &BTreeMap<String, String>,
+    ) -> io::Result<()> {
+        write(&self.volumes.join(volume.as_str()).join(SETTLED), views)
+    }
+
+    /// What [`settle`](Self::settle) wrote down, if it has.
+    pub(super) fn settled(&self, volume: &InstanceId) -> Option<BTreeMap<String, String>> {
+        read(&self.volumes.join(volume.as_str()).join(SETTLED)).ok().flatten()
     }
 
     /// The volumes that there are, in order; those that are not whole, too.
@@ -257,8 +286,14 @@ mod tests {
         let (first, second) = (id("database-orders-1"), id("database-orders-2"));
         place.make_volume(&first).unwrap();
         assert_eq!(Place::all(root.path(), &stack).unwrap().len(), 0, "it is not whole");
-        let about =
-            About { stack, component, generation: 3, engine: Engine::Postgres, version: 15 };
+        let about = About {
+            stack,
+            component,
+            generation: 3,
+            engine: Engine::Postgres,
+            version: 15,
+            upgrade: None,
+        };
         place.complete(&first, &about).unwrap();
         assert_eq!(place.about(&first), Some(about.clone()));
         assert_eq!(Place::all(root.path(), &about.stack).unwrap().len(), 1);
