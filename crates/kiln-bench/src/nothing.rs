@@ -84,6 +84,7 @@ impl Target for Nothing {
         match doomed {
             Doomed::Network(id) => drop(made.networks.remove(id)),
             Doomed::Instance(id, _) => drop(made.instances.remove(id)),
+            Doomed::Data(..) => {}
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ pub mod api;
 pub mod client;
 pub mod follow;
 pub mod ledger;
+pub mod lineage;
 pub mod prepare;
 pub mod root;
 pub mod server;

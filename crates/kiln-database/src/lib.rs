@@ -90,8 +90,10 @@ pub trait Session: Send {
     /// Bounds that whoever follows it must have at least as large.
     fn bounds(&mut self) -> Answer<'_, BTreeMap<String, u64>>;
 
-    /// Ends all sessions but Kiln's own, and says how far its data goes after that.
-    fn fence(&mut self) -> Answer<'_, u64>;
+    /// Ends all sessions but Kiln's own, and says how far its data goes after that. It sends to
+    /// nobody but `next` any more, so that no other gets further than what it says: such a one could
+    /// not follow `next`.
+    fn fence<'a>(&'a mut self, next: &'a InstanceId) -> Answer<'a, u64>;
 
     /// Has it take writes from now on.
     fn promote(&mut self) -> Answer<'_, ()>;

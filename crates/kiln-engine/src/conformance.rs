@@ -62,9 +62,12 @@ impl<T: Target> Suite<'_, T> {
     }
 
     async fn ending_what_is_not_there_succeeds(&self) {
-        for doomed in
-            [Doomed::Instance(id("nobody-1"), Evidence::None), Doomed::Network(id("nowhere-1"))]
-        {
+        let (stack, database) = (self.network().stack, "database.nowhere".parse().expect("a name"));
+        for doomed in [
+            Doomed::Instance(id("nobody-1"), Evidence::None),
+            Doomed::Network(id("nowhere-1")),
+            Doomed::Data(stack, database),
+        ] {
             let ended = self.target.destroy(&doomed).await;
             assert_eq!(ended, Ok(()), "ending what is not there must succeed");
         }

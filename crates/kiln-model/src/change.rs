@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::Branch;
 use crate::digest::Digest;
 use crate::generation::{Component, Content};
 use crate::name::{ComponentId, Kind};
@@ -87,6 +88,27 @@ pub fn changes(before: &Content, after: &BTreeMap<ComponentId, Sealed>) -> Vec<C
         changes.insert(id, change);
     }
     changes.into_values().collect()
+}
+
+/// Adds to the changes from `before` to `after` where databases' data goes on in another branch. It
+/// takes a new instance, though what that is may be the same.
+pub fn add_branches(before: &Content, after: &Content, changes: &mut [Change]) {
+    for change in changes.iter_mut().filter(|change| change.kind == Kind::Database) {
+        let id = change.id();
+        let (from, to) = (before.branch(&id), after.branch(&id));
+        let both = [before, after].iter().all(|content| content.components.contains_key(&id));
+        if from == to || !both {
+            continue;
+        }
+        if change.action == Action::Keep {
+            change.action = Action::Replace;
+        }
+        let side = |branch: &Branch| Value::from(branch.to_string());
+        let (from, to) = (side(&from), side(&to));
+        let path = format!("{id}.data");
+        let because = Because { path, from, to, through: Vec::new(), policy: false };
+        change.because.insert(0, because);
+    }
 }
 
 fn compare(

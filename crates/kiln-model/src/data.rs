@@ -1,10 +1,74 @@
 //! What is measured of databases: who holds the data, how far each copy of it goes, and whom the
 //! gateway lets through.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::name::{ComponentId, InstanceId, StackName};
 use crate::quantity::{Bytes, Timestamp};
+
+/// A line of a database's data: what is written goes on in one branch. Going back to an earlier state
+/// opens another, and leaves the present one as it is, so that nothing is lost by it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Branch {
+    /// The generation that opened it; 0 for the first, and where it is not known yet.
+    pub number: u64,
+    /// What it began with.
+    pub from: BranchOrigin,
+}
+
+/// What a branch began with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchOrigin {
+    /// Nothing: it is the first.
+    Beginning,
+    /// All that is in a volume that is kept.
+    Volume {
+        /// The volume.
+        volume: InstanceId,
+        /// The generation at whose end it was left.
+        generation: u64,
+    },
+    /// Nothing: all that there was is removed for good once the database is not declared.
+    Discarded,
+}
+
+impl Branch {
+    /// The branch that every database begins with.
+    pub const fn first() -> Self {
+        Self { number: 0, from: BranchOrigin::Beginning }
+    }
+
+    /// A new one, which has its number when its generation has.
+    pub const fn new(from: BranchOrigin) -> Self {
+        Self { number: 0, from }
+    }
+
+    /// Whether its number is still to come.
+    pub fn is_unnumbered(&self) -> bool {
+        self.number == 0 && self.from != BranchOrigin::Beginning
+    }
+}
+
+impl fmt::Display for Branch {
+    /// As in `branch 7, from the end of generation 4`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_unnumbered() {
+            f.write_str("a new branch")?;
+        } else {
+            write!(f, "branch {}", self.number)?;
+        }
+        match &self.from {
+            BranchOrigin::Beginning => Ok(()),
+            BranchOrigin::Volume { generation, .. } => {
+                write!(f, ", from the end of generation {generation}")
+            }
+            BranchOrigin::Discarded => f.write_str(", without what there was"),
+        }
+    }
+}
 
 /// A database's data on disk. It is named after the instance that it was made for, outlives it, and
 /// is held by one instance at a time.
@@ -20,6 +84,15 @@ pub struct ObservedVolume {
     pub version: u32,
     /// Whether this is the one that writes went to last: all that was acknowledged is in it.
     pub head: bool,
+    /// The number of the branch that it is of.
+    #[serde(default)]
+    pub branch: u64,
+    /// Whether its branch ends in it: writes went to it last before they went to another branch.
+    #[serde(default)]
+    pub tip: bool,
+    /// When writes went on to another volume; none where it is the head, or never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<Timestamp>,
     /// What it takes on disk.
     pub used: Bytes,
 }
@@ -29,6 +102,9 @@ pub struct ObservedVolume {
 pub struct ObservedData {
     /// The volume that it holds.
     pub volume: InstanceId,
+    /// The number of that volume's branch.
+    #[serde(default)]
+    pub branch: u64,
     /// What it began with, where that is known.
     #[serde(default)]
     pub origin: Option<DataOrigin>,
@@ -118,6 +194,11 @@ pub enum DataOrigin {
     Volume {
         /// Its name.
         volume: InstanceId,
+    },
+    /// An earlier state, with which a branch is opened.
+    Branch {
+        /// Which.
+        from: BranchOrigin,
     },
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Offsets;
 use crate::alarm::Hooks;
 use crate::canonical;
+use crate::data::Branch;
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind, StackName};
 use crate::quantity::{Millis, Timestamp};
@@ -40,6 +41,10 @@ pub struct Content {
     /// Whom it tells of alarms.
     #[serde(default, skip_serializing_if = "Hooks::is_default")]
     pub hooks: Hooks,
+    /// The branch that each database's data goes on in, where it is not the first. It outlives the
+    /// component, as the data does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<ComponentId, Branch>,
 }
 
 /// A value that the stack gives to its reader.
@@ -130,10 +135,33 @@ impl Content {
         let outputs = serde_json::to_string(&self.outputs)
             .map_err(|e| canonical::EncodeError::NotJson(e.to_string()))?;
         let parts = (&self.components, &self.images, &self.offsets, outputs, &self.demands);
-        if self.hooks.is_default() {
-            return canonical::digest("kiln.content.v1", &parts, &own);
+        // What is not there leaves the digest as it was before there was such a thing.
+        match (self.hooks.is_default(), self.data.is_empty()) {
+            (true, true) => canonical::digest("kiln.content.v1", &parts, &own),
+            (false, true) => canonical::digest("kiln.content.v1", &(parts, &self.hooks), &own),
+            (_, false) => {
+                let parts = (parts, &self.hooks, &self.data);
+                canonical::digest("kiln.content.v1", &parts, &own)
+            }
         }
-        canonical::digest("kiln.content.v1", &(parts, &self.hooks), &own)
+    }
+
+    /// The branch that a database's data goes on in.
+    pub fn branch(&self, database: &ComponentId) -> Branch {
+        self.data.get(database).cloned().unwrap_or(Branch::first())
+    }
+
+    /// The content as the next one after `before`, to be numbered `number`: data stays where it is
+    /// unless this says otherwise, and a new branch gets its number.
+    #[must_use]
+    pub fn following(mut self, before: &Content, number: u64) -> Self {
+        for branch in self.data.values_mut().filter(|branch| branch.is_unnumbered()) {
+            branch.number = number;
+        }
+        for (database, branch) in &before.data {
+            self.data.entry(database.clone()).or_insert_with(|| branch.clone());
+        }
+        self
     }
 
     /// How long a change from `parent` to this may take: the longest chain, along references,
@@ -147,6 +175,7 @@ impl Content {
             let unchanged = before.is_some_and(|b| {
                 b.digest == component.digest && b.spec.has_policy_of(&component.spec)
             });
+            let unchanged = unchanged && parent.branch(id) == self.branch(id);
             let own = rollout.deadline.0.saturating_add(rollout.watch.0);
             let own = if unchanged { Millis(0) } else { Millis(own) };
             let upstream = component.spec.talks_to().into_iter();

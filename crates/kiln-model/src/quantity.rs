@@ -219,6 +219,61 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no instant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time: write it as in 2026-03-14T15:09:26Z, in UTC")]
+pub struct NoTime(pub String);
+
+impl FromStr for Timestamp {
+    type Err = NoTime;
+
+    /// RFC 3339 in UTC, with a `Z`, to the millisecond at most. From 1970 on.
+    fn from_str(text: &str) -> Result<Self, NoTime> {
+        let wrong = || NoTime(text.to_owned());
+        let body = text.strip_suffix('Z').ok_or_else(wrong)?;
+        let (date, time) = body.split_once('T').ok_or_else(wrong)?;
+        let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let number = |text: &str, digits: usize| {
+            let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+            plain.then(|| text.parse::<u64>().ok()).flatten().ok_or_else(wrong)
+        };
+        let three = |text: &str, separator: char| {
+            let mut parts = text.split(separator).map(str::to_owned);
+            let all = (parts.next(), parts.next(), parts.next());
+            if parts.next().is_some() { None } else { Some((all.0?, all.1?, all.2?)) }
+        };
+        let (year, month, day) = three(date, '-').ok_or_else(wrong)?;
+        let (hour, minute, second) = three(time, ':').ok_or_else(wrong)?;
+        let (year, month, day) = (number(&year, 4)?, number(&month, 2)?, number(&day, 2)?);
+        let (hour, minute, second) = (number(&hour, 2)?, number(&minute, 2)?, number(&second, 2)?);
+        if fraction.is_empty() || fraction.len() > 3 {
+            return Err(wrong());
+        }
+        let millis = number(&format!("{fraction:0<3}"), 3)?;
+        let days = days_before(year, month, day).ok_or_else(wrong)?;
+        if hour > 23 || minute > 59 || second > 59 {
+            return Err(wrong());
+        }
+        let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+        Ok(Self(seconds * 1000 + millis))
+    }
+}
+
+/// Days from 1970-01-01 to a date; none where there is no such date.
+fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
+    const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let length = |month: usize| LENGTHS[month] + u64::from(month == 1 && leap(year));
+    let index = usize::try_from(month).ok()?.checked_sub(1).filter(|index| *index < 12)?;
+    if year < 1970 || day == 0 || day > length(index) {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
+    Some(years + (0..index).map(length).sum::<u64>() + day - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,5 +308,28 @@ mod tests {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(951_827_696_789).to_string(), "2000-02-29T12:34:56.789Z");
         assert_eq!(Timestamp(1_795_478_400_000).to_string(), "2026-11-24T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_is_shown() {
+        for millis in
+            [0, 1, 951_782_400_000, 1_709_164_800_123, 1_773_500_966_000, 4_102_444_799_999]
+        {
+            assert_eq!(Timestamp(millis).to_string().parse(), Ok(Timestamp(millis)));
+        }
+        assert_eq!("2026-03-14T15:09:26Z".parse(), Ok(Timestamp(1_773_500_966_000)));
+        for wrong in [
+            "",
+            "2026-03-14",
+            "2026-03-14T15:09:26",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-03-14T24:00:00Z",
+            "2026-03-14T15:09:26.Z",
+            "+026-03-14T15:09:26Z",
+            "1969-12-31T23:59:59Z",
+        ] {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
     }
 }

@@ -117,6 +117,31 @@ pub struct Component {
     pub failures: Option<Failures>,
     /// Its instances, of servers and networks.
     pub instances: Vec<Instance>,
+    /// A database's data on disk: the volume that writes go to, and those that are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume of a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Volume {
+    /// Its name: that of the instance that it was made for.
+    pub id: String,
+    /// The generation that it was made for.
+    pub generation: u64,
+    /// The number of its branch: of the generation that opened it, 0 for the first.
+    pub branch: u64,
+    /// `head` where writes go to, `end` where its branch was left, `kept` where it is the one before
+    /// the head; else it is of a standby, or about to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The engine's major version that wrote it.
+    pub version: u32,
+    /// What it takes on disk, in bytes.
+    pub used: u64,
+    /// When writes went on to another, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<String>,
 }
 
 /// Instances of a server that ended, or were given up, one after the other.

@@ -41,7 +41,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
 pub use images::{ImageProgress, Upgrade};
-pub use room::{NoMemory, NotCarried};
+pub use room::{NoMemory, NotCarried, carried};
 pub use workshop::Tested;
 
 /// Which stack, and what is said about it from outside.
@@ -242,7 +242,9 @@ impl Draft {
         }
         let (offsets, outputs) = (self.offsets.clone(), self.outputs.clone());
         let (demands, hooks) = (self.demands.clone(), self.hooks.clone());
-        Ok(Content { components, images, offsets, outputs, demands, hooks })
+        // Where data goes on is not declared; it stays where it is.
+        let data = BTreeMap::new();
+        Ok(Content { components, images, offsets, outputs, demands, hooks, data })
     }
 }
 

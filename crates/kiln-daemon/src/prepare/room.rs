@@ -58,11 +58,12 @@ pub enum NotCarried {
 }
 
 /// Whether the data of each database that there is can be carried to what is wanted.
-fn carried(before: &Content, sealed: &BTreeMap<ComponentId, Sealed>) -> Result<(), NotCarried> {
+pub fn carried<'a>(
+    before: &Content,
+    after: impl Fn(&ComponentId) -> Option<&'a Database>,
+) -> Result<(), NotCarried> {
     for (id, _, old) in before.databases() {
-        let Some(new) = sealed.get(id).and_then(|sealed| sealed.spec.as_database()) else {
-            continue;
-        };
+        let Some(new) = after(id) else { continue };
         let (old, new, database) = (&old.identity, &new.identity, id.clone());
         if new.version < old.version {
             return Err(NotCarried::Older { database, from: old.version, to: new.version });
@@ -88,7 +89,7 @@ impl Draft {
         let sealed = self.seal()?;
         let nothing = Content::default();
         let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
-        carried(before, sealed)?;
+        carried(before, |id| sealed.get(id)?.spec.as_database())?;
         if let Some(available) = available() {
             memory(before, sealed, available)?;
         }
@@ -208,7 +209,10 @@ mod tests {
             vec![image("pg", "v1"), network("back", "10.0.0.0/24"), secret("orders"), db]
         };
         let before = generation(1, of(15, "orders")).content;
-        let to = |version, name| carried(&before, &seal(of(version, name)).unwrap());
+        let to = |version, name| {
+            let after = seal(of(version, name)).unwrap();
+            carried(&before, |id| after.get(id)?.spec.as_database())
+        };
         assert_eq!(to(15, "orders"), Ok(()));
         assert_eq!(to(15, "others"), Ok(()));
         assert_eq!(to(17, "orders"), Ok(()));

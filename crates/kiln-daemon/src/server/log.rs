@@ -1,7 +1,7 @@
 //! What the daemon writes about itself: lines with their time, in two bounded files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,25 @@ impl DaemonLog {
         let mut segment = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = segment.write(line.as_bytes());
     }
+}
+
+/// Takes what this process writes to standard error into its log, where that would be lost: a daemon
+/// in the background has none. It must be called while the process has one thread.
+pub(super) fn keep_errors(log: DaemonLog) -> io::Result<()> {
+    const NULL: (u32, u32) = (1, 3);
+    let device = rustix::fs::fstat(io::stderr())?.st_rdev;
+    if (rustix::fs::major(device), rustix::fs::minor(device)) != NULL {
+        return Ok(());
+    }
+    let (reader, writer) = io::pipe()?;
+    rustix::stdio::dup2_stderr(writer)?;
+    let keep = move || {
+        for line in BufReader::new(reader).split(b'\n') {
+            let Ok(line) = line else { return };
+            log.line(&String::from_utf8_lossy(&line));
+        }
+    };
+    std::thread::Builder::new().name("stderr".to_owned()).spawn(keep).map(drop)
 }
 
 impl Segment {

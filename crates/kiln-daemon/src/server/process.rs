@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::ledger::{Ledger, LedgerError};
 use crate::root::{Locked, Root, RootError};
 
+use super::log::keep_errors;
 use super::{Daemon, DaemonLog, bind, chain};
 
 /// How long the daemon before may take to end.
@@ -80,6 +81,7 @@ where
     detach();
     root.prepare()?;
     let log = DaemonLog::open(&root.daemon_log()).map_err(io("open its log"))?;
+    keep_errors(log.clone()).map_err(io("keep what it says of errors"))?;
     write_down_panics(log.clone());
     let result = run(root, log.clone(), open);
     match &result {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_engine::engine::Snapshot;
+use kiln_model::data::ObservedVolume;
 use kiln_model::generation::Generation;
 use kiln_model::name::{ComponentId, Kind};
 use kiln_model::observed::{CRASH_LOOP, Drift, ObservedInstance, ObservedNetwork, Pace, Verdict};
@@ -151,6 +152,25 @@ fn component(id: &ComponentId, snapshot: &Snapshot) -> document::Component {
             .map(ToString::to_string)
             .or_else(|| observed.troubles.get(id).cloned()),
         instances,
+        volumes: observed.volumes.iter().filter(|v| v.component == *id).map(volume).collect(),
+    }
+}
+
+fn volume(volume: &ObservedVolume) -> document::Volume {
+    let place = match volume {
+        ObservedVolume { head: true, .. } => Some("head"),
+        ObservedVolume { tip: true, .. } => Some("end"),
+        ObservedVolume { left_at: Some(_), .. } => Some("kept"),
+        _ => None,
+    };
+    document::Volume {
+        id: volume.id.to_string(),
+        generation: volume.generation,
+        branch: volume.branch,
+        place: place.map(str::to_owned),
+        version: volume.version,
+        used: volume.used.0,
+        left_at: volume.left_at.map(|at| at.to_string()),
     }
 }
 

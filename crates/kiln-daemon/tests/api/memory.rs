@@ -118,6 +118,7 @@ impl Target for Memory {
         match doomed {
             Doomed::Network(id) => drop(made.networks.remove(id)),
             Doomed::Instance(id, _) => drop(made.instances.remove(id)),
+            Doomed::Data(..) => {}
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kiln_model::data::Role;
+use kiln_model::name::InstanceId;
 use kiln_model::spec::database::DatabaseIdentity;
 use kiln_model::spec::postgres::SUPERUSER;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -148,11 +149,16 @@ impl PostgresSession {
         Ok(())
     }
 
-    async fn fence_now(&self) -> Result<u64, EngineError> {
+    async fn fence_now(&self, next: &InstanceId) -> Result<u64, EngineError> {
+        // What is being copied from it is left: its standby is of no use yet, and not in the way.
         let others = format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-                WHERE backend_type = 'client backend' AND usename <> {}",
-            literal(SUPERUSER)
+            "SELECT count(pg_terminate_backend(one.pid)) FROM pg_stat_activity one
+                LEFT JOIN pg_stat_replication sent ON sent.pid = one.pid
+                WHERE one.backend_type = 'client backend' AND one.usename <> {}
+                OR sent.state IN ('startup', 'catchup', 'streaming')
+                    AND sent.application_name <> {}",
+            literal(SUPERUSER),
+            literal(next.as_str())
         );
         let deadline = tokio::time::Instant::now() + GOING;
         loop {
@@ -216,8 +222,8 @@ impl Session for PostgresSession {
         })
     }
 
-    fn fence(&mut self) -> Answer<'_, u64> {
-        Box::pin(self.fence_now())
+    fn fence<'a>(&'a mut self, next: &'a InstanceId) -> Answer<'a, u64> {
+        Box::pin(self.fence_now(next))
     }
 
     fn promote(&mut self) -> Answer<'_, ()> {

@@ -186,5 +186,6 @@ pub(super) fn describe(action: &Action) -> String {
         Action::Route(table) => format!("route {} (epoch {})", table.stack, table.epoch),
         Action::Drain(id) => format!("drain {id}"),
         Action::Destroy(Doomed::Network(id) | Doomed::Instance(id, _)) => format!("destroy {id}"),
+        Action::Destroy(Doomed::Data(_, database)) => format!("remove the data of {database}"),
     }
 }

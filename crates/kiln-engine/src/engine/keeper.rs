@@ -254,9 +254,12 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         if let (Some(_), Some(active)) = (&self.state.rollout, self.state.active) {
             let parent = self.generation(active)?;
             observed.trial = self.watcher.trial(desired, &parent);
+            // Data that went to another branch goes back to its own.
+            let branch = |of: &Generation, id| of.content.branch(id).number;
             let databases = parent.content.databases();
+            let stay = databases.filter(|(id, ..)| branch(&parent, id) == branch(desired, id));
             observed.versions_before =
-                databases.map(|(id, _, it)| (id.clone(), it.identity.version)).collect();
+                stay.map(|(id, _, it)| (id.clone(), it.identity.version)).collect();
         }
         Ok(observed)
     }
@@ -353,6 +356,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             Action::Destroy(Doomed::Network(id)) => {
                 self.tell(ProgressEvent::Destroyed { instance: id.clone(), because });
             }
+            Action::Destroy(Doomed::Data(..)) => {}
         }
     }
 

@@ -8,6 +8,7 @@ use kiln_model::generation::{Content, Generation, Origin};
 use kiln_model::name::{ComponentId, InstanceId};
 use kiln_model::observed::{Observed, ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{Milestone, Report};
+use kiln_model::quantity::Millis;
 use kiln_model::route::RouteTable;
 
 use crate::actor::Actor;
@@ -35,21 +36,25 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     }
 
     fn try_admit(&mut self, proposal: &Proposal) -> Result<Option<Committed>, Refusal> {
-        let wanted = proposal.content.digest()?;
         if let (Origin::Follow, Some(generation)) = (&proposal.origin, self.state.pin) {
             return Err(Refusal::Pinned { stack: self.stack.clone(), generation });
-        }
-        if let Some(rollout) = &self.state.rollout {
-            let under_way = self.generation(rollout.generation)?;
-            let same = under_way.content.digest()? == wanted;
-            return Ok(same.then_some(Committed::Joined(under_way.number)));
         }
         let active = match self.state.active {
             Some(number) => Some(self.generation(number)?),
             None => None,
         };
+        let nothing = Content::default();
+        let before = active.as_ref().map_or(&nothing, |g| &g.content);
+        let numbered = |number| proposal.content.clone().following(before, number);
+        if let Some(rollout) = &self.state.rollout {
+            let under_way = self.generation(rollout.generation)?;
+            let wanted = numbered(under_way.number).digest()?;
+            let same = under_way.content.digest()? == wanted;
+            return Ok(same.then_some(Committed::Joined(under_way.number)));
+        }
+        let content = numbered(self.state.newest + 1);
         if let Some(active) = &active
-            && active.content.digest()? == wanted
+            && active.content.digest()? == content.digest()?
         {
             return Ok(Some(Committed::Unchanged(active.number)));
         }
@@ -60,16 +65,20 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 found: self.state.active,
             });
         }
-        let nothing = Content::default();
-        let before = active.as_ref().map_or(&nothing, |g| &g.content);
-        self.commit(proposal, before).map(|number| Some(Committed::Started(number)))
+        let deadline = content.rollout_deadline(before);
+        self.commit(proposal, content, deadline).map(|number| Some(Committed::Started(number)))
     }
 
     /// Intent before effect: when this returns, the generation is on the disk.
-    fn commit(&mut self, proposal: &Proposal, before: &Content) -> Result<u64, Refusal> {
+    fn commit(
+        &mut self,
+        proposal: &Proposal,
+        content: Content,
+        deadline: Millis,
+    ) -> Result<u64, Refusal> {
         let now = self.engine.clock.now();
         let number = self.state.newest + 1;
-        let deadline = now.after(proposal.content.rollout_deadline(before));
+        let deadline = now.after(deadline);
         let generation = Arc::new(Generation {
             stack: self.stack.clone(),
             number,
@@ -77,7 +86,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             origin: proposal.origin.clone(),
             commit: proposal.commit.clone(),
             created_at: now,
-            content: proposal.content.clone(),
+            content,
         });
         let mut entries =
             vec![Entry { at: now, event: Event::Committed { generation: number, deadline } }];

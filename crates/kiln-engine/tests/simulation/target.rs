@@ -111,6 +111,7 @@ impl Target for SimTarget {
                     world.networks.remove(id);
                     Millis(0)
                 }
+                Doomed::Data(..) => Millis(0),
                 Doomed::Instance(id, evidence) => {
                     laws::evidence(&mut world, id, *evidence);
                     laws::ending(&mut world, id, "destroyed");

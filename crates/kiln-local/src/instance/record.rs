@@ -22,8 +22,9 @@ pub struct Record {
     pub labels: Labels,
     /// What its root filesystem was mounted from.
     pub image: ImageSource,
-    /// Its program and arguments.
-    pub argv: Vec<String>,
+    /// Its program, without arguments: those may hold secrets.
+    #[serde(default)]
+    pub program: String,
     /// User and group of the program, as the image numbers them.
     pub user: (u32, u32),
     /// Its bounds.

@@ -332,12 +332,12 @@ pub struct LaunchSpec {
 
 impl fmt::Debug for LaunchSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Environment and files may hold secrets, and debug output ends in logs.
+        // Arguments, environment and files may hold secrets, and debug output ends in logs.
         f.debug_struct("LaunchSpec")
             .field("instance", &self.instance)
             .field("labels", &self.labels)
             .field("image", &self.image)
-            .field("argv", &self.argv)
+            .field("program", &self.argv.first())
             .field("limits", &self.limits)
             .field("network", &self.network)
             .finish_non_exhaustive()

@@ -261,7 +261,7 @@ impl Starter {
             instance: spec.instance.clone(),
             labels: spec.labels.clone(),
             image: spec.image.clone(),
-            argv: spec.argv.clone(),
+            program: spec.argv.first().cloned().unwrap_or_default(),
             user: (identity.uid, identity.gid),
             limits: spec.limits.clone(),
             network: spec.network.clone(),

@@ -190,13 +190,18 @@ impl Machine {
                     let (stack, generation) = (&creation.stack, creation.generation);
                     let value = self.secrets.reveal(stack, generation, &secret.id);
                     let what = format!("start {} with {}", creation.component, secret.id);
-                    whole.push_str(&value.map_err(|cause| TargetError::passing(what, cause))?);
+                    // What is damaged or not kept does not come back by waiting.
+                    let failed = |cause| TargetError::permanent(what, cause, SECRET_HINT);
+                    whole.push_str(&value.map_err(failed)?);
                 }
             }
         }
         Ok(whole)
     }
 }
+
+const SECRET_HINT: &str = "give the secret a new value and apply, or put ROOT/store back from a \
+                           backup";
 
 pub(crate) fn writable_mount(path: &str, size: Bytes) -> WritableMount {
     WritableMount { path: path.to_owned(), size_bytes: size.0, mode: 0o1777, exec: false }

@@ -199,6 +199,7 @@ impl Target for Local {
         self.blocking(move |machine| match &target {
             Doomed::Network(id) => machine.destroy_network(id),
             Doomed::Instance(id, evidence) => machine.destroy_instance(id, *evidence),
+            Doomed::Data(stack, database) => machine.databases.remove(stack, database),
         })
         .await
     }

@@ -185,7 +185,7 @@ impl Site {
             image: Digest::of(b"image"),
             demands: Demands::default(),
             server: database.server(),
-            data: Some(DataCreation { identity: self.identity.clone(), origin }),
+            data: Some(DataCreation { identity: self.identity.clone(), origin, branch: 0 }),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::data::DataOrigin;
+use crate::data::{BranchOrigin, DataOrigin};
 use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::Observed;
@@ -90,6 +90,9 @@ pub enum Violation {
         /// The second to have it.
         instance: InstanceId,
     },
+    /// Data is removed that nobody has asked to remove, or that is in use.
+    #[error("the data of {0} is removed and must not be")]
+    DataRemoved(ComponentId),
     /// A table that is not newer than the present one.
     #[error("the table's epoch {0} is not greater than the present one's")]
     OldEpoch(u64),
@@ -153,6 +156,16 @@ impl<'a> Checker<'a> {
                     .is_some_and(|t| t.networks.iter().any(|n| n.network == *id));
                 if inhabited || routed {
                     self.violations.push(Violation::Inhabited(id.clone()));
+                }
+            }
+            Action::Destroy(Doomed::Data(_, id)) => {
+                let content = &self.desired.content;
+                let asked =
+                    content.data.get(id).is_some_and(|it| it.from == BranchOrigin::Discarded);
+                let used = content.components.contains_key(id)
+                    || self.observed.instances.iter().any(|i| i.component == *id);
+                if used || !asked {
+                    self.violations.push(Violation::DataRemoved(id.clone()));
                 }
             }
         }

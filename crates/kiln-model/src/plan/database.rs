@@ -9,6 +9,11 @@
 //! standby has what the old primary had at that time, the table names it, and with that it is
 //! promoted. Before the fence, and after it until the standby is named, the way back is open: the
 //! old primary has everything.
+//!
+//! Where the generation names another [branch](branch) of the data, an instance with that takes
+//! the place of a standby.
+
+mod branch;
 
 mod major;
 
@@ -17,7 +22,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::certificate::SecretKey;
-use crate::data::{DataOrigin, ObservedGate, ObservedVolume, Role, Said};
+use crate::data::{Branch, BranchOrigin, DataOrigin, ObservedGate, ObservedVolume, Role, Said};
 use crate::generation::{Component, Generation};
 use crate::name::{ComponentId, InstanceId};
 use crate::observed::{Observed, ObservedInstance};
@@ -41,6 +46,15 @@ pub(super) struct Decided {
     pub(super) retired: BTreeMap<InstanceId, Reason>,
     pub(super) route: DatabaseRoute,
     pub(super) fleet: Fleet,
+}
+
+/// An instance that is missing.
+#[derive(Clone)]
+struct Need {
+    origin: DataOrigin,
+    /// The branch of its data.
+    branch: u64,
+    because: Reason,
 }
 
 /// Who takes writes, and what is still to come.
@@ -78,6 +92,20 @@ pub(super) fn serves(desired: &Generation, observed: &Observed, id: &ComponentId
     instances.any(|i| Some(&i.id) == primary && Some(i.digest) == digest && i.is_ready())
 }
 
+/// The databases whose data is to be removed: nothing of them is declared or there any more.
+pub(super) fn discarded<'a>(
+    desired: &'a Generation,
+    observed: &'a Observed,
+) -> impl Iterator<Item = &'a ComponentId> {
+    let asked = desired.content.data.iter().filter(|(id, branch)| {
+        branch.from == BranchOrigin::Discarded && !desired.content.components.contains_key(id)
+    });
+    asked.map(|(id, _)| id).filter(|id| {
+        observed.volumes.iter().any(|volume| volume.component == **id)
+            && !observed.instances.iter().any(|instance| instance.component == **id)
+    })
+}
+
 pub(super) fn decide(
     maker: &Maker<'_>,
     (id, component, database): (&ComponentId, &Component, &Database),
@@ -106,6 +134,10 @@ struct Scene<'a> {
     fresh: Vec<&'a ObservedInstance>,
     /// The same that are not.
     stale: Vec<&'a ObservedInstance>,
+    /// Those that are well and hold data of another branch than the head's.
+    aside: Vec<&'a ObservedInstance>,
+    /// The branch that the data is to go on in.
+    branch: Branch,
     route: Option<&'a DatabaseRoute>,
     gate: Option<&'a ObservedGate>,
     creations: Vec<(Arc<InstanceCreation>, Reason)>,
@@ -131,6 +163,8 @@ impl<'a> Scene<'a> {
             holder: None,
             fresh: Vec::new(),
             stale: Vec::new(),
+            aside: Vec::new(),
+            branch: maker.desired.content.branch(id),
             route: tables.into_iter().find(|route| route.component == *id),
             gate: observed.gates.iter().find(|gate| gate.component == *id),
             creations: Vec::new(),
@@ -143,6 +177,8 @@ impl<'a> Scene<'a> {
                 scene.retired.insert(instance.id.clone(), reason);
             } else if scene.holds_head(instance) {
                 scene.holder = Some(instance);
+            } else if scene.is_aside(instance) {
+                scene.aside.push(instance);
             } else if scene.is_left_behind(instance)
                 || (scene.head.is_some() && is_primary(instance))
             {
@@ -178,6 +214,9 @@ impl<'a> Scene<'a> {
             let first = self.fresh.iter().find(|i| i.is_ready());
             return first.map_or(Seat::empty(Reason::Missing), |first| Seat::of(first, None));
         }
+        if self.turns() {
+            return self.turn();
+        }
         let Some(holder) = self.holder else { return self.after_loss() };
         if !holder.is_ready() {
             return Seat::empty(Reason::Recovering);
@@ -186,7 +225,7 @@ impl<'a> Scene<'a> {
             return Seat::of(holder, None);
         }
         match self.successor(holder) {
-            Some((standby, said)) => self.switch(holder, standby, said),
+            Some((standby, said)) => self.switch(holder, standby, Some(said)),
             None => Seat::of(holder, Some(self.catching_up(holder))),
         }
     }
@@ -208,8 +247,14 @@ impl<'a> Scene<'a> {
         Reason::CatchingUp { behind }
     }
 
-    /// One step of the way on which writes go over from `holder` to `standby`.
-    fn switch(&self, holder: &ObservedInstance, standby: &ObservedInstance, has: &Said) -> Seat {
+    /// One step of the way on which writes go over from `holder` to `next`, a standby that has so
+    /// much of its data, or one with data of another branch.
+    fn switch(
+        &self,
+        holder: &ObservedInstance,
+        next: &ObservedInstance,
+        has: Option<&Said>,
+    ) -> Seat {
         let now = self.maker.observed.at;
         let back = |why| Seat::of(holder, Some(why));
         let (Some(gate), Some(route)) = (self.gate, self.route) else {
@@ -221,12 +266,18 @@ impl<'a> Scene<'a> {
             // Held, and the table names nobody: the old one can't acknowledge anything any more.
             None => {
                 let fenced = gate.settled_since.filter(|_| gate.primary.is_none());
-                let final_ = said(holder).filter(|said| fenced.is_some_and(|at| said.at > at));
-                match final_ {
+                let last = said(holder).filter(|said| fenced.is_some_and(|at| said.at > at));
+                let whole = match has {
+                    Some(has) => last.is_some_and(|last| has.position >= last.position),
+                    None => fenced.is_some(),
+                };
+                if late {
                     // Also where the other cannot be made to take writes: clients wait no longer.
-                    _ if late => back(Reason::TransactionsGoOn),
-                    Some(last) if has.position >= last.position => Seat::of(standby, None),
-                    _ => Seat { wake_at: Some(until), ..Seat::empty(Reason::SwitchingOver) },
+                    back(Reason::TransactionsGoOn)
+                } else if whole {
+                    Seat::of(next, None)
+                } else {
+                    Seat { wake_at: Some(until), ..Seat::empty(Reason::SwitchingOver) }
                 }
             }
             Some(primary) if *primary == holder.id && route.holds => {
@@ -243,7 +294,11 @@ impl<'a> Scene<'a> {
                 if let Some(again) = again.filter(|again| *again > now) {
                     return Seat { wake_at: Some(again), ..back(Reason::TransactionsGoOn) };
                 }
-                let lacks = said(holder).map(|said| said.position.saturating_sub(has.position));
+                let ahead = said(holder).map(|said| said.position);
+                let lacks = match has {
+                    Some(has) => ahead.map(|ahead| ahead.saturating_sub(has.position)),
+                    None => Some(0),
+                };
                 match lacks {
                     Some(lacks) if lacks <= NEAR => {
                         Seat::held(holder, now.after(self.database.policy.hold))
@@ -282,6 +337,10 @@ impl<'a> Scene<'a> {
 
     /// How many standbys as wanted there are to be by now.
     fn standbys(&self) -> u32 {
+        if self.turns() {
+            // Those that are there are kept, in case that it comes to nothing.
+            return count(self.fresh.iter());
+        }
         let replicas = self.database.policy.replicas;
         match self.holder {
             Some(holder) if self.is_fresh(holder) => replicas,
@@ -305,7 +364,11 @@ impl<'a> Scene<'a> {
             retired.extend(useless);
         } else if served && ready >= self.database.policy.replicas {
             retired.extend(self.stale.iter().map(|i| (*i, Reason::Replaced)));
+            if !self.turns() {
+                retired.extend(self.aside.iter().map(|i| (*i, Reason::Replaced)));
+            }
         }
+        retired.extend(self.useless_aside());
         if self.holder.is_some() {
             let mut fresh = self.fresh.clone();
             fresh.sort_by_key(|i| (!i.is_ready(), i.created_at, i.id.clone()));
@@ -321,6 +384,34 @@ impl<'a> Scene<'a> {
 
     /// Makes what is missing.
     fn make(&mut self, taken: &mut BTreeMap<InstanceId, BTreeSet<Ipv4Addr>>) {
+        let needs: Vec<Need> = self.opening().into_iter().chain(self.missing()).collect();
+        if needs.is_empty() {
+            return;
+        }
+        let observed = self.maker.observed;
+        let pause = observed.pace.get(self.id).map(crate::observed::Pace::not_before);
+        if let Some(until) = pause.filter(|until| *until > observed.at) {
+            self.held = Some((Reason::BackingOff, Some(until)));
+            return;
+        }
+        let server = self.database.server();
+        for (ordinal, Need { origin, branch, because }) in needs.into_iter().enumerate() {
+            match self.maker.make((self.id, self.component), &server, ordinal, taken) {
+                Ok(mut creation) => {
+                    let identity = self.database.identity.clone();
+                    creation.data = Some(DataCreation { identity, origin, branch });
+                    self.creations.push((Arc::new(creation), because));
+                }
+                Err(why) => {
+                    self.held = Some((why, None));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What is missing in the branch that writes go to.
+    fn missing(&mut self) -> Vec<Need> {
         let wanted = self.database.identity.version;
         let (missing, origin, because) = match (self.head, self.holder) {
             (None, _) => {
@@ -328,7 +419,10 @@ impl<'a> Scene<'a> {
                 (missing, DataOrigin::Empty, Reason::Missing)
             }
             (Some(head), holder) if head.version != wanted => {
-                let Some(next) = self.towards(head, holder) else { return };
+                if self.turns() {
+                    return Vec::new();
+                }
+                let Some(next) = self.towards(head, holder) else { return Vec::new() };
                 next
             }
             (Some(_), Some(holder)) => {
@@ -345,29 +439,9 @@ impl<'a> Scene<'a> {
                 (missing, DataOrigin::Volume { volume: head.id.clone() }, Reason::Recovering)
             }
         };
-        if missing == 0 {
-            return;
-        }
-        let observed = self.maker.observed;
-        let pause = observed.pace.get(self.id).map(crate::observed::Pace::not_before);
-        if let Some(until) = pause.filter(|until| *until > observed.at) {
-            self.held = Some((Reason::BackingOff, Some(until)));
-            return;
-        }
-        let server = self.database.server();
-        for ordinal in 0..missing as usize {
-            match self.maker.make((self.id, self.component), &server, ordinal, taken) {
-                Ok(mut creation) => {
-                    let (identity, origin) = (self.database.identity.clone(), origin.clone());
-                    creation.data = Some(DataCreation { identity, origin });
-                    self.creations.push((Arc::new(creation), because.clone()));
-                }
-                Err(why) => {
-                    self.held = Some((why, None));
-                    return;
-                }
-            }
-        }
+        let branch = self.head.map_or(self.branch.number, |head| head.branch);
+        let need = Need { origin, branch, because };
+        std::iter::repeat_n(need, missing as usize).collect()
     }
 
     fn why_standby(&self, holder: &ObservedInstance) -> Reason {

@@ -57,6 +57,9 @@ impl Machine {
             }
             Action::Destroy(Doomed::Instance(id, _)) => observed.instances.retain(|i| i.id != *id),
             Action::Destroy(Doomed::Network(id)) => observed.networks.retain(|n| n.id != *id),
+            Action::Destroy(Doomed::Data(_, id)) => {
+                observed.volumes.retain(|volume| volume.component != *id);
+            }
         }
     }
 

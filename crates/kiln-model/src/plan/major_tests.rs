@@ -1,10 +1,10 @@
 //! Databases that go over to a newer major version, against the machine in memory of
-//! `database_tests`: nothing that was acknowledged is lost, and a generation that is called off
+//! `database_machine`: nothing that was acknowledged is lost, and a generation that is called off
 //! leaves the old version at work.
 
 use proptest::prelude::*;
 
-use super::database_tests::World;
+use super::database_machine::World;
 use super::{Outcome, Reason, plan};
 use crate::data::DataOrigin;
 use crate::fixture::{database, generation, image, network, secret};
@@ -120,10 +120,8 @@ fn rows_go_over_to_a_newer_version_by_hold_fence_and_promotion() {
         assert_eq!(keeper.given_up, []);
         let instances = &keeper.world.observed.instances;
         assert_eq!(instances.len(), 1 + replicas as usize);
-        let versions: Vec<u32> = keeper.world.volumes.values().map(|v| v.version).collect();
-        assert!(!versions.contains(&13), "only the head before is kept: {versions:?}");
         assert_ne!(keeper.world.head, before);
-        assert!(keeper.world.acknowledged > 0);
+        assert!(keeper.world.acknowledged[&0] > 0);
     }
 }
 
@@ -329,7 +327,7 @@ proptest! {
         }
         keeper.settle();
         let head = keeper.world.head.clone().expect("there is data");
-        prop_assert!(keeper.world.volumes[&head].position >= keeper.world.acknowledged);
+        prop_assert!(keeper.world.volumes[&head].position >= keeper.world.acknowledged[&0]);
         prop_assert_eq!(keeper.head_version(), version(&keeper.active));
     }
 }

@@ -24,6 +24,8 @@ mod trial;
 #[cfg(test)]
 mod ailing;
 #[cfg(test)]
+mod database_machine;
+#[cfg(test)]
 mod database_tests;
 #[cfg(test)]
 mod machine;
@@ -112,6 +114,8 @@ pub enum Doomed {
     Network(InstanceId),
     /// A server's instance, and whatever is left of it.
     Instance(InstanceId, Evidence),
+    /// All the data of a database, for good. It is asked for by a person, and by nothing else.
+    Data(StackName, ComponentId),
 }
 
 /// What is kept of an instance that is ended.
@@ -178,6 +182,9 @@ pub struct DataCreation {
     pub identity: DatabaseIdentity,
     /// What it begins with.
     pub origin: DataOrigin,
+    /// The number of the branch that it goes on with.
+    #[serde(default)]
+    pub branch: u64,
 }
 
 /// Decides what leads from `observed` to `desired`.
@@ -191,7 +198,7 @@ pub fn plan(desired: &Generation, observed: &Observed) -> (Plan, Report) {
     fleets.retire_removed(desired, observed, &serving, proved);
     let doomed_networks = networks.doomed(observed, proved);
     let table = table::build(desired, observed, &fleets, &networks, &doomed_networks, &serving);
-    let steps = Steps::assemble(observed, &networks, &fleets, doomed_networks, table);
+    let steps = Steps::assemble(desired, observed, &networks, &fleets, doomed_networks, table);
     let report = report::report(desired, observed, &networks, &fleets, &watch, &steps);
     (Plan { steps }, report)
 }
@@ -212,6 +219,7 @@ struct Steps;
 
 impl Steps {
     fn assemble(
+        desired: &Generation,
         observed: &Observed,
         networks: &Networks,
         fleets: &Fleets,
@@ -247,6 +255,10 @@ impl Steps {
         }
         for id in doomed_networks {
             let action = Action::Destroy(Doomed::Network(id));
+            steps.push(Step { action, after: routed.clone(), because: Reason::NotWanted });
+        }
+        for id in database::discarded(desired, observed) {
+            let action = Action::Destroy(Doomed::Data(desired.stack.clone(), id.clone()));
             steps.push(Step { action, after: routed.clone(), because: Reason::NotWanted });
         }
         steps

@@ -105,6 +105,16 @@ pub enum Reason {
     TransactionsGoOn,
     /// The one that took writes is gone, and the data is recovered.
     Recovering,
+    /// An earlier state of the data is made ready, with which a branch is opened.
+    Restoring {
+        /// The branch's number.
+        branch: u64,
+    },
+    /// The data goes on in another branch.
+    OtherBranch {
+        /// Its number.
+        branch: u64,
+    },
     /// The data was written by another major version of the engine.
     OtherVersion {
         /// Which.
@@ -160,6 +170,10 @@ impl fmt::Display for Reason {
             Reason::TransactionsGoOn => f.write_str(
                 "transactions take longer than clients may be held; trying again in a moment",
             ),
+            Reason::Restoring { branch } => {
+                write!(f, "the data is made ready as it was, as branch {branch}")
+            }
+            Reason::OtherBranch { branch } => write!(f, "the data goes on in branch {branch}"),
             Reason::Recovering => f.write_str("the data is recovered in a new instance"),
             Reason::OtherVersion { data, wanted } => {
                 write!(f, "its data is of version {data}, and {wanted} is wanted")

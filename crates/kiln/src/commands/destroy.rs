@@ -1,7 +1,9 @@
-//! `kiln destroy`: the stack is retired. Its generations and images are kept.
+//! `kiln destroy`: the stack is retired. Its generations and images are kept, and its data unless
+//! that is to go as well.
 
 use std::time::Instant;
 
+use kiln_model::data::{Branch, BranchOrigin};
 use kiln_model::generation::{Content, Origin};
 
 use crate::context::Context;
@@ -11,6 +13,9 @@ use super::rollback::{Wanted, replace};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Remove all data of its databases too, for good: what writes go to and all that is kept
+    #[arg(long)]
+    with_data: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -23,12 +28,22 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     // What follows a branch would bring it back with the next commit.
     let mut follows = context.ask(async |mut client| client.follows().await)?;
     follows.retain(|following| following.stack.as_deref() == Some(stack.as_str()));
-    let wanted = Wanted {
-        ends: follows,
-        content: Content::default(),
-        origin: Origin::Destroy,
-        commit: None,
-        question: format!("Retire stack {stack}?"),
+    let mut nothing = Content::default();
+    if args.with_data {
+        let known = ledger.chapters(&stack)?;
+        let databases = known.iter().flat_map(|it| it.generation.content.databases());
+        nothing.data = databases
+            .map(|(id, _, _)| (id.clone(), Branch::new(BranchOrigin::Discarded)))
+            .collect();
+    }
+    let lost: Vec<String> = nothing.data.keys().map(ToString::to_string).collect();
+    let question = match &lost[..] {
+        [] => format!("Retire stack {stack}?"),
+        lost => {
+            format!("Retire stack {stack}, and remove all data of {} for good?", lost.join(", "))
+        }
     };
+    let wanted =
+        Wanted { ends: follows, content: nothing, origin: Origin::Destroy, commit: None, question };
     replace(context, &ledger, &stack, wanted, args.yes, begun)
 }

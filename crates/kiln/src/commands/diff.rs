@@ -1,6 +1,6 @@
 //! `kiln diff A B`: what differs between two generations.
 
-use kiln_model::change::changes;
+use kiln_model::change::{add_branches, changes};
 
 use crate::context::Context;
 use crate::document::change::{ChangeDocument, DiffDocument};
@@ -23,7 +23,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let before = chapter(&ledger, &stack, args.from)?.generation;
     let after = chapter(&ledger, &stack, args.to)?.generation;
     let sealed = sealed(&after.content);
-    let changes = changes(&before.content, &sealed);
+    let mut changes = changes(&before.content, &sealed);
+    add_branches(&before.content, &after.content, &mut changes);
     let document = DiffDocument {
         stack: stack.to_string(),
         from: args.from,

@@ -1,14 +1,19 @@
 //! `kiln rollback`: an older content, as a new generation. It is what was recorded: nothing is
 //! evaluated or built.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use kiln_daemon::api::Apply;
+use kiln_daemon::api::document::Volume;
 use kiln_daemon::api::follows::Following;
-use kiln_daemon::ledger::{Ledger, LedgerError};
-use kiln_model::change::changes;
+use kiln_daemon::ledger::{Fate, Ledger, LedgerError};
+use kiln_daemon::lineage::{Kept, Reign, state_of};
+use kiln_daemon::prepare::carried;
+use kiln_model::change::{add_branches, changes};
+use kiln_model::data::{Branch, BranchOrigin};
 use kiln_model::generation::{Content, Generation, Origin};
-use kiln_model::name::StackName;
+use kiln_model::name::{ComponentId, StackName};
 
 use crate::context::Context;
 use crate::document::outputs;
@@ -28,6 +33,10 @@ const MOST_TURNS: usize = 5;
 pub(crate) struct Args {
     /// The generation to go back to; the one that served before where not given
     generation: Option<u64>,
+    /// Bring databases' data back as well, as it was at the end of that generation. What is there now
+    /// is kept, and gone back to in the same way
+    #[arg(long)]
+    with_data: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -39,13 +48,20 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let stack = context.stack_name(&ledger)?;
     for _ in 0..MOST_TURNS {
         let goal = goal(&ledger, &stack, args.generation)?;
+        let data = if args.with_data {
+            branches(context, &ledger, &stack, &goal)?
+        } else {
+            stays(&ledger, &stack, &goal)?;
+            BTreeMap::new()
+        };
         let wanted = Wanted {
-            content: goal.content.clone(),
+            content: Content { data, ..goal.content.clone() },
             origin: Origin::Rollback { to: goal.number },
             commit: goal.commit.clone(),
             ends: Vec::new(),
             question: format!(
-                "Bring stack {stack} back to the content of generation {}?",
+                "Bring stack {stack} back to the content{} of generation {}?",
+                if args.with_data { " and the data" } else { "" },
                 goal.number
             ),
         };
@@ -70,6 +86,51 @@ fn goal(
                 .with_help("`kiln history` lists the generations; name one")
         }),
     }
+}
+
+/// Refuses a content with which the data cannot stay as it is now.
+fn stays(ledger: &Ledger, stack: &StackName, goal: &Generation) -> Result<(), CommandError> {
+    let Some(active) = ledger.active(stack)? else { return Ok(()) };
+    let wanted = |id: &ComponentId| goal.content.components.get(id)?.spec.as_database();
+    carried(&active.content, wanted).map_err(|error| {
+        CommandError::usage(error.to_string())
+            .with_help("`--with-data` brings back what there was then, where it is kept")
+    })
+}
+
+/// The branch in which the data of each database is as it was at the end of a generation.
+fn branches(
+    context: &Context,
+    ledger: &Ledger,
+    stack: &StackName,
+    goal: &Generation,
+) -> Result<BTreeMap<ComponentId, Branch>, CommandError> {
+    let entries = ledger.journal(stack)?;
+    let mut reigns = Vec::new();
+    for chapter in ledger.chapters(stack)? {
+        if matches!(chapter.fate, Fate::Active | Fate::Retired) {
+            let Generation { number, content, .. } = &*chapter.generation;
+            reigns.extend(Reign::of(*number, content, &entries));
+        }
+    }
+    let status = context.ask(async |mut client| client.status(stack).await)?;
+    let mut branches = BTreeMap::new();
+    for (id, _, _) in goal.content.databases() {
+        let shown = status.components.iter().filter(|c| c.kind == "database" && c.name == id.name);
+        let volumes: Vec<Kept> = shown.flat_map(|c| &c.volumes).filter_map(kept).collect();
+        let branch = state_of(id, goal.number, &reigns, &volumes)
+            .map_err(|error| CommandError::usage(error.to_string()).with_help(error.help()))?;
+        branches.insert(id.clone(), branch);
+    }
+    Ok(branches)
+}
+
+fn kept(volume: &Volume) -> Option<Kept> {
+    let left_at = match &volume.left_at {
+        Some(at) => Some(at.parse().ok()?),
+        None => None,
+    };
+    Some(Kept { volume: volume.id.parse().ok()?, branch: volume.branch, left_at })
 }
 
 /// A content that is to take the place of what serves.
@@ -118,7 +179,8 @@ fn attempt(
     let nothing = Content::default();
     let before = active.as_ref().map_or(&nothing, |generation| &generation.content);
     let after = sealed(&wanted.content);
-    let changes = changes(before, &after);
+    let mut changes = changes(before, &after);
+    add_branches(before, &wanted.content.clone().following(before, state.newest + 1), &mut changes);
     let view = PlanView {
         stack,
         next: state.newest + 1,
@@ -128,7 +190,12 @@ fn attempt(
         builds: false,
     };
     context.say(&view.render(context.err));
-    if view.sides.differ() && !yes && !context.confirm(&wanted.question)? {
+    let removes = wanted
+        .content
+        .data
+        .values()
+        .any(|branch| branch.is_unnumbered() && branch.from == BranchOrigin::Discarded);
+    if (view.sides.differ() || removes) && !yes && !context.confirm(&wanted.question)? {
         context.say("Nothing was changed.");
         return Ok(Exit::Failed);
     }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use kiln_daemon::api::document::{Branch, Component, Failures, Instance, Scale, Status};
+use kiln_daemon::api::document::{Branch, Component, Failures, Instance, Scale, Status, Volume};
 
 use super::follow::phase;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::render::style::Palette;
 use crate::render::time::since;
+use crate::render::value::size;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -47,13 +48,14 @@ pub(crate) fn text(status: &Status, palette: Palette) -> String {
         if let Some(failures) = &component.failures {
             failure_lines(failures, &status.measured_at, palette, &mut text);
         }
-        if component.kind == "server" {
+        if matches!(component.kind.as_str(), "server" | "database") {
             for instance in &component.instances {
                 instance_lines(instance, &status.measured_at, palette, &mut text);
             }
         } else {
             component.instances.iter().for_each(|i| drift_lines(i, palette, &mut text));
         }
+        volume_lines(&component.volumes, &status.measured_at, palette, &mut text);
     }
     text
 }
@@ -170,6 +172,9 @@ fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut S
     if let Some(up) = instance.started_at.as_deref().and_then(|then| since(then, now)) {
         let _ = write!(line, "  up {up}");
     }
+    if let Some(role) = &instance.role {
+        let _ = write!(line, "  {role}");
+    }
     if let Some(integrity) = &instance.integrity {
         let _ = write!(line, "  {integrity}");
     }
@@ -178,6 +183,23 @@ fn instance_lines(instance: &Instance, now: &str, palette: Palette, text: &mut S
     }
     let _ = writeln!(text, "{}", line.trim_end());
     drift_lines(instance, palette, text);
+}
+
+/// Where a database's data is, and which of it is kept; volumes of standbys are not worth a line.
+fn volume_lines(volumes: &[Volume], now: &str, palette: Palette, text: &mut String) {
+    for volume in volumes {
+        let Some(place) = volume.place.as_deref() else { continue };
+        let what = match place {
+            "head" => "data",
+            "end" => "end of its branch",
+            _ => "kept",
+        };
+        let mut line = format!("    {what}: branch {}, {}", volume.branch, size(volume.used));
+        if let Some(ago) = volume.left_at.as_deref().and_then(|then| since(then, now)) {
+            let _ = write!(line, ", left {ago} ago");
+        }
+        let _ = writeln!(text, "{}", if place == "head" { line } else { palette.dim(&line) });
+    }
 }
 
 fn drift_lines(instance: &Instance, palette: Palette, text: &mut String) {

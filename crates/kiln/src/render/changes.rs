@@ -13,7 +13,7 @@ use kiln_model::spec::image::Step;
 
 use super::spec::{counted, summary};
 use super::style::Palette;
-use super::value::{are_texts, lines, short};
+use super::value::{are_texts, lines, short_at};
 
 /// The two sides of a set of changes.
 pub(crate) struct Sides<'a> {
@@ -124,7 +124,8 @@ fn reason(
         }
         return;
     }
-    let (from, to) = (short(&because.from), short(&because.to));
+    let side = |value| short_at(&because.path, value);
+    let (from, to) = (side(&because.from), side(&because.to));
     let arrow = palette.dim("→");
     let _ = writeln!(text, "        {path}: {} {arrow} {}", palette.red(&from), palette.green(&to));
 }

@@ -1,5 +1,6 @@
 //! Values and what differs between two of them.
 
+use kiln_model::quantity::{Amount, Bytes, Millis};
 use serde_json::Value;
 use similar::TextDiff;
 
@@ -17,6 +18,37 @@ pub(crate) fn short(value: &Value) -> String {
         value => value.to_string(),
     };
     shorten(&text)
+}
+
+/// The same of the value at a path such as `server.web.rollout.deadline`: a number of milliseconds,
+/// bytes or thousandths of a processor is written as it stands in the configuration.
+pub(crate) fn short_at(path: &str, value: &Value) -> String {
+    let Some(number) = value.as_u64() else { return short(value) };
+    match path.rsplit('.').next().unwrap_or_default() {
+        "beyond" | "deadline" | "down_after" | "every" | "grace" | "hold" | "keep" | "latency"
+        | "replace_after" | "timeout" | "watch" => Millis(number).to_string(),
+        "memory" | "size" => Bytes(number).to_string(),
+        "cpu" => Amount(number).to_string(),
+        _ => short(value),
+    }
+}
+
+/// A measured size, to three digits or so.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while unit + 1 < UNITS.len() && bytes / scale >= 1024 {
+        unit += 1;
+        scale *= 1024;
+    }
+    let (whole, tenths) = (bytes / scale, bytes % scale * 10 / scale);
+    let unit = UNITS[unit];
+    if whole >= 100 || scale == 1 {
+        format!("{whole} {unit}")
+    } else {
+        format!("{whole}.{tenths} {unit}")
+    }
 }
 
 fn shorten(text: &str) -> String {
@@ -89,5 +121,17 @@ mod tests {
         assert_eq!(lines(from, to), [" b", "-c", "+C", " d"]);
         assert!(are_texts(&from.into(), &"x".into()));
         assert!(!are_texts(&"one\n".into(), &"x".into()), "one line is a value");
+    }
+
+    #[test]
+    fn quantities_stand_as_they_are_written() {
+        let at = |path: &str, value: u64| short_at(path, &value.into());
+        assert_eq!(at("server.web.rollout.deadline", 120_000), "2m");
+        assert_eq!(at("server.web.memory", 256 << 20), "256MiB");
+        assert_eq!(at("server.web.cpu", 500), "0.5");
+        assert_eq!(at("server.web.replicas", 3), "3");
+        assert_eq!(short_at("server.web.rollout.deadline", &Value::Null), "(none)");
+        let shown = [0, 1023, 1024, 96_092 << 10, 150 << 30, 3 << 40].map(size);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "93.8 MiB", "150 GiB", "3.0 TiB"]);
     }
 }

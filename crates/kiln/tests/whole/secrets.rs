@@ -15,12 +15,16 @@ fn a_secret_stands_nowhere_but_in_its_instance() {
         "env      = { API = server.api.address }",
         "env = { TOKEN = \"x-${secret.token}\" }",
     );
+    // As an argument too, though everybody on the machine sees those of a process.
+    let stack = stack.replace("[\"--body\", var.release]", "[\"--body\", secret.token]");
+    assert!(stack.contains("\"--body\", secret.token"));
     site.write(&format!("{stack}\nsecret \"token\" {{ env = \"SHOP_TOKEN\" }}\n"));
     let mut apply = site.command(&["apply", "--yes"]);
     let output = apply.env("SHOP_TOKEN", VALUE).output().unwrap();
     let shown = crate::site::told(&output);
     assert!(output.status.success(), "{shown}");
     assert!(!shown.contains(VALUE), "it is printed: {shown}");
+    assert_eq!(site.get("/").1, VALUE);
     let (_, environment) = site.get("/env");
     assert!(environment.contains(&format!("TOKEN=x-{VALUE}")), "{environment}");
     assert_eq!(files_with(&site.root(), VALUE), Vec::<String>::new(), "files that hold it");

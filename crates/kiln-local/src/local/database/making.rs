@@ -20,13 +20,14 @@ use std::time::{Duration, Instant};
 
 use kiln_database::{DatabaseEngine, Instance, Offer, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{DataOrigin, Role};
+use kiln_model::data::{BranchOrigin, DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::copy;
 use super::place::{About, Place};
 use super::used::size;
 use super::{DataLabels, Databases, lock};
@@ -131,7 +132,10 @@ pub(in crate::local) fn create(
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
             DataOrigin::Upgrade { of } => databases.refuse_obstacles(&place, of, data),
-            DataOrigin::Empty | DataOrigin::Standby { .. } => Ok(()),
+            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
+                databases.claim(&place, volume, data, &what)
+            }
+            _ => Ok(()),
         };
         free?;
         if makings.contains_key(&creation.id) || databases.record(&creation.id).exists() {
@@ -398,9 +402,8 @@ impl Job {
         let id = &self.creation.id;
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
         let data = self.place.data(&self.labels.volume);
-        let (identity, at_least) = (&self.labels.identity, BTreeMap::new());
+        let (identity, at_least, mut upgrade) = (&self.labels.identity, BTreeMap::new(), None);
         let mut instance = Instance { id, identity, at_least, beside: None };
-        let mut upgrade = None;
         let role = match &self.data.origin {
             DataOrigin::Empty => {
                 self.place.make_volume(id).map_err(failed)?;
@@ -412,7 +415,6 @@ impl Job {
                 if self.place.primary().is_none() {
                     self.place.set_primary(of).map_err(failed)?;
                 }
-                // One that takes over has standbys before the link leads to it.
                 instance.beside = Some(of).filter(|of| self.place.primary().as_ref() != Some(of));
                 self.place.make_volume(id).map_err(failed)?;
                 self.fill(&self.engine().replicate(&instance, of))?;
@@ -420,7 +422,7 @@ impl Job {
             }
             DataOrigin::Upgrade { of } => {
                 let offered = self.machine.databases.have_offered(&self.place, of, &self.labels);
-                let offered = offered.map_err(|error| Failure::of(&format!("ask {of}"), &error))?;
+                let offered = offered.map_err(|error| Failure::of("what it is made of", &error))?;
                 let offer = Offer { of: of.clone(), database: offered.database.clone() };
                 upgrade = Some(offered);
                 self.place.make_volume(id).map_err(failed)?;
@@ -429,9 +431,15 @@ impl Job {
             }
             DataOrigin::Volume { volume } => {
                 let head = self.place.head().map_err(failed)?;
+                let head = head.as_ref();
                 let is_head = head.is_some_and(|head| head.volume == *volume);
                 let role = self.engine().role(&data).map_err(failed)?;
-                if is_head { Role::Primary } else { role }
+                let is_tip = head.is_some_and(|head| head.tips.contains(volume));
+                if is_head || is_tip { Role::Primary } else { role }
+            }
+            DataOrigin::Branch { from } => {
+                self.open_branch(from)?;
+                Role::Primary
             }
         };
         self.engine().ready(&data, role).map_err(failed)?;
@@ -442,12 +450,27 @@ impl Job {
                 generation: self.creation.generation,
                 engine: self.labels.identity.engine,
                 version: self.labels.identity.version,
+                branch: self.labels.branch,
                 upgrade,
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }
         self.place.make_socket(id).map_err(failed)?;
         self.launch(&self.engine().serve(&instance))
+    }
+
+    /// Fills the volume with an earlier state.
+    fn open_branch(&self, from: &BranchOrigin) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
+        let BranchOrigin::Volume { volume, .. } = from else {
+            let reason = "a branch needs a state to begin with".to_owned();
+            return Err(Failure { reason, words: Vec::new() });
+        };
+        let id = &self.creation.id;
+        self.place.make_volume(id).map_err(failed)?;
+        let (from, to) = (self.place.data(volume), self.place.data(id));
+        copy::tree(&from, &to, &|| self.making.is_called_off())
+            .map_err(|error| Failure::of(&format!("{volume} cannot be copied"), &error))
     }
 
     /// Starts the instance itself.

@@ -1,10 +1,12 @@
 //! Databases on this machine: their volumes and sockets, how their instances are made, what these
 //! say of themselves, and how one takes over from another.
 
+mod copy;
 mod follow;
 mod making;
 mod monitor;
 mod place;
+mod stray;
 mod switch;
 mod upgrade;
 mod used;
@@ -12,13 +14,13 @@ mod used;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_database::State;
 use kiln_engine::target::Measured;
 use kiln_model::data::{DataOrigin, ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
-use kiln_model::observed::Verdict;
+use kiln_model::observed::{ObservedInstance, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
@@ -34,6 +36,7 @@ use follow::Follows;
 use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
+use stray::Strays;
 use upgrade::{Takers, is_taking_over};
 use used::Used;
 
@@ -45,6 +48,9 @@ const FRESH: Duration = Duration::from_millis(50);
 pub(super) struct DataLabels {
     /// The volume that it holds.
     pub(super) volume: InstanceId,
+    /// The number of that volume's branch.
+    #[serde(default)]
+    pub(super) branch: u64,
     /// What the database is.
     pub(super) identity: DatabaseIdentity,
     /// What it began with; not known of those of older versions of Kiln.
@@ -54,20 +60,21 @@ pub(super) struct DataLabels {
 
 impl DataLabels {
     pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
-        let DataCreation { identity, origin } = creation.data.as_ref()?;
+        let DataCreation { identity, origin, branch } = creation.data.as_ref()?;
         let volume = match origin {
             DataOrigin::Volume { volume } => volume,
-            DataOrigin::Empty | DataOrigin::Standby { .. } | DataOrigin::Upgrade { .. } => {
-                &creation.id
-            }
+            DataOrigin::Empty
+            | DataOrigin::Standby { .. }
+            | DataOrigin::Upgrade { .. }
+            | DataOrigin::Branch { .. } => &creation.id,
         };
         let (volume, origin) = (volume.clone(), Some(origin.clone()));
-        Some(Self { volume, identity: identity.clone(), origin })
+        Some(Self { volume, branch: *branch, identity: identity.clone(), origin })
     }
 
     /// What is shown of it before it says anything.
     pub(super) fn observed(self) -> ObservedData {
-        ObservedData { volume: self.volume, origin: self.origin, said: None }
+        ObservedData { volume: self.volume, branch: self.branch, origin: self.origin, said: None }
     }
 
     /// Whether the instance takes the data over from one of an older major version.
@@ -89,6 +96,7 @@ pub(super) struct Databases {
     takers: Arc<Takers>,
     /// Instances that offer nothing any more.
     withdrawn: Arc<Mutex<BTreeSet<InstanceId>>>,
+    strays: Strays,
     used: Used,
 }
 
@@ -105,6 +113,7 @@ impl Databases {
             follows: Arc::default(),
             takers: Arc::default(),
             withdrawn: Arc::default(),
+            strays: Strays::default(),
             used: Used::default(),
         }
     }
@@ -164,6 +173,7 @@ impl Databases {
             let ready = |monitor: &Monitor| matches!(monitor.told().verdict, Verdict::Ready { .. });
             let answers = |id: &_| monitors.get(id).is_some_and(ready);
             self.follows.keep(|id| monitors.contains_key(id), answers);
+            self.strays.keep(|id| monitors.contains_key(id));
         }
         self.withdraw_offers(stack);
         self.freshen(stack).await;
@@ -176,8 +186,36 @@ impl Databases {
             instance.data = Some(ObservedData {
                 volume: monitor.subject().labels.volume.clone(),
                 origin: monitor.subject().labels.origin.clone(),
+                branch: monitor.subject().labels.branch,
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
+        }
+        self.find_strays(stack, measured);
+    }
+
+    /// Takes standbys that can't follow who takes writes for dead.
+    fn find_strays(&self, stack: &StackName, measured: &mut Measured) {
+        let said = |i: &ObservedInstance| i.data.as_ref()?.said.clone();
+        let ready = measured.instances.iter().filter(|i| i.is_ready());
+        let primaries: Vec<_> = ready
+            .filter_map(|i| Some((i.component.clone(), i.id.clone(), said(i)?)))
+            .filter(|(_, _, said)| said.role == Role::Primary)
+            .collect();
+        for instance in measured.instances.iter_mut().filter(|i| i.is_ready()) {
+            let Some(standby) = said(instance).filter(|said| said.role == Role::Standby) else {
+                continue;
+            };
+            let place = self.place(stack, &instance.component);
+            let link = place.primary();
+            let primary = primaries.iter().find(|(component, id, _)| {
+                *component == instance.component && Some(id) == link.as_ref()
+            });
+            let ahead = primary.map(|(_, _, said)| said.position);
+            let ahead = ahead.filter(|_| standby.follows.is_none());
+            if self.strays.is_stray(&instance.id, standby.position, ahead, Instant::now()) {
+                let reason = "it cannot follow the one that takes writes".to_owned();
+                instance.health = Verdict::Dead { since: standby.at, reason };
+            }
         }
     }
 
@@ -240,14 +278,18 @@ impl Databases {
     pub(super) fn volumes(&self, stack: &StackName) -> std::io::Result<Vec<ObservedVolume>> {
         let mut all = Vec::new();
         for (component, place) in Place::all(&self.root, stack)? {
-            let head = place.head()?.map(|head| head.volume);
+            let head = place.head()?;
+            let head = head.as_ref();
             for id in place.list()? {
                 let Some(about) = place.about(&id) else { continue };
                 all.push(ObservedVolume {
                     component: component.clone(),
                     generation: about.generation,
                     version: about.version,
-                    head: head.as_ref() == Some(&id),
+                    head: head.is_some_and(|head| head.volume == id),
+                    branch: about.branch,
+                    tip: head.is_some_and(|head| head.tips.contains(&id)),
+                    left_at: head.and_then(|head| head.left_at.get(&id).copied()),
                     used: self.used.of(&place.data(&id)),
                     id,
                 });

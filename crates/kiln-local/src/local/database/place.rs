@@ -5,7 +5,7 @@
 //! acknowledged. `ROOT/run/databases/STACK.NAME/` holds a directory for the socket of each
 //! instance, and the link `primary` to that of the one that takes writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use kiln_database::postgres::PRIMARY;
 use kiln_model::data;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
+use kiln_model::quantity::Timestamp;
 use kiln_model::spec::database::Engine;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub(super) struct About {
     pub(super) generation: u64,
     pub(super) engine: Engine,
     pub(super) version: u32,
+    /// The number of its branch.
+    #[serde(default)]
+    pub(super) branch: u64,
     /// What it was made of, where that is the data of an older major version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upgrade: Option<Upgraded>,
@@ -60,6 +64,36 @@ pub(super) struct Head {
     pub(super) volume: InstanceId,
     /// The one before, which is kept a while in case that somebody misses something.
     pub(super) previous: Option<InstanceId>,
+    /// Those in which other branches end. They are kept.
+    #[serde(default)]
+    pub(super) tips: BTreeSet<InstanceId>,
+    /// When writes went on from each that is kept.
+    #[serde(default)]
+    pub(super) left_at: BTreeMap<InstanceId, Timestamp>,
+}
+
+impl Head {
+    /// Whether a volume stays without anybody who holds it.
+    pub(super) fn keeps(&self, volume: &InstanceId) -> bool {
+        self.volume == *volume
+            || self.previous.as_ref() == Some(volume)
+            || self.tips.contains(volume)
+    }
+
+    /// The head after it: `volume`, in the same branch as this one or in another.
+    fn followed_by(mut self, volume: &InstanceId, same_branch: bool, now: Timestamp) -> Self {
+        let before = std::mem::replace(&mut self.volume, volume.clone());
+        self.left_at.insert(before.clone(), now);
+        if !same_branch {
+            self.tips.insert(before.clone());
+        }
+        self.tips.remove(volume);
+        self.left_at.remove(volume);
+        self.previous = Some(before);
+        let kept: BTreeSet<_> = self.left_at.keys().filter(|id| self.keeps(id)).cloned().collect();
+        self.left_at.retain(|id, _| kept.contains(id));
+        self
+    }
 }
 
 /// Makes a directory that everybody may pass through, whatever the umask is: the one above is root's.
@@ -111,6 +145,17 @@ impl Place {
             absent(fs::remove_dir(&self.volumes))?;
         }
         Ok(())
+    }
+
+    /// Removes all volumes for good. What is gone first is the head, so that what an interruption
+    /// leaves is no data of anybody.
+    pub(super) fn remove_all(&self) -> io::Result<()> {
+        absent(fs::remove_file(self.volumes.join(HEAD)))?;
+        for volume in self.list()? {
+            self.remove_volume(&volume)?;
+        }
+        absent(fs::remove_dir_all(&self.volumes))?;
+        absent(fs::remove_dir_all(&self.sockets))
     }
 
     /// Makes the directories that all instances share; nobody but root gets to them from outside.
@@ -187,13 +232,26 @@ impl Place {
     }
 
     /// Says durably that writes go to this volume from now on.
-    pub(super) fn set_head(&self, volume: &InstanceId) -> io::Result<()> {
-        let before = self.head()?;
-        let previous = match before {
+    pub(super) fn set_head(&self, volume: &InstanceId, now: Timestamp) -> io::Result<()> {
+        let head = match self.head()? {
             Some(head) if head.volume == *volume => return Ok(()),
-            before => before.map(|head| head.volume),
+            Some(head) => {
+                let same_branch = self.branch(&head.volume) == self.branch(volume);
+                head.followed_by(volume, same_branch, now)
+            }
+            None => Head {
+                volume: volume.clone(),
+                previous: None,
+                tips: BTreeSet::new(),
+                left_at: BTreeMap::new(),
+            },
         };
-        write(&self.volumes.join(HEAD), &Head { volume: volume.clone(), previous })
+        write(&self.volumes.join(HEAD), &head)
+    }
+
+    /// The branch of a volume; the first where nothing is written down.
+    pub(super) fn branch(&self, volume: &InstanceId) -> u64 {
+        self.about(volume).map_or(0, |about| about.branch)
     }
 
     /// The directory of an instance's socket.
@@ -286,22 +344,42 @@ mod tests {
         let (first, second) = (id("database-orders-1"), id("database-orders-2"));
         place.make_volume(&first).unwrap();
         assert_eq!(Place::all(root.path(), &stack).unwrap().len(), 0, "it is not whole");
-        let about = About {
-            stack,
-            component,
+        let about = |branch| About {
+            stack: stack.clone(),
+            component: component.clone(),
             generation: 3,
             engine: Engine::Postgres,
             version: 15,
+            branch,
             upgrade: None,
         };
-        place.complete(&first, &about).unwrap();
-        assert_eq!(place.about(&first), Some(about.clone()));
-        assert_eq!(Place::all(root.path(), &about.stack).unwrap().len(), 1);
-        place.set_head(&first).unwrap();
-        place.set_head(&second).unwrap();
-        place.set_head(&second).unwrap();
-        let head = Head { volume: second.clone(), previous: Some(first.clone()) };
-        assert_eq!(place.head().unwrap(), Some(head));
+        place.complete(&first, &about(0)).unwrap();
+        assert_eq!(place.about(&first), Some(about(0)));
+        assert_eq!(Place::all(root.path(), &stack).unwrap().len(), 1);
+        place.set_head(&first, Timestamp(1)).unwrap();
+        place.set_head(&second, Timestamp(2)).unwrap();
+        place.set_head(&second, Timestamp(3)).unwrap();
+        let head = place.head().unwrap().unwrap();
+        assert_eq!((&head.volume, head.previous.as_ref()), (&second, Some(&first)));
+        assert_eq!(head.left_at, [(first.clone(), Timestamp(2))].into());
+        assert_eq!(head.tips, BTreeSet::new());
+        // Another branch: the one before ends where it was left, and is kept.
+        let (third, fourth) = (id("database-orders-3"), id("database-orders-4"));
+        for other in [&third, &fourth] {
+            place.make_volume(other).unwrap();
+            place.complete(other, &about(7)).unwrap();
+            place.set_head(other, Timestamp(4)).unwrap();
+        }
+        let head = place.head().unwrap().unwrap();
+        assert_eq!(head.tips, [second.clone()].into());
+        assert!([&second, &third, &fourth].iter().all(|id| head.keeps(id)) && !head.keeps(&first));
+        // And back: that of the other branch is kept now.
+        place.set_head(&second, Timestamp(5)).unwrap();
+        let head = place.head().unwrap().unwrap();
+        assert_eq!(head.tips, [fourth.clone()].into());
+        for other in [third, fourth] {
+            place.remove_volume(&other).unwrap();
+        }
         place.set_primary(&first).unwrap();
         place.set_primary(&second).unwrap();
         assert_eq!(place.primary(), Some(second));

@@ -1,11 +1,14 @@
 //! Who takes writes: how one instance takes over from another, and what becomes of volumes.
 //!
-//! The order matters. The one that took writes so far is fenced, or ended where it cannot be; the
-//! next one has all that it had; it is promoted; and only then the head moves, durably. Whatever
+//! The order matters. The one that took writes so far is fenced, or ended where it cannot be, and
+//! sends to nobody but the next one any more: another standby that got further than that could not
+//! follow it. The next one has all that it had; it is promoted; and only then the head moves,
+//! durably. Whatever
 //! interrupts this leaves the head where all that was acknowledged is: nobody but Kiln has written
 //! to the new one before the gateway has a table that names it, and that is set last.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kiln_database::{EngineError, Session, engine};
@@ -17,8 +20,8 @@ use kiln_model::route::RouteTable;
 use super::place::Place;
 use super::{DataLabels, Databases, lock, upgrade};
 use crate::instance;
-use crate::local::Machine;
 use crate::local::create::chain;
+use crate::local::{Machine, now};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -74,25 +77,38 @@ impl Machine {
         }
         let mut session = party.session().await.map_err(|error| fail(error.to_string()))?;
         let state = answered(session.state()).await.map_err(|error| fail(error.to_string()))?;
-        match state.role {
-            Role::Primary if head.is_some() && !is_head => {
-                return Err(fail(format!(
-                    "it takes writes already, but {} is where they went to last",
-                    head.map(|head| head.volume.to_string()).unwrap_or_default()
-                )));
+        match (state.role, head.filter(|_| !is_head)) {
+            (Role::Primary, Some(head)) => {
+                if party.place.branch(&head.volume) == party.labels.branch {
+                    return Err(fail(format!(
+                        "it takes writes already, but {} is where they went to last",
+                        head.volume
+                    )));
+                }
+                // Another branch of the data: what the two hold is meant to differ.
+                self.fence_others(stack, component, primary).await.map_err(fail)?;
             }
-            Role::Primary => {}
-            Role::Standby => {
+            (Role::Primary, None) => {}
+            (Role::Standby, _) if state.takes_over => {
                 let position = self.fence_others(stack, component, primary).await;
-                let position = position.map_err(fail)?;
-                if state.takes_over {
-                    upgrade::take(&party, position).await.map_err(fail)?;
-                } else {
-                    take_over(&mut *session, position).await.map_err(fail)?;
+                upgrade::take(&party, position.map_err(fail)?).await.map_err(fail)?;
+            }
+            (Role::Standby, _) => {
+                // Other standbys connect to it from here on, so that none gets further than it.
+                let before = party.place.primary();
+                let link = |to| party.place.set_primary(to).map_err(|e| fail(e.to_string()));
+                link(primary)?;
+                let taken = async {
+                    let position = self.fence_others(stack, component, primary).await?;
+                    take_over(&mut *session, position).await
+                };
+                if let Err(cause) = taken.await {
+                    before.as_ref().map_or(Ok(()), link)?;
+                    return Err(fail(cause));
                 }
             }
         }
-        party.place.set_head(volume).map_err(|error| fail(error.to_string()))?;
+        party.place.set_head(volume, now()).map_err(|error| fail(error.to_string()))?;
         party.place.set_primary(primary).map_err(|error| fail(error.to_string()))?;
         databases.takers.remove(primary);
         let identity = &party.labels.identity;
@@ -116,10 +132,12 @@ impl Machine {
         let mut position = None;
         for other in self.databases.others(stack, component, next) {
             let told = self.databases.last_role(&other.id);
-            if told == Some(Role::Standby) {
+            // One that is starting has not said it yet; what is on its disk decides what it will be.
+            let on_disk = || engine(other.labels.identity.engine).role(&other.data()).ok();
+            if told.or_else(on_disk) == Some(Role::Standby) {
                 continue;
             }
-            match other.fence().await {
+            match other.fence(next).await {
                 Ok(at) => position = position.max(at),
                 Err(error) => {
                     eprintln!("kiln: {} is ended, as it cannot be fenced: {error}", other.id);
@@ -131,12 +149,11 @@ impl Machine {
         Ok(position)
     }
 
-    /// Removes volumes that nobody holds, but for the head and the one before it.
+    /// Removes volumes that nobody holds, but for the head, the one before it, and those in which
+    /// other branches end.
     pub(super) fn prune_volumes(&self, place: &Place) {
         let Ok(head) = place.head() else { return };
-        let kept = |id: &InstanceId| {
-            head.as_ref().is_some_and(|h| h.volume == *id || h.previous.as_ref() == Some(id))
-        };
+        let kept = |id: &InstanceId| head.as_ref().is_some_and(|head| head.keeps(id));
         for id in place.list().unwrap_or_default().iter().filter(|id| !kept(id)) {
             if self.databases.holders(id).is_ok_and(|holders| holders.is_empty()) {
                 // One that can't be removed now is met again at the next end.
@@ -165,6 +182,25 @@ impl Databases {
             }
         }
         Ok(())
+    }
+
+    /// Removes all the data of a database that nobody holds.
+    pub(in crate::local) fn remove(
+        &self,
+        stack: &StackName,
+        component: &ComponentId,
+    ) -> Result<(), TargetError> {
+        let what = format!("remove the data of {component}");
+        let fail = |error: io::Error| TargetError::passing(&what, error);
+        let place = self.place(stack, component);
+        // While it is held no making begins that needs them.
+        let _makings = lock(&self.makings);
+        for volume in place.list().map_err(fail)? {
+            if let Some(holder) = self.holders(&volume).map_err(fail)?.first() {
+                return Err(fail(io::Error::other(format!("{volume} is held by {holder}"))));
+            }
+        }
+        place.remove_all().map_err(fail)
     }
 
     fn party(&self, stack: &StackName, component: &ComponentId, id: &InstanceId) -> Option<Party> {
@@ -209,12 +245,16 @@ impl Party {
         answered(engine(self.labels.identity.engine).connect(&sockets)).await
     }
 
+    fn data(&self) -> PathBuf {
+        self.place.data(&self.labels.volume)
+    }
+
     /// Where it takes writes: that it takes no more of anybody, and how far it is.
-    async fn fence(&self) -> Result<Option<u64>, EngineError> {
+    async fn fence(&self, next: &InstanceId) -> Result<Option<u64>, EngineError> {
         let mut session = self.session().await?;
         match answered(session.state()).await?.role {
             Role::Standby => Ok(None),
-            Role::Primary => within(FENCING, session.fence()).await.map(Some),
+            Role::Primary => within(FENCING, session.fence(next)).await.map(Some),
         }
     }
 }

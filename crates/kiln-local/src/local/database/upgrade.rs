@@ -46,6 +46,11 @@ impl Takers {
         lock(&self.0).remove(id);
     }
 
+    /// Forgets those of a stack that are neither there nor being made.
+    fn keep(&self, stack: &StackName, here: impl Fn(&InstanceId) -> bool) {
+        lock(&self.0).retain(|id, (of, _)| of != stack || here(id));
+    }
+
     fn are_there(&self, stack: &StackName, component: &ComponentId) -> bool {
         lock(&self.0).values().any(|(s, c)| s == stack && c == component)
     }
@@ -249,6 +254,10 @@ impl Databases {
     /// Takes back what instances of a stack have offered to those that are not there any more.
     pub(super) fn withdraw_offers(&self, stack: &StackName) {
         let monitors = lock(&self.monitors);
+        // One that is being ended may have been seen once more.
+        let makings = lock(&self.makings);
+        self.takers.keep(stack, |id| monitors.contains_key(id) || makings.contains_key(id));
+        drop(makings);
         let mut withdrawn = lock(&self.withdrawn);
         withdrawn.retain(|id| monitors.contains_key(id));
         for (id, monitor) in monitors.iter() {

@@ -6,6 +6,8 @@ use super::encode::header;
 use super::{Chain, Family, Field, Rule, Set, SetName, Table, decode, wire};
 use crate::network::netlink::{Refused, Socket, attributes, find, text, u32_be};
 
+/// How often a set that is another each time is read.
+const MOST_READS: u32 = 1000;
 /// Bytes of `struct nfgenmsg`.
 const HEADER_BYTES: usize = 4;
 /// `NFPROTO_UNSPEC`: all families.
@@ -87,8 +89,25 @@ fn sets(socket: &mut Socket) -> Result<Vec<(Owner, Set)>, Refused> {
     })
 }
 
-/// The elements of a set.
+/// The elements of a set. They are in a hash table that the kernel grows on the side; a list that is
+/// read meanwhile lacks some and says nothing of it (`nft_rhash_walk`), so that only what was read
+/// twice in a row is believed.
 pub(crate) fn elements(
+    socket: &mut Socket,
+    name: SetName<'_>,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
+    let mut before = elements_once(socket, name)?;
+    for _ in 0..MOST_READS {
+        let again = elements_once(socket, name)?;
+        if again == before {
+            return Ok(again);
+        }
+        before = again;
+    }
+    Err(Refused::new("list the elements of a set", rustix::io::Errno::AGAIN))
+}
+
+fn elements_once(
     socket: &mut Socket,
     (family, table, set): SetName<'_>,
 ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {

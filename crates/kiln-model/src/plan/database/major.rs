@@ -41,9 +41,10 @@ pub(in crate::plan) fn is_past_return(desired: &Generation, observed: &Observed)
 }
 
 impl<'a> Scene<'a> {
-    /// Whether the data is of another version than the generation wants.
+    /// Whether the data is of another version than the generation wants it to go on in.
     fn crosses(&self) -> bool {
-        self.head.is_some_and(|head| head.version != self.database.identity.version)
+        let wanted = self.database.identity.version;
+        self.head.is_some_and(|head| head.version != wanted) && !self.turns()
     }
 
     /// Whether an instance's data has nothing to do with the head's any more: it was to take over
@@ -116,7 +117,7 @@ impl<'a> Scene<'a> {
     /// is gone, and only the generation before can recover it.
     pub(super) fn stranded(&self) -> Option<Reason> {
         let (head, wanted) = (self.head?, self.database.identity.version);
-        (head.version < wanted).then(|| Reason::Worse {
+        (head.version < wanted && !self.turns()).then(|| Reason::Worse {
             what: format!(
                 "the instance with the data of version {} was lost before that went over to \
                  version {wanted}",

@@ -43,6 +43,7 @@ fn what_a_person_reads() {
         problem: None,
         failures: None,
         instances: Vec::new(),
+        volumes: Vec::new(),
     };
     let status = Status {
         stack: "shop".to_owned(),
