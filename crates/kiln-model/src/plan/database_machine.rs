@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Creation, Doomed, check, plan};
+use super::{Action, Creation, DataCreation, Doomed, InstanceCreation, check, plan};
 use crate::data::{
     Branch, BranchOrigin, DataOrigin, ObservedData, ObservedGate, ObservedVolume, Role, Said,
 };
@@ -275,69 +275,7 @@ impl World {
     fn take(&mut self, desired: &Generation, action: &Action) {
         match action {
             Action::Create(Creation::Instance(creation)) => {
-                let data = creation.data.as_ref().expect("a database's");
-                let (version, branch) = (data.identity.version, data.branch);
-                let generation = creation.generation;
-                let new = Volume { version, generation, branch, ..Volume::default() };
-                let lineage = self.volumes.values().map(|v| v.lineage).max().unwrap_or(0) + 1;
-                let volume = match &data.origin {
-                    DataOrigin::Volume { volume } => {
-                        assert_eq!(self.volumes[volume].version, version, "served by another");
-                        let held =
-                            self.observed.instances.iter().any(|i| {
-                                i.data.as_ref().is_some_and(|data| data.volume == *volume)
-                            });
-                        assert!(!held, "{volume} is held twice");
-                        volume.clone()
-                    }
-                    DataOrigin::Empty => {
-                        assert_eq!(self.head, None, "data is begun anew beside what is there");
-                        self.volumes.insert(creation.id.clone(), Volume { lineage, ..new });
-                        creation.id.clone()
-                    }
-                    DataOrigin::Standby { of } => {
-                        let from = self.volumes[&self.volume_of(of)];
-                        assert_eq!(from.branch, branch);
-                        assert_eq!(from.version, version, "a copy for another version");
-                        let mut all = self.observed.instances.iter();
-                        assert!(all.any(|i| i.id == *of && i.is_ready()), "{of} is not ready");
-                        let (position, lineage) = (from.position, from.lineage);
-                        let copy = Volume { standby: true, position, lineage, ..new };
-                        self.volumes.insert(creation.id.clone(), copy);
-                        creation.id.clone()
-                    }
-                    DataOrigin::Upgrade { of } => {
-                        let from = self.volumes[&self.volume_of(of)];
-                        assert!(from.version < version, "from {} to {version}", from.version);
-                        let position = from.position / 2;
-                        let (standby, upgrades) = (true, true);
-                        let taker = Volume { position, lineage, standby, upgrades, ..new };
-                        self.volumes.insert(creation.id.clone(), taker);
-                        creation.id.clone()
-                    }
-                    DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
-                        let Volume { position, version: before, .. } = self.volumes[volume];
-                        assert!(!self.acknowledged.contains_key(&branch), "{branch} is there");
-                        assert_eq!(before, version, "a branch of another version");
-                        let copy = Volume { position, lineage, ..new };
-                        self.volumes.insert(creation.id.clone(), copy);
-                        creation.id.clone()
-                    }
-                    DataOrigin::Branch { from } => panic!("a branch of {from:?}"),
-                };
-                let at = self.observed.at;
-                self.observed.instances.push(super::machine::made(
-                    creation,
-                    at,
-                    Verdict::Starting { last: None },
-                    Some(ObservedData {
-                        volume,
-                        branch,
-                        origin: Some(data.origin.clone()),
-                        said: None,
-                    }),
-                ));
-                self.observed.instances.sort_by(|a, b| a.id.cmp(&b.id));
+                self.make(creation);
             }
             Action::Create(Creation::Network(network)) => {
                 self.observed.networks.push(super::machine::network(network));
@@ -380,6 +318,67 @@ impl World {
                 self.acknowledged.clear();
             }
         }
+    }
+
+    /// Makes an instance, which is ready when it is measured next.
+    fn make(&mut self, creation: &InstanceCreation) {
+        let data = creation.data.as_ref().expect("a database's");
+        let volume = self.fill(creation, data);
+        let at = self.observed.at;
+        let (branch, origin) = (data.branch, Some(data.origin.clone()));
+        let health = Verdict::Starting { last: None };
+        let data = Some(ObservedData { volume, branch, origin, said: None });
+        self.observed.instances.push(super::machine::made(creation, at, health, data));
+        self.observed.instances.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// What an instance begins with; the volume that it holds.
+    fn fill(&mut self, creation: &InstanceCreation, data: &DataCreation) -> InstanceId {
+        let (version, branch) = (data.identity.version, data.branch);
+        let generation = creation.generation;
+        let new = Volume { version, generation, branch, ..Volume::default() };
+        let lineage = self.volumes.values().map(|v| v.lineage).max().unwrap_or(0) + 1;
+        let volume = match &data.origin {
+            DataOrigin::Volume { volume } => {
+                assert_eq!(self.volumes[volume].version, version, "served by another");
+                let held = self
+                    .observed
+                    .instances
+                    .iter()
+                    .any(|i| i.data.as_ref().is_some_and(|data| data.volume == *volume));
+                assert!(!held, "{volume} is held twice");
+                return volume.clone();
+            }
+            DataOrigin::Empty => {
+                assert_eq!(self.head, None, "data is begun anew beside what is there");
+                Volume { lineage, ..new }
+            }
+            DataOrigin::Standby { of } => {
+                let from = self.volumes[&self.volume_of(of)];
+                assert_eq!(from.branch, branch);
+                assert_eq!(from.version, version, "a copy for another version");
+                let mut all = self.observed.instances.iter();
+                assert!(all.any(|i| i.id == *of && i.is_ready()), "{of} is not ready");
+                let (position, lineage) = (from.position, from.lineage);
+                Volume { standby: true, position, lineage, ..new }
+            }
+            DataOrigin::Upgrade { of } => {
+                let from = self.volumes[&self.volume_of(of)];
+                assert!(from.version < version, "from {} to {version}", from.version);
+                let position = from.position / 2;
+                let (standby, upgrades) = (true, true);
+                Volume { position, standby, lineage, upgrades, ..new }
+            }
+            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
+                let Volume { position, version: before, .. } = self.volumes[volume];
+                assert!(!self.acknowledged.contains_key(&branch), "{branch} is there");
+                assert_eq!(before, version, "a branch of another version");
+                Volume { position, lineage, ..new }
+            }
+            DataOrigin::Branch { from } => panic!("a branch of {from:?}"),
+        };
+        self.volumes.insert(creation.id.clone(), volume);
+        creation.id.clone()
     }
 
     /// Whether one that takes over from another version can take writes: the one before tells
