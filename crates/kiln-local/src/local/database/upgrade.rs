@@ -264,7 +264,9 @@ impl Databases {
             let (subject, told) = (monitor.subject(), monitor.told());
             let primary = told.state.is_some_and(|(state, _)| state.role == Role::Primary);
             let ready = matches!(told.verdict, Verdict::Ready { .. });
-            if subject.stack != *stack || !primary || !ready {
+            let head = subject.place.head().ok().flatten();
+            let seated = head.is_some_and(|head| head.volume == subject.labels.volume);
+            if subject.stack != *stack || !primary || !ready || !seated {
                 continue;
             }
             if self.takers.are_there(stack, &subject.component) {
