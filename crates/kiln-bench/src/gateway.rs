@@ -81,7 +81,7 @@ pub(crate) fn bench(kiln: &Path) -> Result {
     measured
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin")])
@@ -103,7 +103,7 @@ fn on_processors<T>(processors: &[usize], work: impl FnOnce() -> T) -> Result<T>
     Ok(done)
 }
 
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -263,7 +263,7 @@ impl Site {
 }
 
 /// Ends a program and waits until it is gone.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -180,7 +180,7 @@ fn memory_kib(pid: i32) -> Result<f64> {
 }
 
 /// User and system time of a process.
-fn processor_seconds(pid: i32) -> Result<f64> {
+pub(crate) fn processor_seconds(pid: i32) -> Result<f64> {
     // In nanoseconds, the first field: finer than the ticks of /proc/PID/stat. It is of one
     // thread, so those of all threads are added.
     let mut nanoseconds = 0.0;

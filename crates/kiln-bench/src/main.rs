@@ -5,6 +5,7 @@
 
 mod child;
 mod crun;
+mod database;
 mod engine;
 mod figures;
 mod gateway;
@@ -29,19 +30,20 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle, journal, gateway, image, sizes; all of them without one";
+  NAME  plan, engine, launch, idle, journal, gateway, database, image, sizes; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 8] = [
+const BENCHMARKS: [(&str, Benchmark); 9] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
     ("journal", journal::bench),
     ("gateway", gateway::bench),
+    ("database", database::bench),
     ("image", image::bench),
     ("sizes", image::sizes),
 ];

@@ -6,6 +6,8 @@
 //! instances of the database's image, never beside one that runs already. An instance is reached
 //! over its unix socket alone.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod file;
 #[cfg(any(test, feature = "fixture"))]

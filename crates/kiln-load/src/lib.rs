@@ -9,9 +9,11 @@
 //! What is asked is served by `kiln-probe`: `/`, `/download`, the WebSocket `/echo`, and its TCP port
 //! that sends back what comes.
 //!
-//! All clients share one thread, so that the load itself takes no more than one processor.
+//! All clients share one thread, so that the load itself takes no more than one processor. Clients of
+//! databases are in [`ledger`].
 
 mod clients;
+pub mod ledger;
 mod pace;
 mod requests;
 mod sessions;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::data::{BranchOrigin, DataOrigin};
 use crate::generation::Generation;
 use crate::name::{ComponentId, InstanceId};
-use crate::observed::Observed;
+use crate::observed::{Observed, ObservedInstance, Verdict};
 use crate::route::{Protocol, RouteTable};
 
 use super::{Action, Creation, Doomed, Evidence, InstanceCreation, Plan, Step};
@@ -253,9 +253,24 @@ impl<'a> Checker<'a> {
         let ready: BTreeSet<&InstanceId> =
             self.observed.instances.iter().filter(|i| i.is_ready()).map(|i| &i.id).collect();
         let rotation: BTreeSet<&InstanceId> = table.in_rotation().collect();
-        for id in rotation.difference(&ready) {
-            self.violations.push(Violation::NotReady((*id).clone()));
-        }
+        let unready = rotation.difference(&ready).filter(|id| !self.stays(id, table));
+        let unready: Vec<Violation> =
+            unready.map(|id| Violation::NotReady((*id).clone())).collect();
+        self.violations.extend(unready);
+    }
+
+    /// Whether an instance of a database goes on taking the writes: one that runs, and whose end
+    /// nobody knows of, is not to be fenced because it was not heard of yet.
+    fn stays(&self, id: &InstanceId, table: &RouteTable) -> bool {
+        let primary = |table: &RouteTable| {
+            table.databases.iter().any(|route| route.primary.as_ref() == Some(id))
+        };
+        let unheard = |i: &ObservedInstance| {
+            i.id == *id && i.is_running() && matches!(i.health, Verdict::Starting { .. })
+        };
+        primary(table)
+            && self.observed.table.as_ref().is_some_and(primary)
+            && self.observed.instances.iter().any(unheard)
     }
 
     /// Whoever takes writes next does so after a table that named nobody.

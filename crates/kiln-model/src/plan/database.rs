@@ -219,7 +219,7 @@ impl<'a> Scene<'a> {
         }
         let Some(holder) = self.holder else { return self.after_loss() };
         if !holder.is_ready() {
-            return Seat::empty(Reason::Recovering);
+            return self.unheard(holder);
         }
         if self.is_fresh(holder) {
             return Seat::of(holder, None);
@@ -228,6 +228,24 @@ impl<'a> Scene<'a> {
             Some((standby, said)) => self.switch(holder, standby, Some(said)),
             None => Seat::of(holder, Some(self.catching_up(holder))),
         }
+    }
+
+    /// The holder has not answered yet. Where the table names it already, as where a new daemon has
+    /// just begun to ask it, what is in force stays in force: to fence it would end what is under way.
+    fn unheard(&self, holder: &ObservedInstance) -> Seat {
+        let named = self.route.filter(|route| route.primary.as_ref() == Some(&holder.id));
+        let Some(route) = named else { return Seat::empty(Reason::Recovering) };
+        let until = self.held_until();
+        if route.holds && self.maker.observed.at < until {
+            return Seat::held(holder, until);
+        }
+        Seat::of(holder, Some(Reason::Recovering))
+    }
+
+    /// How long clients are held at the longest: from the beginning of that, or from now.
+    fn held_until(&self) -> Timestamp {
+        let since = self.gate.and_then(|gate| gate.held_since);
+        since.unwrap_or(self.maker.observed.at).after(self.database.policy.hold)
     }
 
     /// The standby that takes over from `holder`: as wanted, and receiving its data.
@@ -260,7 +278,7 @@ impl<'a> Scene<'a> {
         let (Some(gate), Some(route)) = (self.gate, self.route) else {
             return back(Reason::SwitchingOver);
         };
-        let until = gate.held_since.unwrap_or(now).after(self.database.policy.hold);
+        let until = self.held_until();
         let late = now >= until;
         match &route.primary {
             // Held, and the table names nobody: the old one can't acknowledge anything any more.

@@ -56,6 +56,8 @@ pub(super) struct World {
     quorum: BTreeSet<InstanceId>,
     /// Instances that answer nothing.
     pub(super) hung: Vec<InstanceId>,
+    /// For so many looks a new daemon has not heard of anybody.
+    deaf: u32,
 }
 
 pub(super) fn desired(number: u64, memory: u64, replicas: u32) -> Generation {
@@ -79,6 +81,17 @@ impl World {
             busy: false,
             quorum: BTreeSet::new(),
             hung: Vec::new(),
+            deaf: 0,
+        }
+    }
+
+    /// Another daemon begins, which knows of what is there and has not asked anybody yet.
+    pub(super) fn restart(&mut self, deaf: u32) {
+        self.deaf = deaf;
+        self.quorum.clear();
+        for instance in self.observed.instances.iter_mut().filter(|i| i.is_running()) {
+            instance.health = Verdict::Starting { last: None };
+            instance.data.as_mut().expect("a database's").said = None;
         }
     }
 
@@ -194,6 +207,16 @@ impl World {
     }
 
     fn measure(&mut self) {
+        if self.deaf > 0 {
+            self.deaf -= 1;
+        } else {
+            self.hear();
+        }
+        self.measure_volumes();
+    }
+
+    /// What instances say of themselves.
+    fn hear(&mut self) {
         let now = self.observed.at;
         let following = self.standbys();
         let head = self.head.clone();
@@ -247,6 +270,10 @@ impl World {
                 synchronous: self.synchronous && counts,
             });
         }
+    }
+
+    /// What is on the disk.
+    fn measure_volumes(&mut self) {
         let component = "database.orders".parse().expect("a component");
         let volume = |(id, volume): (&InstanceId, &Volume)| ObservedVolume {
             id: id.clone(),

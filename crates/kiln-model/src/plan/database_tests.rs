@@ -43,6 +43,33 @@ fn a_change_goes_over_by_hold_fence_and_promotion() {
 }
 
 #[test]
+fn another_daemon_fences_nobody_before_it_has_asked() {
+    let mut world = World::new(false);
+    world.converge(&desired(1, 256, 0));
+    let primary = world.route().and_then(|route| route.primary.clone());
+    world.restart(3);
+    for _ in 0..5 {
+        world.pass();
+        let _ = world.step(&desired(1, 256, 0));
+        assert_eq!(world.route().and_then(|route| route.primary.clone()), primary);
+    }
+    // In the middle of a switch: held goes on being held, and the switch is gone through with.
+    let wanted = desired(2, 512, 0);
+    while !world.route().is_some_and(|route| route.holds) {
+        world.pass();
+        let _ = world.step(&wanted);
+    }
+    world.restart(3);
+    for _ in 0..3 {
+        world.pass();
+        let _ = world.step(&wanted);
+        assert!(world.route().is_some_and(|route| route.holds && route.primary == primary));
+    }
+    world.converge(&wanted);
+    assert_ne!(world.route().and_then(|route| route.primary.clone()), primary);
+}
+
+#[test]
 fn a_transaction_that_goes_on_puts_the_switch_off_and_does_not_end_it() {
     let mut world = World::new(false);
     world.converge(&desired(1, 256, 0));
@@ -130,6 +157,8 @@ enum Fate {
     Busy(bool),
     /// Back to the n-th of the states that are kept.
     Back(usize),
+    /// Another daemon, which hears of nobody for so many looks.
+    Restart(u32),
     /// The gateway and all instances are gone, as after a power cut.
     Reboot,
 }
@@ -142,6 +171,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
         1 => (2_u64..6).prop_map(Fate::Change),
         1 => any::<bool>().prop_map(Fate::Busy),
         1 => (0_usize..4).prop_map(Fate::Back),
+        1 => (0_u32..4).prop_map(Fate::Restart),
         1 => Just(Fate::Reboot),
     ];
     prop::collection::vec(fate, 1..120)
@@ -180,6 +210,7 @@ proptest! {
                     }
                 }
                 Fate::Busy(busy) => world.busy = busy,
+                Fate::Restart(deaf) => world.restart(deaf),
                 Fate::Reboot => {
                     world.observed.instances.clear();
                     world.observed.networks.clear();

@@ -30,7 +30,6 @@ mod isolation;
 mod kills;
 mod leftovers;
 mod load;
-mod majors;
 mod measured;
 mod openssl;
 mod overload;

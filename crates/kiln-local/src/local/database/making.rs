@@ -9,6 +9,8 @@
 //! real one, and nothing runs beside that. A making is given up when its volume has not grown for
 //! [`STALLED`].
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -24,7 +26,7 @@ use kiln_model::data::{BranchOrigin, DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Phase, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
-use kiln_model::quantity::Timestamp;
+use kiln_model::quantity::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::copy;
@@ -49,6 +51,8 @@ const GROWTH: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
 /// How long a making that is called off may take to be over.
 const CALLED_OFF: Duration = Duration::from_secs(30);
+/// What must be free beside the size of a copy: the one that is copied goes on writing its log.
+const SPARE: u64 = 64 << 20;
 /// The last lines of a program that has failed.
 const LINES: usize = 12;
 /// How long a bound of the one that is followed may take to be told.
@@ -131,11 +135,14 @@ pub(in crate::local) fn create(
         let mut makings = lock(&databases.makings);
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
-            DataOrigin::Upgrade { of } => databases.refuse_obstacles(&place, of, data),
-            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => {
-                databases.claim(&place, volume, data, &what)
-            }
-            _ => Ok(()),
+            DataOrigin::Upgrade { of } => databases
+                .refuse_obstacles(&place, of, data)
+                .and_then(|()| databases.has_room(&place, of, &what)),
+            DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => databases
+                .claim(&place, volume, data, &what)
+                .and_then(|()| databases.has_room(&place, volume, &what)),
+            DataOrigin::Standby { of } => databases.has_room(&place, of, &what),
+            DataOrigin::Empty | DataOrigin::Branch { .. } => Ok(()),
         };
         free?;
         if makings.contains_key(&creation.id) || databases.record(&creation.id).exists() {
@@ -238,6 +245,28 @@ impl Databases {
         }
     }
 
+    /// Refuses a copy that the disk has no room for: it would fill the disk, and with that stop the
+    /// one that it is made of.
+    fn has_room(&self, place: &Place, of: &InstanceId, what: &str) -> Result<(), TargetError> {
+        let held = lock(&self.monitors).get(of).map(|it| it.subject().labels.volume.clone());
+        // Else it is the volume itself.
+        let volume = held.unwrap_or_else(|| of.clone());
+        let Ok(disk) = rustix::fs::statvfs(&place.volumes) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let needed = size(&place.data(&volume)).saturating_add(SPARE);
+        if needed <= free {
+            return Ok(());
+        }
+        let (needed, free) = (Bytes::mib(needed.div_ceil(1 << 20)), Bytes::mib(free >> 20));
+        let cause = format!(
+            "a copy of {of} takes {needed}, what is written meanwhile included, and {free} are free \
+             on the disk of {}",
+            place.volumes.display()
+        );
+        let hint = "make room there, or have the root on another disk with --root DIR";
+        Err(TargetError::permanent(what, cause, hint))
+    }
+
     /// Who holds a volume: instances that run or are being made.
     pub(super) fn holders(&self, volume: &InstanceId) -> io::Result<Vec<InstanceId>> {
         let holds = |labels: &InstanceLabels| {
@@ -264,7 +293,7 @@ impl Databases {
     pub(in crate::local) fn makings(&self, stack: &StackName) -> io::Result<Vec<ObservedInstance>> {
         let begun = self.begun()?.into_iter().filter(|(_, begun)| begun.labels.stack == *stack);
         let makings = lock(&self.makings);
-        Ok(begun.map(|(id, begun)| shown(&id, begun, makings.get(&id))).collect())
+        Ok(begun.map(|(id, begun)| shown::shown(&id, begun, makings.get(&id))).collect())
     }
 
     /// The last lines of a program that did not fill a volume.
@@ -308,39 +337,6 @@ impl Databases {
         lock(&self.makings).remove(id);
         self.takers.remove(id);
         Ok(())
-    }
-}
-
-fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> ObservedInstance {
-    let course = making.map(|making| lock(&making.course).clone());
-    let health = match course {
-        Some(Course::UnderWay(stage)) => Verdict::Starting { last: Some(stage.to_owned()) },
-        Some(Course::Failed { since, reason, .. }) => Verdict::Dead { since, reason },
-        Some(Course::Over) => Verdict::Starting { last: None },
-        None => Verdict::Dead {
-            since: begun.at,
-            reason: "the daemon ended while it was being made".to_owned(),
-        },
-    };
-    ObservedInstance {
-        id: id.clone(),
-        component: begun.labels.component,
-        digest: begun.labels.digest,
-        generation: begun.labels.generation,
-        network: begun.labels.network,
-        address: begun.address,
-        connects: begun.labels.connects,
-        created_at: begun.at,
-        pid: None,
-        phase: Phase::Running,
-        health,
-        draining_since: begun.draining_since,
-        in_flight: 0,
-        answers: kiln_model::analysis::Answers::default(),
-        integrity: None,
-        // Nobody else may have it.
-        data: begun.labels.data.map(DataLabels::observed),
-        drift: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::databases::{Ledger, connect, histogram, kill, primary};
+use super::{close, kill, open, parameters, primary, recovered};
 use crate::site::{Site, site_or_skip, told};
 
 /// How long anything may take.
@@ -15,7 +15,7 @@ fn stack(version: u32, replicas: u32) -> String {
     format!(
         r#"
 network "back" {{ cidr = "10.61.0.0/24" }}
-secret "ledger" {{ value = "open sesame" }}
+secret "ledger" {{ value = "opensesame" }}
 database "ledger" {{
   engine   = "postgres"
   version  = "{version}"
@@ -39,10 +39,15 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(port: u16) -> Self {
+    fn new(site: &Site) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(1).enable_all().build().unwrap();
-        let client = runtime.block_on(connect(port)).unwrap();
+        let client = runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(&parameters(site), NoTls).await.unwrap();
+            tokio::spawn(async move { drop(connection.await) });
+            client
+        });
         Self { runtime, client }
     }
 
@@ -113,8 +118,8 @@ fn a_database_goes_from_13_to_15_to_17_under_writes() {
     let site = site_or_skip!("a_database_goes_from_13_to_15_to_17_under_writes");
     site.write(&stack(13, 0));
     site.must(&["apply", "--yes"]);
-    let ledger = Ledger::open(site.port);
-    let teller = Teller::new(site.port);
+    let ledger = open(&site);
+    let teller = Teller::new(&site);
     teller.run(BESIDES);
     teller.run("SET application_name = 'teller'");
     teller.run("PREPARE doubled AS SELECT twice($1)");
@@ -141,9 +146,7 @@ fn a_database_goes_from_13_to_15_to_17_under_writes() {
     assert_eq!(teller.ask("SELECT n FROM totals"), "500");
     assert_eq!(teller.ask("SELECT nextval('numbers')"), "15");
     assert_eq!(teller.ask("SELECT count(*) FROM scratch"), "0");
-    let (books, errors) = ledger.close(site.port);
-    histogram("13 to 15 to 17", &books);
-    assert_eq!(errors, 0);
+    assert_eq!(close(ledger, "13 to 15 to 17").told, Vec::<String>::new());
 
     // There is no way back.
     let (before, _) = primary(&site);
@@ -167,17 +170,15 @@ fn a_new_version_has_its_standby_from_its_first_write_on() {
     let site = site_or_skip!("a_new_version_has_its_standby_from_its_first_write_on");
     site.write(&stack(15, 1));
     site.must(&["apply", "--yes"]);
-    let ledger = Ledger::open(site.port);
+    let ledger = open(&site);
     site.write(&stack(17, 1));
     site.must(&["apply", "--yes"]);
     // The one that was made for it takes over.
     let (before, pid) = primary(&site);
     kill(pid);
-    crate::databases::recovered(&site, &before);
-    let (books, errors) = ledger.close(site.port);
-    let longest = histogram("15 to 17 with a standby, and its primary lost", &books);
-    println!("{errors} errors, {longest} ms");
-    assert!(errors <= u64::try_from(books.len()).unwrap(), "once for each client at most");
+    recovered(&site, &[&before]);
+    let told = close(ledger, "15 to 17 with a standby, and its primary lost").told;
+    assert!(told.len() <= 4, "once for each client at most");
     site.must(&["destroy", "--yes"]);
 }
 
@@ -186,8 +187,8 @@ fn what_was_begun_is_taken_back_and_begun_anew() {
     let site = site_or_skip!("what_was_begun_is_taken_back_and_begun_anew");
     site.write(&stack(15, 0));
     site.must(&["apply", "--yes"]);
-    let ledger = Ledger::open(site.port);
-    let teller = Teller::new(site.port);
+    let ledger = open(&site);
+    let teller = Teller::new(&site);
     teller.run("CREATE TABLE notes (body text)");
     teller
         .run("INSERT INTO notes SELECT repeat(md5(n::text), 8) FROM generate_series(1, 300000) n");
@@ -218,9 +219,10 @@ fn what_was_begun_is_taken_back_and_begun_anew() {
     assert_eq!(teller.ask("SELECT n FROM late"), "7");
     assert_eq!(teller.ask("SELECT count(*) FROM notes WHERE more = 'and more'"), "300000");
     assert_eq!(at_the_primary(&site, TRACES), Vec::<String>::new());
-    let (books, errors) = ledger.close(site.port);
-    histogram("15 to 17 with a daemon killed and definitions changed", &books);
-    assert_eq!(errors, 0);
+    assert_eq!(
+        close(ledger, "15 to 17 with a daemon killed and definitions changed").told,
+        Vec::<String>::new()
+    );
     site.must(&["destroy", "--yes"]);
 }
 
@@ -229,7 +231,7 @@ fn what_cannot_go_over_is_refused_and_leaves_no_trace() {
     let site = site_or_skip!("what_cannot_go_over_is_refused_and_leaves_no_trace");
     site.write(&stack(15, 0));
     site.must(&["apply", "--yes"]);
-    let teller = Teller::new(site.port);
+    let teller = Teller::new(&site);
     let (before, _) = primary(&site);
     let refused = |what: &str| {
         site.write(&stack(17, 0));
@@ -260,8 +262,8 @@ fn what_cannot_go_over_is_refused_and_leaves_no_trace() {
     });
     kill(primary(&site).1);
     assert!(!apply.wait().unwrap().success());
-    crate::databases::recovered(&site, &before);
-    let again = Teller::new(site.port);
+    recovered(&site, &[&before]);
+    let again = Teller::new(&site);
     assert_eq!(again.ask("SELECT current_setting('server_version_num')::int / 10000"), "15");
     assert_eq!(again.ask("SELECT count(*) FROM notes"), "300000");
     within("the traces to go", || at_the_primary(&site, TRACES).is_empty());
