@@ -277,7 +277,8 @@ impl World {
                     && volume.standby
                     && self.data.quorum.contains(&seen.id),
             });
-            seen.data = Some(ObservedData { volume: node.volume.clone(), branch: 0, said });
+            let volume = node.volume.clone();
+            seen.data = Some(ObservedData { volume, branch: 0, origin: None, said });
             if seen.phase == Phase::Running {
                 seen.health = health(node, now);
             }

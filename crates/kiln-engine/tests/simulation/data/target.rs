@@ -193,7 +193,9 @@ impl World {
                 self.data.volumes.insert(instance.id.clone(), copy);
                 (instance.id.clone(), took)
             }
-            DataOrigin::Branch { .. } => return Err(fail("there are no branches")),
+            DataOrigin::Branch { .. } | DataOrigin::Upgrade { .. } => {
+                return Err(fail("there is one branch and one version"));
+            }
             DataOrigin::Volume { volume } => {
                 let held = |node: &&Node| node.volume == *volume && node.seen.is_running();
                 if self.data.nodes.values().any(|node| held(&node)) {

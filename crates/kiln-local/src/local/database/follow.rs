@@ -43,7 +43,7 @@ enum Doubt {
 
 impl Quorum {
     /// Takes in one report.
-    fn heard(&mut self, state: &State, members: BTreeMap<InstanceId, u64>) {
+    fn heard(&mut self, state: &State, members: BTreeMap<InstanceId, u64>, by_rows: bool) {
         // What was read of followers and of the position in one report is not of one moment.
         self.doubt = match self.doubt {
             Doubt::Fresh => Doubt::Until(state.position),
@@ -54,7 +54,7 @@ impl Quorum {
         {
             self.doubt = Doubt::None;
         }
-        if self.members.iter().any(|member| !members.contains_key(member)) {
+        if by_rows || self.members.iter().any(|member| !members.contains_key(member)) {
             self.doubt = Doubt::Fresh;
         }
         self.members = members.into_keys().collect();
@@ -67,6 +67,8 @@ pub(super) struct Followed {
     pub(super) primary: InstanceId,
     /// Whether writes count by being there, and all that counted so far is in those of whom this is so.
     pub(super) synchronous: bool,
+    /// How far it has confirmed to have all, in bytes of the primary's log.
+    pub(super) position: Option<u64>,
 }
 
 impl Follows {
@@ -79,13 +81,17 @@ impl Follows {
         // A name that is none is that of a copy being made.
         let named = streaming.filter_map(|it| Some((it.name.parse::<InstanceId>().ok()?, it)));
         let named: Vec<_> = named.collect();
-        let members = named.iter().filter(|(_, follower)| follower.synchronous);
-        let members = members.map(|(id, follower)| (id.clone(), follower.position)).collect();
+        let synchronous = || named.iter().filter(|(_, follower)| follower.synchronous);
+        let members = synchronous().map(|(id, it)| (id.clone(), it.position.unwrap_or(0)));
+        let members = members.collect();
+        // A write may have counted by being with one that takes rows, of whatever tables.
+        let by_rows = synchronous().any(|(_, follower)| follower.takes_rows);
         let quorum = quorums.entry(primary.clone()).or_default();
-        quorum.heard(state, members);
+        quorum.heard(state, members, by_rows);
         by_follower.extend(named.into_iter().map(|(id, follower)| {
             let synchronous = follower.synchronous && quorum.doubt == Doubt::None;
-            (id, Followed { primary: primary.clone(), synchronous })
+            let position = follower.position;
+            (id, Followed { primary: primary.clone(), synchronous, position })
         }));
     }
 
@@ -127,11 +133,17 @@ mod tests {
     }
 
     fn state_at(position: u64, followers: Vec<Follower>) -> State {
-        State { role: Role::Primary, position, receives: false, followers }
+        State { role: Role::Primary, position, receives: false, takes_over: false, followers }
     }
 
     fn follower(name: &str, position: u64) -> Follower {
-        Follower { name: name.to_owned(), streams: true, synchronous: true, position }
+        Follower {
+            name: name.to_owned(),
+            streams: true,
+            synchronous: true,
+            takes_rows: false,
+            position: Some(position),
+        }
     }
 
     #[test]
@@ -169,6 +181,18 @@ mod tests {
         assert_eq!(primary("b"), Some(id("e")));
         follows.keep(|known| *known != id("b"), |_| true);
         assert_eq!(primary("b"), None);
+    }
+
+    #[test]
+    fn with_one_that_takes_rows_nothing_is_sure() {
+        let follows = Follows::default();
+        let id = |text: &str| text.parse::<InstanceId>().unwrap();
+        let mut told = state(&["b", "c"]);
+        told.followers[1].takes_rows = true;
+        told.followers[1].position = Some(7);
+        follows.heard(&id("a"), &told);
+        assert!(!follows.of(&id("b")).unwrap().synchronous);
+        assert_eq!(follows.of(&id("c")).unwrap().position, Some(7));
     }
 
     #[test]

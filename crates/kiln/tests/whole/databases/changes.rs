@@ -44,18 +44,3 @@ fn change(what: &str, site: &Site, replicas: u32, times: u32) {
     println!("{what}: the longest that any client waited, of each\n{}", spectrum(pauses));
     site.must(&["destroy", "--yes"]);
 }
-
-#[test]
-fn another_major_version_is_refused_before_anything_happens() {
-    let site = site_or_skip!("another_major_version_is_refused_before_anything_happens");
-    site.write(&stack(4, 0));
-    site.must(&["apply", "--yes"]);
-    let (before, _) = primary(&site);
-    site.write(&stack(4, 0).replace("\"15\"", "\"17\""));
-    let refused = site.run(&["apply", "--yes"]);
-    assert_eq!(refused.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(told.contains("holds data of version 15"), "{told}");
-    assert_eq!(primary(&site).0, before);
-    site.must(&["destroy", "--yes"]);
-}
