@@ -26,6 +26,8 @@ mod ailing;
 #[cfg(test)]
 mod database_tests;
 #[cfg(test)]
+mod database_world;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod rollout_tests;
