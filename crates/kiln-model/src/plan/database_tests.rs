@@ -47,7 +47,7 @@ fn another_daemon_fences_nobody_before_it_has_asked() {
     let mut world = World::new(false);
     world.converge(&desired(1, 256, 0));
     let primary = world.route().and_then(|route| route.primary.clone());
-    world.restart(3);
+    world.meet_another_daemon(3);
     for _ in 0..5 {
         world.pass();
         let _ = world.step(&desired(1, 256, 0));
@@ -59,7 +59,7 @@ fn another_daemon_fences_nobody_before_it_has_asked() {
         world.pass();
         let _ = world.step(&wanted);
     }
-    world.restart(3);
+    world.meet_another_daemon(3);
     for _ in 0..3 {
         world.pass();
         let _ = world.step(&wanted);
@@ -158,7 +158,7 @@ enum Fate {
     /// Back to the n-th of the states that are kept.
     Back(usize),
     /// Another daemon, which hears of nobody for so many looks.
-    Restart(u32),
+    Newcomer(u32),
     /// The gateway and all instances are gone, as after a power cut.
     Reboot,
 }
@@ -171,7 +171,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
         1 => (2_u64..6).prop_map(Fate::Change),
         1 => any::<bool>().prop_map(Fate::Busy),
         1 => (0_usize..4).prop_map(Fate::Back),
-        1 => (0_u32..4).prop_map(Fate::Restart),
+        1 => (0_u32..4).prop_map(Fate::Newcomer),
         1 => Just(Fate::Reboot),
     ];
     prop::collection::vec(fate, 1..120)
@@ -210,7 +210,7 @@ proptest! {
                     }
                 }
                 Fate::Busy(busy) => world.busy = busy,
-                Fate::Restart(deaf) => world.restart(deaf),
+                Fate::Newcomer(deaf) => world.meet_another_daemon(deaf),
                 Fate::Reboot => {
                     world.observed.instances.clear();
                     world.observed.networks.clear();

@@ -26,7 +26,7 @@ use kiln_model::data::{BranchOrigin, DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
 use kiln_model::observed::ObservedInstance;
 use kiln_model::plan::{DataCreation, InstanceCreation};
-use kiln_model::quantity::{Bytes, Timestamp};
+use kiln_model::quantity::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::backup;
@@ -42,8 +42,6 @@ use crate::local::{Machine, now};
 
 /// How long a making that is called off may take to be over.
 const CALLED_OFF: Duration = Duration::from_secs(30);
-/// What must be free beside the size of a copy: the one that is copied goes on writing its log.
-const SPARE: u64 = 64 << 20;
 /// How long a bound of the one that is followed may take to be told.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -216,28 +214,6 @@ impl Databases {
                 Err(TargetError::passing(what, format!("{volume} is held by {holder}")))
             }
         }
-    }
-
-    /// Refuses a copy that the disk has no room for: it would fill the disk, and with that stop the
-    /// one that it is made of.
-    fn has_room(&self, place: &Place, of: &InstanceId, what: &str) -> Result<(), TargetError> {
-        let held = lock(&self.monitors).get(of).map(|it| it.subject().labels.volume.clone());
-        // Else it is the volume itself.
-        let volume = held.unwrap_or_else(|| of.clone());
-        let Ok(disk) = rustix::fs::statvfs(&place.volumes) else { return Ok(()) };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let needed = size(&place.data(&volume)).saturating_add(SPARE);
-        if needed <= free {
-            return Ok(());
-        }
-        let (needed, free) = (Bytes::mib(needed.div_ceil(1 << 20)), Bytes::mib(free >> 20));
-        let cause = format!(
-            "a copy of {of} takes {needed}, what is written meanwhile included, and {free} are free \
-             on the disk of {}",
-            place.volumes.display()
-        );
-        let hint = "make room there, or have the root on another disk with --root DIR";
-        Err(TargetError::permanent(what, cause, hint))
     }
 
     /// Who holds a volume: instances that run or are being made.

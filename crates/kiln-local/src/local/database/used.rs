@@ -7,14 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use kiln_engine::TargetError;
+use kiln_model::name::InstanceId;
 use kiln_model::quantity::Bytes;
 
-use super::lock;
+use super::place::Place;
+use super::{Databases, lock};
 
 /// How old a figure may be.
 const AGE: Duration = Duration::from_secs(5);
 /// What `stat(2)` counts in.
 const BLOCK: u64 = 512;
+
+/// What must be free beside the size of a copy: the one that is copied goes on writing its log.
+const SPARE: u64 = 64 << 20;
 
 /// The last figures, by directory.
 #[derive(Debug, Default, Clone)]
@@ -56,6 +62,35 @@ impl Used {
         if let Err(error) = started {
             eprintln!("kiln: the size of a volume is not measured: {error}");
         }
+    }
+}
+
+impl Databases {
+    /// Refuses a copy that the disk has no room for: it would fill the disk, and with that stop the
+    /// one that it is made of.
+    pub(super) fn has_room(
+        &self,
+        place: &Place,
+        of: &InstanceId,
+        what: &str,
+    ) -> Result<(), TargetError> {
+        let held = lock(&self.monitors).get(of).map(|it| it.subject().labels.volume.clone());
+        // Else it is the volume itself.
+        let volume = held.unwrap_or_else(|| of.clone());
+        let Ok(disk) = rustix::fs::statvfs(&place.volumes) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let needed = size(&place.data(&volume)).saturating_add(SPARE);
+        if needed <= free {
+            return Ok(());
+        }
+        let (needed, free) = (Bytes::mib(needed.div_ceil(1 << 20)), Bytes::mib(free >> 20));
+        let cause = format!(
+            "a copy of {of} takes {needed}, what is written meanwhile included, and {free} are free \
+             on the disk of {}",
+            place.volumes.display()
+        );
+        let hint = "make room there, or have the root on another disk with --root DIR";
+        Err(TargetError::permanent(what, cause, hint))
     }
 }
 
