@@ -14,6 +14,7 @@ mod file;
 pub mod fixture;
 mod log;
 pub mod postgres;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ use kiln_model::spec::database::{DatabaseIdentity, Engine};
 pub use error::EngineError;
 pub use log::Log;
 pub use postgres::Postgres;
+pub use upgrade::{LastValues, Offer, Source, Taker};
 
 /// What comes of a question to an engine.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
@@ -66,6 +68,10 @@ pub trait DatabaseEngine: fmt::Debug + Send + Sync {
     /// Programs that check a data directory that nobody holds.
     fn checks_of_pages(&self, instance: &Instance<'_>) -> Vec<Check>;
 
+    /// The program that fills an empty data directory with the definitions that `offer` is for, as a
+    /// newer major version has them, such that [`serve`](Self::serve) then receives its rows.
+    fn upgrade(&self, instance: &Instance<'_>, offer: &Offer) -> Program;
+
     /// The program that serves the data directory, and its files of configuration.
     fn serve(&self, instance: &Instance<'_>) -> Program;
 
@@ -90,6 +96,13 @@ pub trait DatabaseEngine: fmt::Debug + Send + Sync {
 
     /// Asks a running instance, whose socket is in the directory `sockets` of the host.
     fn connect<'a>(&'a self, sockets: &'a Path) -> Answer<'a, Box<dyn Session>>;
+
+    /// Asks a running instance for its data, of which the one of a newer major version takes over
+    /// what is in `database`.
+    fn source<'a>(&'a self, sockets: &'a Path, database: &'a str) -> Answer<'a, Box<dyn Source>>;
+
+    /// Asks a running instance that takes over what is in `database`.
+    fn taker<'a>(&'a self, sockets: &'a Path, database: &'a str) -> Answer<'a, Box<dyn Taker>>;
 }
 
 /// A connection to one running instance, as its superuser.
@@ -135,6 +148,8 @@ pub struct Instance<'a> {
     pub at_least: BTreeMap<String, u64>,
     /// The line that its data is of, where its log is archived.
     pub line: Option<String>,
+    /// The one that it follows, where that does not take writes yet.
+    pub beside: Option<&'a InstanceId>,
 }
 
 /// Up to where data is brought.
@@ -191,6 +206,9 @@ pub struct State {
     pub position: u64,
     /// Whether it receives from a primary at present.
     pub receives: bool,
+    /// Whether what it receives are rows, from an instance of an older major version. Then its
+    /// position says nothing: how far it has come is known to that one.
+    pub takes_over: bool,
     /// Who receives from it at present.
     pub followers: Vec<Follower>,
 }
@@ -204,6 +222,10 @@ pub struct Follower {
     pub streams: bool,
     /// Whether a write can count by being there.
     pub synchronous: bool,
+    /// Whether it receives rows and not bytes of the log.
+    pub takes_rows: bool,
+    /// Up to where it has confirmed to have all durably, in bytes of the log.
+    pub position: Option<u64>,
 }
 
 /// The engine of a kind of database.

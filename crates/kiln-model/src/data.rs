@@ -111,6 +111,9 @@ pub struct ObservedData {
     /// The number of that volume's branch.
     #[serde(default)]
     pub branch: u64,
+    /// What it began with, where that is known.
+    #[serde(default)]
+    pub origin: Option<DataOrigin>,
     /// What it said of it, the last time that it answered.
     #[serde(default)]
     pub said: Option<Said>,
@@ -124,7 +127,8 @@ pub struct Said {
     /// Whether it takes writes.
     pub role: Role,
     /// How far its data goes, in bytes of the engine's log: what a primary has made durable, what
-    /// a standby has received.
+    /// a standby has received. For one that takes the data over from an older major version these
+    /// are bytes of *that* one's log, up to which it has confirmed to have all.
     pub position: u64,
     /// Whom it receives from at present, where it is a standby.
     #[serde(default)]
@@ -183,6 +187,12 @@ pub enum DataOrigin {
     Empty,
     /// A copy of another instance's data, which it receives from then on.
     Standby {
+        /// The instance.
+        of: InstanceId,
+    },
+    /// What another instance, of an older major version of the engine, has: its definitions are made
+    /// anew, its rows are copied, and what is written to it from then on is received.
+    Upgrade {
         /// The instance.
         of: InstanceId,
     },

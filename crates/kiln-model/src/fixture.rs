@@ -223,6 +223,13 @@ impl DatabaseBuilder {
         self
     }
 
+    /// Whose changes may take so long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Millis) -> Self {
+        self.database.policy.rollout = Rollout::rolling(deadline);
+        self
+    }
+
     /// Of this major version.
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {

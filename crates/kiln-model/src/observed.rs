@@ -40,6 +40,10 @@ pub struct Observed {
     pub troubles: BTreeMap<ComponentId, String>,
     /// The rollout under way.
     pub rollout: Option<RolloutRecord>,
+    /// The major versions of databases in the generation that is aimed at again if the rollout is
+    /// given up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions_before: BTreeMap<ComponentId, u32>,
     /// How its new instances have done so far.
     #[serde(default)]
     pub trial: Trial,

@@ -41,7 +41,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 pub use home::{Home, HomeError};
 pub use images::{ImageProgress, Upgrade};
-pub use room::{NoMemory, NotCarried};
+pub use room::{NoMemory, NotCarried, carried};
 pub use workshop::Tested;
 
 /// Which stack, and what is said about it from outside.

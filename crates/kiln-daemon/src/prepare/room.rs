@@ -26,28 +26,51 @@ pub struct NoMemory {
     pub available: Bytes,
 }
 
-/// The data of a database cannot be carried to another major version.
+/// The data of a database cannot be carried to what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{database} holds data of version {from}, which cannot be carried to version {to} yet: keep \
-     `version = \"{from}\"`, or declare a second database and move the data with `pg_dump`"
-)]
-pub struct NotCarried {
-    /// The database.
-    pub database: ComponentId,
-    /// The version that wrote its data.
-    pub from: u32,
-    /// The version that is asked for.
-    pub to: u32,
+pub enum NotCarried {
+    /// Nothing leads from a newer major version to an older one.
+    #[error(
+        "{database} holds data of version {from}, which cannot be carried back to version {to}: keep \
+         `version = \"{from}\"`, or declare a second database and move the data with `pg_dump`"
+    )]
+    Older {
+        /// The database.
+        database: ComponentId,
+        /// The version that wrote its data.
+        from: u32,
+        /// The version that is asked for.
+        to: u32,
+    },
+    /// The data goes to another major version under the name that it has.
+    #[error(
+        "{database} cannot be called `{to}` instead of `{from}` while its data goes over to another \
+         major version: change `database` and `version` one after the other"
+    )]
+    Renamed {
+        /// The database.
+        database: ComponentId,
+        /// What it is called in its engine.
+        from: String,
+        /// What it is to be called.
+        to: String,
+    },
 }
 
 /// Whether the data of each database that there is can be carried to what is wanted.
-fn carried(before: &Content, sealed: &BTreeMap<ComponentId, Sealed>) -> Result<(), NotCarried> {
+pub fn carried<'a>(
+    before: &Content,
+    after: impl Fn(&ComponentId) -> Option<&'a Database>,
+) -> Result<(), NotCarried> {
     for (id, _, old) in before.databases() {
-        let new = sealed.get(id).and_then(|sealed| sealed.spec.as_database());
-        let (from, to) = (old.identity.version, new.map(|new| new.identity.version));
-        if let Some(to) = to.filter(|to| *to != from) {
-            return Err(NotCarried { database: id.clone(), from, to });
+        let Some(new) = after(id) else { continue };
+        let (old, new, database) = (&old.identity, &new.identity, id.clone());
+        if new.version < old.version {
+            return Err(NotCarried::Older { database, from: old.version, to: new.version });
+        }
+        if new.version > old.version && new.database != old.database {
+            let (from, to) = (old.database.clone(), new.database.clone());
+            return Err(NotCarried::Renamed { database, from, to });
         }
     }
     Ok(())
@@ -66,7 +89,7 @@ impl Draft {
         let sealed = self.seal()?;
         let nothing = Content::default();
         let before = self.parent.as_ref().map_or(&nothing, |parent| &parent.content);
-        carried(before, sealed)?;
+        carried(before, |id| sealed.get(id)?.spec.as_database())?;
         if let Some(available) = available() {
             memory(before, sealed, available)?;
         }
@@ -173,6 +196,30 @@ mod tests {
         assert_eq!(of(6), Ok(()));
         let error = of(7).unwrap_err();
         assert_eq!((error.room, error.needed), (7, 8), "seven, and one to replace them");
+    }
+
+    #[test]
+    fn data_goes_to_newer_versions_alone() {
+        use kiln_model::fixture::{database, secret};
+        let of = |version, name: &str| {
+            let mut db = database("orders").version(version).spec();
+            if let kiln_model::spec::Body::Database(it) = &mut db.body {
+                name.clone_into(&mut it.identity.database);
+            }
+            vec![image("pg", "v1"), network("back", "10.0.0.0/24"), secret("orders"), db]
+        };
+        let before = generation(1, of(15, "orders")).content;
+        let to = |version, name| {
+            let after = seal(of(version, name)).unwrap();
+            carried(&before, |id| after.get(id)?.spec.as_database())
+        };
+        assert_eq!(to(15, "orders"), Ok(()));
+        assert_eq!(to(15, "others"), Ok(()));
+        assert_eq!(to(17, "orders"), Ok(()));
+        let database: ComponentId = "database.orders".parse().unwrap();
+        let older = NotCarried::Older { database: database.clone(), from: 15, to: 13 };
+        assert_eq!(to(13, "orders"), Err(older));
+        assert!(matches!(to(17, "others"), Err(NotCarried::Renamed { .. })));
     }
 
     #[test]

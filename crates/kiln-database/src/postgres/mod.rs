@@ -5,9 +5,13 @@
 //! Configuration stands in files that the instance cannot write; what it has written in its data
 //! directory (`ALTER SYSTEM`) is taken out before each start.
 
+mod carry;
+mod catalog;
 pub mod copy;
 mod session;
 mod settings;
+mod source;
+mod taker;
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -20,7 +24,10 @@ use kiln_model::name::InstanceId;
 use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER, USER, program};
 
 use crate::file;
-use crate::{Answer, Check, DatabaseEngine, Instance, Layout, Log, Program, Session, Until};
+use crate::{
+    Answer, Check, DatabaseEngine, Instance, Layout, Log, Offer, Program, Session, Source, Taker,
+    Until,
+};
 
 /// What PostgreSQL calls its socket at its port.
 pub const SOCKET: &str = ".s.PGSQL.5432";
@@ -57,18 +64,9 @@ impl DatabaseEngine for Postgres {
     }
 
     fn create(&self, instance: &Instance<'_>) -> Program {
-        let argv = [
-            program(instance.identity.version, "initdb"),
-            format!("--pgdata={DATA}"),
-            format!("--username={SUPERUSER}"),
-            "--encoding=UTF8".to_owned(),
-            "--locale=C.UTF-8".to_owned(),
-            // The order of texts must not follow from the library of an image.
-            "--lc-collate=C".to_owned(),
-            "--auth=trust".to_owned(),
-            "--data-checksums".to_owned(),
-        ];
-        Program { argv: argv.to_vec(), ..program_of(instance) }
+        let mut argv = vec![program(instance.identity.version, "initdb")];
+        argv.extend(initdb());
+        Program { argv, ..program_of(instance) }
     }
 
     fn replicate(&self, instance: &Instance<'_>, of: &InstanceId) -> Program {
@@ -117,6 +115,10 @@ impl DatabaseEngine for Postgres {
 
     fn checks_of_pages(&self, instance: &Instance<'_>) -> Vec<Check> {
         copy::checks_of_pages(instance)
+    }
+
+    fn upgrade(&self, instance: &Instance<'_>, offer: &Offer) -> Program {
+        carry::program(instance, offer, program_of(instance))
     }
 
     fn serve(&self, instance: &Instance<'_>) -> Program {
@@ -189,10 +191,38 @@ impl DatabaseEngine for Postgres {
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
+
+    fn source<'a>(&'a self, sockets: &'a Path, database: &'a str) -> Answer<'a, Box<dyn Source>> {
+        Box::pin(async move {
+            let source = source::PostgresSource::open(sockets, database).await?;
+            Ok(Box::new(source) as Box<dyn Source>)
+        })
+    }
+
+    fn taker<'a>(&'a self, sockets: &'a Path, database: &'a str) -> Answer<'a, Box<dyn Taker>> {
+        Box::pin(async move {
+            let taker = taker::PostgresTaker::open(sockets, database).await?;
+            Ok(Box::new(taker) as Box<dyn Taker>)
+        })
+    }
 }
 
 /// Whoever gets to the socket is trusted.
 const HBA: &str = "local all all trust\nlocal replication all trust\n";
+
+/// Arguments of `initdb`.
+fn initdb() -> [String; 7] {
+    [
+        format!("--pgdata={DATA}"),
+        format!("--username={SUPERUSER}"),
+        "--encoding=UTF8".to_owned(),
+        "--locale=C.UTF-8".to_owned(),
+        // The order of texts must not follow from the library of an image.
+        "--lc-collate=C".to_owned(),
+        "--auth=trust".to_owned(),
+        "--data-checksums".to_owned(),
+    ]
+}
 
 /// What all programs are started with.
 fn program_of(instance: &Instance<'_>) -> Program {

@@ -27,15 +27,27 @@ const PROMOTION: u32 = 10;
 const GOING: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// One row: role, position, whether it receives, and a row for each who receives from it.
+/// One row: whether it is in recovery, position, whether it receives the log, a line for each who
+/// receives from it, whether it is to receive rows, and whether it does. Asking for the latter has
+/// what was received become durable at once, as only that is confirmed.
 const STATE: &str = "\
 SELECT pg_is_in_recovery(),
   (CASE WHEN pg_is_in_recovery()
     THEN GREATEST(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
     ELSE pg_current_wal_flush_lsn() END - '0/0'::pg_lsn)::bigint,
   EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'),
-  (SELECT string_agg(concat_ws(E'\\t', application_name, state, sync_state), E'\\n')
-    FROM pg_stat_replication)";
+  (SELECT string_agg(concat_ws(E'\\t', application_name, r.state, sync_state,
+      coalesce((flush_lsn - '0/0'::pg_lsn)::bigint, -1),
+      EXISTS (SELECT FROM pg_replication_slots s
+        WHERE s.active_pid = r.pid AND s.slot_type = 'logical')), E'\\n')
+    FROM pg_stat_replication r),
+  NOT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_subscription),
+  EXISTS (SELECT FROM pg_stat_subscription WHERE relid IS NULL AND pid IS NOT NULL
+    AND received_lsn IS NOT NULL)";
+
+/// Has what was written without waiting for the disk be durable.
+const FLUSH: &str = "SELECT pg_logical_emit_message(true, 'kiln', 'flush')
+    WHERE pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
 
 /// See the module.
 pub(super) struct PostgresSession {
@@ -74,13 +86,19 @@ impl PostgresSession {
         let row = rows.first();
         let column = |index| row.and_then(|row: &SimpleQueryRow| row.get(index));
         let senseless = || EngineError::Senseless("no position".to_owned());
-        let role = if column(0) == Some("t") { Role::Standby } else { Role::Primary };
+        let takes_over = column(4) == Some("t");
+        let standby = takes_over || column(0) == Some("t");
+        let role = if standby { Role::Standby } else { Role::Primary };
+        if takes_over {
+            self.run(FLUSH).await?;
+        }
         let followers = column(3).unwrap_or_default();
         Ok(State {
             role,
             // A standby that has neither received nor replayed anything is at no position yet.
             position: column(1).unwrap_or("0").parse().map_err(|_| senseless())?,
-            receives: column(2) == Some("t"),
+            receives: column(if takes_over { 5 } else { 2 }) == Some("t"),
+            takes_over,
             followers: followers.lines().filter_map(follower).collect(),
         })
     }
@@ -229,15 +247,18 @@ impl Session for PostgresSession {
 const STRANGE_SUPERUSERS: &str =
     "SELECT rolname FROM pg_roles WHERE rolsuper AND rolname <> 'kiln' ORDER BY rolname";
 
-/// `name TAB state TAB sync_state`.
+/// `name TAB state TAB sync_state TAB position TAB whether by a logical slot`.
 fn follower(line: &str) -> Option<Follower> {
     let mut fields = line.split('\t');
     let (name, state) = (fields.next()?, fields.next()?);
     let synchronous = matches!(fields.next()?, "sync" | "quorum");
-    Some(Follower { name: name.to_owned(), streams: state == "streaming", synchronous })
+    let position = fields.next()?.parse().ok();
+    let takes_rows = fields.next()? == "t";
+    let (name, streams) = (name.to_owned(), state == "streaming");
+    Some(Follower { name, streams, synchronous, takes_rows, position })
 }
 
-async fn rows(client: &Client, query: &str) -> Result<Vec<SimpleQueryRow>, EngineError> {
+pub(super) async fn rows(client: &Client, query: &str) -> Result<Vec<SimpleQueryRow>, EngineError> {
     let messages = client.simple_query(query).await.map_err(failed)?;
     let rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -248,7 +269,7 @@ async fn rows(client: &Client, query: &str) -> Result<Vec<SimpleQueryRow>, Engin
 
 /// Connects to the socket in a directory that belongs to the instance: what is there may be
 /// anything, and a path of it too long for a socket's address.
-async fn connect(sockets: &Path, database: &str) -> Result<Client, EngineError> {
+pub(super) async fn connect(sockets: &Path, database: &str) -> Result<Client, EngineError> {
     let silent = |error: io::Error| EngineError::Silent(error.to_string());
     let directory = file::open(sockets).map_err(silent)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -281,11 +302,11 @@ fn failed(error: tokio_postgres::Error) -> EngineError {
     EngineError::Silent(format!("{error}{cause}"))
 }
 
-fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn literal(text: impl AsRef<str>) -> String {
+pub(super) fn literal(text: impl AsRef<str>) -> String {
     // A backslash is itself: standard_conforming_strings is on.
     format!("'{}'", text.as_ref().replace('\'', "''"))
 }
@@ -302,9 +323,11 @@ mod tests {
 
     #[test]
     fn followers_are_read() {
-        let read = follower("database-x-2\tstreaming\tquorum").unwrap();
+        let read = follower("database-x-2\tstreaming\tquorum\t77\tf").unwrap();
         assert!(read.streams && read.synchronous && read.name == "database-x-2");
-        assert!(!follower("x\tcatchup\tasync").unwrap().streams);
+        assert_eq!((read.position, read.takes_rows), (Some(77), false));
+        let read = follower("x\tcatchup\tasync\t-1\tt").unwrap();
+        assert!(!read.streams && read.takes_rows && read.position.is_none());
         assert_eq!(follower("x"), None);
     }
 }

@@ -48,8 +48,11 @@ fn chosen(instance: &Instance<'_>) -> BTreeMap<String, String> {
     let (id, identity) = (instance.id, instance.identity);
     let (memory, size) = (identity.memory.0 / MIB, identity.size.0 / MIB);
     let mib = |count: u64| format!("{count}MB");
+    // One that does not take writes yet is led to by nothing but its name.
+    let beside = instance.beside.map(|of| format!("{SOCKETS}/{of},")).unwrap_or_default();
     let conninfo = format!(
-        "host={SOCKETS}/{PRIMARY} user={SUPERUSER} application_name={id} gssencmode=disable"
+        "host={beside}{SOCKETS}/{PRIMARY} user={SUPERUSER} application_name={id} \
+         gssencmode=disable"
     );
     let settings = [
         // Where it is, and who gets in.
@@ -75,12 +78,14 @@ fn chosen(instance: &Instance<'_>) -> BTreeMap<String, String> {
         ("hot_standby", "on".to_owned()),
         ("max_replication_slots", "10".to_owned()),
         ("max_wal_senders", "10".to_owned()),
+        // A slot that nobody reads from must not fill the disk.
+        ("max_slot_wal_keep_size", mib(size.clamp(1 << 10, 64 << 10))),
         ("max_wal_size", mib((size / 8).clamp(64, 4 << 10))),
         ("min_wal_size", mib((size / 32).clamp(32, 80))),
         ("primary_conninfo", conninfo),
         ("recovery_target_timeline", "latest".to_owned()),
         ("wal_keep_size", mib((size / 16).clamp(64, 1 << 10))),
-        ("wal_level", "replica".to_owned()),
+        ("wal_level", "logical".to_owned()),
         ("wal_receiver_status_interval", "1s".to_owned()),
         ("wal_receiver_timeout", "10s".to_owned()),
         ("wal_retrieve_retry_interval", "100ms".to_owned()),
@@ -125,7 +130,8 @@ mod tests {
         identity.settings = declared.collect();
         let at_least = at_least.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect();
         let id = "database-x-1".parse().unwrap();
-        file(&Instance { id: &id, identity: &identity, at_least, line: Some("42".to_owned()) })
+        let line = Some("42".to_owned());
+        file(&Instance { id: &id, identity: &identity, at_least, beside: None, line })
     }
 
     fn has(text: &str, line: &str) -> bool {
@@ -154,7 +160,7 @@ mod tests {
         let identity =
             kiln_model::spec::database::DatabaseIdentity { archived: true, ..identity() };
         let (at_least, line) = (BTreeMap::new(), Some("42".to_owned()));
-        let text = file(&Instance { id: &id, identity: &identity, at_least, line });
+        let text = file(&Instance { id: &id, identity: &identity, at_least, beside: None, line });
         assert!(has(&text, "archive_mode = 'always'"), "{text}");
         assert!(has(&text, "archive_command = 'test -e /run/postgresql/archived/42/%f'"), "{text}");
     }

@@ -205,7 +205,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             return Ok(Next::Again);
         }
         if !plan.steps.iter().all(|step| self.ends.do_already(step)) {
-            return self.take(&plan).await;
+            return self.take(&plan, report.past_return).await;
         }
         self.failed = 0;
         self.trouble = None;
@@ -262,12 +262,18 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         if let (Some(_), Some(active)) = (&self.state.rollout, self.state.active) {
             let parent = self.generation(active)?;
             observed.trial = self.watcher.trial(desired, &parent);
+            // Data that went to another branch goes back to its own.
+            let branch = |of: &Generation, id| of.content.branch(id).number;
+            let databases = parent.content.databases();
+            let stay = databases.filter(|(id, ..)| branch(&parent, id) == branch(desired, id));
+            observed.versions_before =
+                stay.map(|(id, _, it)| (id.clone(), it.identity.version)).collect();
         }
         Ok(observed)
     }
 
     /// Takes the steps of a plan and writes down what became of them.
-    async fn take(&mut self, plan: &Plan) -> Result<Next, Refusal> {
+    async fn take(&mut self, plan: &Plan, past_return: bool) -> Result<Next, Refusal> {
         let engine = self.engine.clone();
         let (target, clock, bounds) = (&engine.target, &engine.clock, &engine.bounds);
         let taken = execute(target, clock, plan, bounds, &mut self.ends).await;
@@ -302,7 +308,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             }
         }
         self.record(events)?;
-        let permanent = errors.iter().find(|e| e.permanent);
+        let permanent = errors.iter().find(|e| e.permanent && !past_return);
         if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
             let blame: Vec<Blame> = Self::refused(error);
             self.abandon(AbandonKind::Refused, blame, &Actor::Keeper)?;

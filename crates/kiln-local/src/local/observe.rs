@@ -8,7 +8,7 @@ use kiln_engine::TargetError;
 use kiln_engine::target::Measured;
 use kiln_gateway::GatewayError;
 use kiln_gateway::control::{InstanceTraffic, Status};
-use kiln_model::data::{ObservedData, ObservedGate};
+use kiln_model::data::ObservedGate;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{Ending, ObservedInstance, ObservedNetwork, Phase, Verdict};
 use kiln_model::quantity::Timestamp;
@@ -144,11 +144,7 @@ impl Machine {
             drift,
             id,
             // Also where it has ended: what it held is its own until it is gone.
-            data: labels.data.map(|data| ObservedData {
-                volume: data.volume,
-                branch: data.branch,
-                said: None,
-            }),
+            data: labels.data.map(super::database::DataLabels::observed),
         })
     }
 

@@ -353,8 +353,7 @@ impl Site {
         database: &str,
         statement: &str,
     ) -> Result<Vec<String>, String> {
-        let sockets = self.root().join(kiln_model::data::sockets(&stack(), &component()));
-        let socket = sockets.join(id.as_str()).join(kiln_database::postgres::SOCKET);
+        let socket = self.sockets().join(id.as_str()).join(kiln_database::postgres::SOCKET);
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let mut config = Config::new();
         config.user(user).dbname(database);
@@ -380,6 +379,11 @@ impl Site {
             assert!(Instant::now() < deadline, "{question}: {answer:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The directory with the sockets of all instances.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.root().join(kiln_model::data::sockets(&stack(), &component()))
     }
 
     pub(crate) fn volumes(&self) -> PathBuf {

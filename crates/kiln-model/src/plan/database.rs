@@ -15,6 +15,8 @@
 
 mod branch;
 
+mod major;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use crate::spec::Database;
 
 use super::fleet::{Fleet, Maker, why_broken};
 use super::{DataCreation, InstanceCreation, Reason};
+
+pub(super) use major::is_past_return;
 
 /// How much of the log a standby may lack when clients begin to be held for it, in bytes.
 const NEAR: u64 = 16 << 20;
@@ -175,8 +179,11 @@ impl<'a> Scene<'a> {
                 scene.holder = Some(instance);
             } else if scene.is_aside(instance) {
                 scene.aside.push(instance);
-            } else if scene.head.is_some() && is_primary(instance) {
-                // It took writes until another was promoted: nothing can follow from it any more.
+            } else if scene.is_left_behind(instance)
+                || (scene.head.is_some() && is_primary(instance))
+            {
+                // Nothing can come of it any more: it took writes until another was promoted, or
+                // was to take over from what is not the head any more.
                 scene.retired.insert(instance.id.clone(), Reason::Replaced);
             } else if scene.is_fresh(instance) {
                 scene.fresh.push(instance);
@@ -243,7 +250,7 @@ impl<'a> Scene<'a> {
 
     /// The standby that takes over from `holder`: as wanted, and receiving its data.
     fn successor(&self, holder: &ObservedInstance) -> Option<(&'a ObservedInstance, &'a Said)> {
-        let ready = self.fresh.iter().filter(|i| i.is_ready());
+        let ready = self.fresh.iter().filter(|i| i.is_ready() && self.is_accompanied(i));
         let said = ready.filter_map(|i| Some((*i, said(i)?)));
         let follows = said.filter(|(_, said)| {
             said.role == Role::Standby && said.follows.as_ref() == Some(&holder.id)
@@ -282,10 +289,11 @@ impl<'a> Scene<'a> {
                     Some(has) => last.is_some_and(|last| has.position >= last.position),
                     None => fenced.is_some(),
                 };
-                if whole {
-                    Seat::of(next, None)
-                } else if late {
+                if late {
+                    // Also where the other cannot be made to take writes: clients wait no longer.
                     back(Reason::TransactionsGoOn)
+                } else if whole {
+                    Seat::of(next, None)
                 } else {
                     Seat { wake_at: Some(until), ..Seat::empty(Reason::SwitchingOver) }
                 }
@@ -322,6 +330,9 @@ impl<'a> Scene<'a> {
     /// The one that took writes is gone. A standby that is known to have all that was acknowledged
     /// takes its place, once nothing goes to the old one any more; else its volume is recovered.
     fn after_loss(&self) -> Seat {
+        if let Some(why) = self.stranded() {
+            return Seat::empty(why);
+        }
         let fenced = self.route.is_none_or(|route| route.primary.is_none());
         let heir = self.heir().filter(|_| fenced);
         heir.map_or(Seat::empty(Reason::Recovering), |heir| Seat::of(heir, None))
@@ -330,7 +341,9 @@ impl<'a> Scene<'a> {
     /// A standby that has all that was ever acknowledged: of those that are said to have it
     /// together, the one that goes furthest.
     fn heir(&self) -> Option<&'a ObservedInstance> {
-        if !self.database.identity.synchronous {
+        // With one that takes the data over, a write may have counted by being there alone.
+        let mut others = self.all.iter().filter(|i| !self.holds_head(i));
+        if !self.database.identity.synchronous || others.any(|i| major::takes_over(i)) {
             return None;
         }
         let alive = || self.fresh.iter().chain(&self.stale).filter(|i| i.is_ready());
@@ -363,7 +376,7 @@ impl<'a> Scene<'a> {
             self.route.is_some_and(|route| route.primary.as_ref() == Some(&holder.id))
         });
         let ready = count(self.fresh.iter().filter(|i| i.is_ready()));
-        let mut retired = Vec::new();
+        let mut retired = self.astray();
         if self.head.is_none() {
             let useless = self.stale.iter().map(|i| (*i, Reason::NotWanted));
             retired.extend(useless);
@@ -423,11 +436,12 @@ impl<'a> Scene<'a> {
                 let missing = u32::from(self.fresh.is_empty());
                 (missing, DataOrigin::Empty, Reason::Missing)
             }
-            (Some(head), _) if head.version != wanted => {
-                if !self.turns() {
-                    self.held = Some((Reason::OtherVersion { data: head.version, wanted }, None));
+            (Some(head), holder) if head.version != wanted => {
+                if self.turns() {
+                    return Vec::new();
                 }
-                return Vec::new();
+                let Some(next) = self.towards(head, holder) else { return Vec::new() };
+                next
             }
             (Some(_), Some(holder)) => {
                 let missing = self.standbys().saturating_sub(count(self.fresh.iter()));

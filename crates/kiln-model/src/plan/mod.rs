@@ -24,9 +24,13 @@ mod trial;
 #[cfg(test)]
 mod ailing;
 #[cfg(test)]
+mod database_machine;
+#[cfg(test)]
 mod database_tests;
 #[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod major_tests;
 #[cfg(test)]
 mod rollout_tests;
 #[cfg(test)]

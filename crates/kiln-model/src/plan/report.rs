@@ -14,7 +14,7 @@ use crate::quantity::Timestamp;
 use super::fleet::{Fleet, Fleets, patience};
 use super::networks::Networks;
 use super::trial::{self, Watch};
-use super::{Action, Step, earliest};
+use super::{Action, Step, database, earliest};
 
 /// Why a step is taken, or why one can't be taken yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,6 +243,10 @@ pub struct Report {
     /// What has been reached and is not written down yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub milestones: Vec<Milestone>,
+    /// Whether the generation before cannot be had any more, so that the rollout must not be called
+    /// off: data has gone over to a newer major version of its engine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub past_return: bool,
 }
 
 pub(super) fn report(
@@ -264,12 +268,26 @@ pub(super) fn report(
     let waiting = fleets.servers().filter(|(_, fleet)| !fleet.is_through());
     let waiting: Vec<Waiting> =
         waiting.filter_map(|(id, fleet)| fleets.waiting(id, why(id, fleet))).collect();
-    let worse = trial::worse(desired, observed, fleets);
+    let past_return = database::is_past_return(desired, observed);
+    let mut worse = trial::worse(desired, observed, fleets);
+    if observed.rollout.is_some() {
+        let hopeless = fleets.servers().filter_map(|(id, fleet)| {
+            let why = fleet.pending.clone().filter(|why| matches!(why, Reason::Worse { .. }))?;
+            fleets.waiting(id, Some(why))
+        });
+        worse.extend(hopeless);
+    }
+    if past_return {
+        worse.clear();
+    }
     let whole = waiting.is_empty() && networks.creations().next().is_none();
     let routed = !steps.iter().any(|s| matches!(s.action, Action::Route(_)));
     let expired = observed.rollout.as_ref().is_some_and(|r| observed.at >= r.deadline);
     let watched = *watch == Watch::Over;
-    let outcome = if !worse.is_empty() {
+    let outcome = if past_return && expired {
+        // There is no other generation to go back to: what is missing is made as ever.
+        Outcome::Ready
+    } else if !worse.is_empty() {
         Outcome::Worse
     } else if whole && watched && steps.is_empty() && !fleets.any_retired() {
         Outcome::Converged
@@ -283,7 +301,8 @@ pub(super) fn report(
     let mut milestones = fleets.milestones.clone();
     milestones.extend(trial::milestone(watch, whole && routed));
     let waiting = if worse.is_empty() { waiting } else { worse };
-    Report { outcome, waiting, wake_at: wake_at(desired, observed, fleets, watch), milestones }
+    let wake_at = wake_at(desired, observed, fleets, watch);
+    Report { outcome, waiting, wake_at, milestones, past_return }
 }
 
 /// What is known of why `server` does not get ready.

@@ -9,6 +9,7 @@ use kiln_daemon::api::document::Volume;
 use kiln_daemon::api::follows::Following;
 use kiln_daemon::ledger::{Fate, Ledger, LedgerError};
 use kiln_daemon::lineage::{Kept, Reign, state_of};
+use kiln_daemon::prepare::carried;
 use kiln_engine::backup::{Answer, Ask, Backups};
 use kiln_model::change::{add_branches, changes};
 use kiln_model::data::{Branch, BranchOrigin};
@@ -49,10 +50,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit, CommandError> 
     let stack = context.stack_name(&ledger)?;
     for _ in 0..MOST_TURNS {
         let goal = goal(&ledger, &stack, args.generation)?;
-        // Without it the data stays as it is.
         let data = if args.with_data {
             branches(context, &ledger, &stack, &goal)?
         } else {
+            stays(&ledger, &stack, &goal)?;
             BTreeMap::new()
         };
         let wanted = Wanted {
@@ -87,6 +88,16 @@ fn goal(
                 .with_help("`kiln history` lists the generations; name one")
         }),
     }
+}
+
+/// Refuses a content with which the data cannot stay as it is now.
+fn stays(ledger: &Ledger, stack: &StackName, goal: &Generation) -> Result<(), CommandError> {
+    let Some(active) = ledger.active(stack)? else { return Ok(()) };
+    let wanted = |id: &ComponentId| goal.content.components.get(id)?.spec.as_database();
+    carried(&active.content, wanted).map_err(|error| {
+        CommandError::usage(error.to_string())
+            .with_help("`--with-data` brings back what there was then, where it is kept")
+    })
 }
 
 /// The branch in which the data of each database is as it was at the end of a generation.

@@ -33,6 +33,13 @@ impl<'a> Sides<'a> {
         self.differences().next().is_some()
     }
 
+    /// Whether a database's data is to go over to a newer major version.
+    pub(crate) fn crosses(&self, id: &ComponentId) -> bool {
+        let version = |spec: &Spec| spec.as_database().map(|database| database.identity.version);
+        let before = self.before.components.get(id).and_then(|it| version(&it.spec));
+        before.is_some() && before < self.after.get(id).and_then(|it| version(&it.spec))
+    }
+
     /// How many components begin with this action, policies apart.
     pub(crate) fn count(&self, action: Action) -> usize {
         self.differences().filter(|c| c.action == action).count()

@@ -51,6 +51,11 @@ fn databases(sides: &Sides<'_>, said: &mut Vec<String>) {
         said.push(match change.action {
             Action::Create => format!("{id}: an instance starts with an empty database"),
             Action::Keep => format!("{id}: its instances stay, and are handled as it says now"),
+            Action::Replace if sides.crosses(&id) => format!(
+                "{id}: an instance of the newer version receives the rows of the old one, which may \
+                 take long; then clients are held for a moment while writes go over. From then on \
+                 there is no way back to the older version"
+            ),
             Action::Replace => format!(
                 "{id}: a new instance receives the data; then clients are held for a moment while \
                  writes go over, and the old one goes"

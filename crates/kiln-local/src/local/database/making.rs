@@ -9,6 +9,8 @@
 //! real one, and nothing runs beside that. A making is given up when its volume has not grown for
 //! [`STALLED`](super::program::STALLED).
 
+mod shown;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -18,11 +20,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_database::{DatabaseEngine, Instance, Program, engine};
+use kiln_database::{DatabaseEngine, Instance, Offer, Program, engine};
 use kiln_engine::TargetError;
-use kiln_model::data::{BranchOrigin, DataOrigin, ObservedData, Role};
+use kiln_model::data::{BranchOrigin, DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
-use kiln_model::observed::{ObservedInstance, Phase, Verdict};
+use kiln_model::observed::ObservedInstance;
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -106,6 +108,9 @@ pub(in crate::local) fn create(
         let mut makings = lock(&databases.makings);
         let free = match &made.origin {
             DataOrigin::Volume { volume } => databases.claim(&place, volume, data, &what),
+            DataOrigin::Upgrade { of } => databases
+                .refuse_obstacles(&place, of, data)
+                .and_then(|()| databases.has_room(&place, of, &what)),
             DataOrigin::Branch { from: BranchOrigin::Volume { volume, .. } } => databases
                 .claim(&place, volume, data, &what)
                 .and_then(|()| databases.has_room(&place, volume, &what)),
@@ -125,6 +130,9 @@ pub(in crate::local) fn create(
             draining_since: None,
         };
         databases.write_down(&creation.id, &begun).map_err(fail)?;
+        if data.takes_over() {
+            databases.takers.add(&creation.id, &creation.stack, &creation.component);
+        }
         makings.insert(creation.id.clone(), making.clone());
     }
     let job = Job {
@@ -141,6 +149,7 @@ pub(in crate::local) fn create(
         .spawn(move || job.run());
     started.map(drop).map_err(|error| {
         lock(&machine.databases.makings).remove(&creation.id);
+        machine.databases.takers.remove(&creation.id);
         let _ = fs::remove_file(machine.databases.record(&creation.id));
         fail(error)
     })
@@ -257,7 +266,7 @@ impl Databases {
     pub(in crate::local) fn makings(&self, stack: &StackName) -> io::Result<Vec<ObservedInstance>> {
         let begun = self.begun()?.into_iter().filter(|(_, begun)| begun.labels.stack == *stack);
         let makings = lock(&self.makings);
-        Ok(begun.map(|(id, begun)| shown(&id, begun, makings.get(&id))).collect())
+        Ok(begun.map(|(id, begun)| shown::shown(&id, begun, makings.get(&id))).collect())
     }
 
     /// The last lines of a program that did not fill a volume.
@@ -299,44 +308,8 @@ impl Databases {
             _ => {}
         }
         lock(&self.makings).remove(id);
+        self.takers.remove(id);
         Ok(())
-    }
-}
-
-fn shown(id: &InstanceId, begun: Begun, making: Option<&Arc<Making>>) -> ObservedInstance {
-    let course = making.map(|making| lock(&making.course).clone());
-    let health = match course {
-        Some(Course::UnderWay(stage)) => Verdict::Starting { last: Some(stage.to_owned()) },
-        Some(Course::Failed { since, reason, .. }) => Verdict::Dead { since, reason },
-        Some(Course::Over) => Verdict::Starting { last: None },
-        None => Verdict::Dead {
-            since: begun.at,
-            reason: "the daemon ended while it was being made".to_owned(),
-        },
-    };
-    ObservedInstance {
-        id: id.clone(),
-        component: begun.labels.component,
-        digest: begun.labels.digest,
-        generation: begun.labels.generation,
-        network: begun.labels.network,
-        address: begun.address,
-        connects: begun.labels.connects,
-        created_at: begun.at,
-        pid: None,
-        phase: Phase::Running,
-        health,
-        draining_since: begun.draining_since,
-        in_flight: 0,
-        answers: kiln_model::analysis::Answers::default(),
-        integrity: None,
-        // Nobody else may have it.
-        data: begun.labels.data.map(|data| ObservedData {
-            volume: data.volume,
-            branch: data.branch,
-            said: None,
-        }),
-        drift: Vec::new(),
     }
 }
 
@@ -389,8 +362,8 @@ impl Job {
         let id = &self.creation.id;
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
         let data = self.place.data(&self.labels.volume);
-        let identity = &self.labels.identity;
-        let mut instance = Instance { id, identity, at_least: BTreeMap::new(), line: None };
+        let (identity, at_least, mut upgrade) = (&self.labels.identity, BTreeMap::new(), None);
+        let mut instance = Instance { id, identity, at_least, beside: None, line: None };
         let role = match &self.data.origin {
             DataOrigin::Empty => {
                 self.place.make_volume(id).map_err(failed)?;
@@ -402,9 +375,19 @@ impl Job {
                 if self.place.primary().is_none() {
                     self.place.set_primary(of).map_err(failed)?;
                 }
+                instance.beside = Some(of).filter(|of| self.place.primary().as_ref() != Some(of));
                 self.place.make_volume(id).map_err(failed)?;
                 self.fill(&self.engine().replicate(&instance, of))?;
                 Role::Standby
+            }
+            DataOrigin::Upgrade { of } => {
+                let offered = self.machine.databases.have_offered(&self.place, of, &self.labels);
+                let offered = offered.map_err(|error| Failure::of("what it is made of", &error))?;
+                let offer = Offer { of: of.clone(), database: offered.database.clone() };
+                upgrade = Some(offered);
+                self.place.make_volume(id).map_err(failed)?;
+                self.fill(&self.engine().upgrade(&instance, &offer))?;
+                Role::Primary
             }
             DataOrigin::Volume { volume } => {
                 let head = self.place.head().map_err(failed)?;
@@ -428,6 +411,7 @@ impl Job {
                 engine: self.labels.identity.engine,
                 version: self.labels.identity.version,
                 branch: self.labels.branch,
+                upgrade,
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }

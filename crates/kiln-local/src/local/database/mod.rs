@@ -10,6 +10,7 @@ mod place;
 mod program;
 mod stray;
 mod switch;
+mod upgrade;
 mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use kiln_database::State;
 use kiln_engine::target::Measured;
-use kiln_model::data::{ObservedData, ObservedVolume, Role, Said};
+use kiln_model::data::{DataOrigin, ObservedData, ObservedVolume, Role, Said};
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::observed::{ObservedInstance, Verdict};
 use kiln_model::plan::{DataCreation, InstanceCreation};
@@ -38,6 +39,7 @@ use making::Making;
 use monitor::{Monitor, Subject};
 use place::Place;
 use stray::Strays;
+use upgrade::{Takers, is_taking_over};
 use used::Used;
 
 /// How long an answer is waited for that is asked for at once.
@@ -53,19 +55,33 @@ pub(super) struct DataLabels {
     pub(super) branch: u64,
     /// What the database is.
     pub(super) identity: DatabaseIdentity,
+    /// What it began with; not known of those of older versions of Kiln.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<DataOrigin>,
 }
 
 impl DataLabels {
     pub(super) fn of(creation: &InstanceCreation) -> Option<Self> {
-        use kiln_model::data::DataOrigin;
         let DataCreation { identity, origin, branch } = creation.data.as_ref()?;
         let volume = match origin {
             DataOrigin::Volume { volume } => volume,
-            DataOrigin::Empty | DataOrigin::Standby { .. } | DataOrigin::Branch { .. } => {
-                &creation.id
-            }
+            DataOrigin::Empty
+            | DataOrigin::Standby { .. }
+            | DataOrigin::Upgrade { .. }
+            | DataOrigin::Branch { .. } => &creation.id,
         };
-        Some(Self { volume: volume.clone(), branch: *branch, identity: identity.clone() })
+        let (volume, origin) = (volume.clone(), Some(origin.clone()));
+        Some(Self { volume, branch: *branch, identity: identity.clone(), origin })
+    }
+
+    /// What is shown of it before it says anything.
+    pub(super) fn observed(self) -> ObservedData {
+        ObservedData { volume: self.volume, branch: self.branch, origin: self.origin, said: None }
+    }
+
+    /// Whether the instance takes the data over from one of an older major version.
+    pub(super) fn takes_over(&self) -> bool {
+        matches!(self.origin, Some(DataOrigin::Upgrade { .. }))
     }
 }
 
@@ -79,6 +95,9 @@ pub(super) struct Databases {
     /// Databases whose clients are held: what is measured of them is waited for.
     hurried: Mutex<BTreeSet<(StackName, ComponentId)>>,
     follows: Arc<Follows>,
+    takers: Arc<Takers>,
+    /// Instances that offer nothing any more.
+    withdrawn: Arc<Mutex<BTreeSet<InstanceId>>>,
     strays: Strays,
     used: Used,
     backups: backup::Backups,
@@ -95,6 +114,8 @@ impl Databases {
             makings: Mutex::default(),
             hurried: Mutex::default(),
             follows: Arc::default(),
+            takers: Arc::default(),
+            withdrawn: Arc::default(),
             strays: Strays::default(),
             used: Used::default(),
             backups: backup::Backups::default(),
@@ -129,6 +150,9 @@ impl Databases {
             return;
         }
         let place = self.place(&labels.stack, &labels.component);
+        if is_taking_over(&place, data) {
+            self.takers.add(id, &labels.stack, &labels.component);
+        }
         let subject = Subject {
             root: self.root.clone(),
             id: id.clone(),
@@ -136,6 +160,7 @@ impl Databases {
             component: labels.component.clone(),
             sockets: place.socket(id),
             data: place.data(&data.volume),
+            place,
             labels: data.clone(),
             alarm: self.changes.of(&labels.stack),
             follows: self.follows.clone(),
@@ -170,6 +195,7 @@ impl Databases {
             self.follows.keep(|id| monitors.contains_key(id), answers);
             self.strays.keep(|id| monitors.contains_key(id));
         }
+        self.withdraw_offers(stack);
         self.freshen(stack).await;
         let monitors = lock(&self.monitors);
         for instance in measured.instances.iter_mut().filter(|instance| instance.is_running()) {
@@ -179,6 +205,7 @@ impl Databases {
             instance.drift.extend(told.drift.iter().cloned());
             instance.data = Some(ObservedData {
                 volume: monitor.subject().labels.volume.clone(),
+                origin: monitor.subject().labels.origin.clone(),
                 branch: monitor.subject().labels.branch,
                 said: told.state.as_ref().map(|(state, at)| self.said(&instance.id, state, *at)),
             });
@@ -215,10 +242,11 @@ impl Databases {
     fn said(&self, id: &InstanceId, state: &State, at: Timestamp) -> Said {
         let standby = state.role == Role::Standby;
         let followed = self.follows.of(id).filter(|_| standby);
+        let confirmed = followed.as_ref().and_then(|it| it.position).unwrap_or_default();
         Said {
             at,
             role: state.role,
-            position: state.position,
+            position: if state.takes_over { confirmed } else { state.position },
             synchronous: followed.as_ref().is_some_and(|it| it.synchronous),
             follows: followed.filter(|_| state.receives).map(|it| it.primary),
         }

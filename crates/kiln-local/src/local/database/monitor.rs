@@ -15,6 +15,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::follow::Follows;
+use super::place::Place;
+use super::upgrade::{Guide, Way};
 use super::{DataLabels, lock};
 use crate::local::labels::{has_started, mark_started};
 use crate::local::now;
@@ -42,6 +44,7 @@ pub(super) struct Subject {
     pub(super) sockets: PathBuf,
     /// Its data directory.
     pub(super) data: PathBuf,
+    pub(super) place: Place,
     pub(super) labels: DataLabels,
     pub(super) alarm: Arc<Notify>,
     pub(super) follows: Arc<Follows>,
@@ -63,11 +66,15 @@ pub(super) struct Told {
 pub(super) struct Monitor {
     shared: Arc<Shared>,
     task: AbortHandle,
+    /// Where it takes over from one of an older version.
+    _guide: Option<Guide>,
 }
 
 struct Shared {
     subject: Subject,
     told: Mutex<Told>,
+    /// How far it has come where it takes over from one of an older version.
+    way: Arc<Mutex<Way>>,
     /// Somebody wants to know now.
     asked: Notify,
     /// How many questions were put so far, answered or not.
@@ -84,15 +91,18 @@ impl Monitor {
             declared: false,
             answered: Instant::now(),
         };
+        let way = Arc::new(Mutex::new(Way::begun()));
+        let guide = Guide::start(runtime, &subject, way.clone());
         let shared = Arc::new(Shared {
             subject,
             told: Mutex::new(told),
+            way,
             asked: Notify::new(),
             rounds: watch::Sender::new(0),
             hurried: watch::Sender::new(hurried),
         });
         let task = runtime.spawn(shared.clone().run()).abort_handle();
-        Self { shared, task }
+        Self { shared, task, _guide: guide }
     }
 
     pub(super) fn subject(&self) -> &Subject {
@@ -232,6 +242,9 @@ impl Shared {
 
     fn verdict_of(&self, state: &State, before: &Verdict) -> Verdict {
         let started = || has_started(&self.subject.root, self.subject.id.as_str());
+        if let Some(verdict) = lock(&self.way).verdict().filter(|_| state.takes_over) {
+            return verdict;
+        }
         match (before, state.role) {
             (Verdict::Ready { .. } | Verdict::Dead { .. }, _) => before.clone(),
             // One that has followed its primary before is as good as then, even if that is gone.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 const HEAD: &str = "head.json";
 const ABOUT: &str = "volume.json";
 const DATA: &str = "data";
+const SETTLED: &str = "settled.json";
 /// What a volume's name ends with while it is being removed.
 const GOING: &str = ".gone";
 /// What the name of a log ends with that is left of a volume.
@@ -46,6 +47,18 @@ pub(super) struct About {
     /// The number of its branch.
     #[serde(default)]
     pub(super) branch: u64,
+    /// What it was made of, where that is the data of an older major version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) upgrade: Option<Upgraded>,
+}
+
+/// The data of an older major version of which a volume was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Upgraded {
+    /// The database that goes over.
+    pub(super) database: String,
+    /// What told the definitions apart from others.
+    pub(super) definitions: String,
 }
 
 /// Which volume writes went to last.
@@ -236,6 +249,21 @@ impl Place {
         sync(&self.volumes)
     }
 
+    /// Writes down that a volume that takes data over has all that goes over before the writes do:
+    /// what told its views from refreshed ones at that time.
+    pub(super) fn settle(
+        &self,
+        volume: &InstanceId,
+        views: &BTreeMap<String, String>,
+    ) -> io::Result<()> {
+        write(&self.volumes.join(volume.as_str()).join(SETTLED), views)
+    }
+
+    /// What [`settle`](Self::settle) wrote down, if it has.
+    pub(super) fn settled(&self, volume: &InstanceId) -> Option<BTreeMap<String, String>> {
+        read(&self.volumes.join(volume.as_str()).join(SETTLED)).ok().flatten()
+    }
+
     /// The volumes that there are, in order; those that are not whole, too.
     pub(super) fn list(&self) -> io::Result<Vec<InstanceId>> {
         let name = |path: PathBuf| path.file_name()?.to_str()?.parse().ok();
@@ -380,6 +408,7 @@ mod tests {
             engine: Engine::Postgres,
             version: 15,
             branch,
+            upgrade: None,
         };
         place.complete(&first, &about(0)).unwrap();
         assert_eq!(place.about(&first), Some(about(0)));

@@ -18,7 +18,7 @@ use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::route::RouteTable;
 
 use super::place::Place;
-use super::{DataLabels, Databases, lock};
+use super::{DataLabels, Databases, lock, upgrade};
 use crate::instance;
 use crate::local::create::chain;
 use crate::local::{Machine, now};
@@ -28,17 +28,17 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long the end of sessions may take, at one that takes no writes any more.
 const FENCING: Duration = Duration::from_secs(4);
 /// How long one may take to receive what it lacks.
-const CATCHING_UP: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const CATCHING_UP: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 /// How long a promotion may take, and what is declared after it.
 const PROMOTION: Duration = Duration::from_secs(12);
 const DECLARING: Duration = Duration::from_secs(20);
 
 /// An instance that is asked.
-struct Party {
-    id: InstanceId,
-    place: Place,
-    labels: DataLabels,
+pub(super) struct Party {
+    pub(super) id: InstanceId,
+    pub(super) place: Place,
+    pub(super) labels: DataLabels,
 }
 
 impl Machine {
@@ -89,6 +89,10 @@ impl Machine {
                 self.fence_others(stack, component, primary).await.map_err(fail)?;
             }
             (Role::Primary, None) => {}
+            (Role::Standby, _) if state.takes_over => {
+                let position = self.fence_others(stack, component, primary).await;
+                upgrade::take(&party, position.map_err(fail)?).await.map_err(fail)?;
+            }
             (Role::Standby, _) => {
                 // Other standbys connect to it from here on, so that none gets further than it.
                 let before = party.place.primary();
@@ -106,6 +110,7 @@ impl Machine {
         }
         party.place.set_head(volume, now()).map_err(|error| fail(error.to_string()))?;
         party.place.set_primary(primary).map_err(|error| fail(error.to_string()))?;
+        databases.takers.remove(primary);
         let identity = &party.labels.identity;
         match within(DECLARING, session.declare(identity)).await {
             Ok(()) => databases.note_declared(primary),
@@ -287,11 +292,11 @@ async fn take_over(session: &mut dyn Session, position: Option<u64>) -> Result<(
     within(PROMOTION, session.promote()).await.map_err(|error| error.to_string())
 }
 
-async fn answered<T>(answer: kiln_database::Answer<'_, T>) -> Result<T, EngineError> {
+pub(super) async fn answered<T>(answer: kiln_database::Answer<'_, T>) -> Result<T, EngineError> {
     within(ANSWER, answer).await
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     bound: Duration,
     answer: kiln_database::Answer<'_, T>,
 ) -> Result<T, EngineError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_model::change::changes;
-use kiln_model::fixture::{endpoint, generation, image, network, server};
+use kiln_model::fixture::{database, endpoint, generation, image, network, secret, server};
 use kiln_model::generation::Content;
 use kiln_model::seal::seal;
 use kiln_model::spec::image::{Inputs, Step};
@@ -99,6 +99,18 @@ fn policies_and_what_goes() {
     after[4] = endpoint("shop", "127.0.0.1:9090", "web");
     after.remove(2);
     golden("policy", shop("v1"), after);
+}
+
+#[test]
+fn a_newer_major_version() {
+    let ledger = |version: u32| {
+        let mut specs = shop("v1");
+        let postgres = database("orders").version(version).replicas(1).spec();
+        specs.extend([image("pg", &format!("v{version}")), network("back", "10.61.0.0/24")]);
+        specs.extend([secret("orders"), postgres]);
+        specs
+    };
+    golden("major", ledger(15), ledger(17));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod inside;
 mod kills;
 mod late;
 mod losses;
+mod majors;
 mod programs;
 
 use std::process::{Command, Stdio};

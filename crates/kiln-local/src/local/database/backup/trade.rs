@@ -66,7 +66,7 @@ pub(super) struct Own {
 impl Own {
     pub(super) fn of(&self, line: Option<String>) -> Instance<'_> {
         let at_least = std::collections::BTreeMap::new();
-        Instance { id: &self.id, identity: &self.identity, at_least, line }
+        Instance { id: &self.id, identity: &self.identity, at_least, beside: None, line }
     }
 }
 
