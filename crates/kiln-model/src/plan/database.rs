@@ -10,7 +10,7 @@
 //! promoted. Before the fence, and after it until the standby is named, the way back is open: the
 //! old primary has everything.
 //!
-//! Where the generation names another [branch](branch) of the data, an instance with that takes
+//! Where the generation names another [branch] of the data, an instance with that takes
 //! the place of a standby.
 
 mod branch;

@@ -169,6 +169,9 @@ fn a_moment_is_restored_under_writes_and_what_was_there_is_gone_back_to() {
     std::thread::sleep(Duration::from_millis(500));
     let books = writers.end();
     let all = rows(site.port);
+    let line =
+        |backups: &Value| backups["backups"].as_array().unwrap().last().unwrap()["line"].clone();
+    let before = line(&backups(&site));
     let early = site.run(&["database", "restore", "ledger", "--at", "soon", "--yes"]);
     assert!(!early.status.success());
     site.must(&["database", "restore", "ledger", "--at", &instant(at), "--yes"]);
@@ -178,9 +181,6 @@ fn a_moment_is_restored_under_writes_and_what_was_there_is_gone_back_to() {
     let count = |rows: &BTreeMap<i32, Vec<i64>>| rows.values().map(Vec::len).sum::<usize>();
     println!("restored {} of {} rows", count(&found), count(&all));
     // The branch is backed up as well, and what was there before is kept.
-    let line =
-        |backups: &Value| backups["backups"].as_array().unwrap().last().unwrap()["line"].clone();
-    let before = line(&backups(&site));
     let deadline = Instant::now() + PATIENCE;
     while line(&backups(&site)) == before || line(&proved(&site)) == before {
         assert!(Instant::now() < deadline, "{:#}", backups(&site));
