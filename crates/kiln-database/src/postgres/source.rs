@@ -107,8 +107,8 @@ impl PostgresSource {
             let (Some(table), identity) = (row.get(0), row.get(1)) else { continue };
             let (publication, _) = KEYLESS[usize::from(identity == Some("n"))];
             let remember = format!("ALTER PUBLICATION {publication} ADD TABLE ONLY {table}");
-            let identify = format!("ALTER TABLE ONLY {table} REPLICA IDENTITY FULL");
-            self.soon(&format!("{remember}; {identify}")).await?;
+            let full = format!("ALTER TABLE ONLY {table} REPLICA IDENTITY FULL");
+            self.soon(&format!("{remember}; {full}")).await?;
         }
         let tables = self.names(&format!("SELECT t.name FROM ({TABLES}) t")).await?;
         let tables: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();

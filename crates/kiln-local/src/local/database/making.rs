@@ -24,7 +24,7 @@ use kiln_database::{DatabaseEngine, Instance, Offer, Program, engine};
 use kiln_engine::TargetError;
 use kiln_model::data::{BranchOrigin, DataOrigin, Role};
 use kiln_model::name::{InstanceId, StackName};
-use kiln_model::observed::{ObservedInstance, Phase, Verdict};
+use kiln_model::observed::ObservedInstance;
 use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
