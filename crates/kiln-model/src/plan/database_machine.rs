@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Another daemon begins, which knows of what is there and has not asked anybody yet.
-    pub(super) fn restart(&mut self, deaf: u32) {
+    pub(super) fn begin_anew(&mut self, deaf: u32) {
         self.deaf = deaf;
         self.quorum.clear();
         for instance in self.observed.instances.iter_mut().filter(|i| i.is_running()) {

@@ -47,7 +47,7 @@ fn another_daemon_fences_nobody_before_it_has_asked() {
     let mut world = World::new(false);
     world.converge(&desired(1, 256, 0));
     let primary = world.route().and_then(|route| route.primary.clone());
-    world.restart(3);
+    world.begin_anew(3);
     for _ in 0..5 {
         world.pass();
         let _ = world.step(&desired(1, 256, 0));
@@ -59,7 +59,7 @@ fn another_daemon_fences_nobody_before_it_has_asked() {
         world.pass();
         let _ = world.step(&wanted);
     }
-    world.restart(3);
+    world.begin_anew(3);
     for _ in 0..3 {
         world.pass();
         let _ = world.step(&wanted);
@@ -210,7 +210,7 @@ proptest! {
                     }
                 }
                 Fate::Busy(busy) => world.busy = busy,
-                Fate::Restart(deaf) => world.restart(deaf),
+                Fate::Restart(deaf) => world.begin_anew(deaf),
                 Fate::Reboot => {
                     world.observed.instances.clear();
                     world.observed.networks.clear();
