@@ -30,19 +30,20 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Erro
 
 const USAGE: &str = "usage: kiln-bench KILN [NAME…]
   KILN  the program to be measured
-  NAME  plan, engine, launch, idle, journal, gateway, database, image, sizes; all of them without one";
+  NAME  plan, engine, launch, idle, journal, gateway, gate, database, image, sizes; all of them without one";
 
 /// A benchmark: measures the program that it is given, and prints.
 type Benchmark = fn(&Path) -> Result;
 
 /// The benchmarks by name.
-const BENCHMARKS: [(&str, Benchmark); 9] = [
+const BENCHMARKS: [(&str, Benchmark); 10] = [
     ("plan", plan::bench),
     ("engine", engine::bench),
     ("launch", launch::bench),
     ("idle", idle::bench),
     ("journal", journal::bench),
     ("gateway", gateway::bench),
+    ("gate", database::gate),
     ("database", database::bench),
     ("image", image::bench),
     ("sizes", image::sizes),

@@ -238,7 +238,7 @@ impl<S: Stage> Suite<'_, S> {
     }
 
     fn instance<'b>(&'b self, id: &'b InstanceId, at_least: BTreeMap<String, u64>) -> Instance<'b> {
-        Instance { id, identity: &self.identity, at_least, beside: None }
+        Instance { id, identity: &self.identity, at_least, beside: None, line: None }
     }
 
     /// Makes a copy of one that runs, and serves it.

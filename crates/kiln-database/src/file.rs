@@ -15,6 +15,12 @@ pub(crate) fn open(directory: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(directory, flags, Mode::empty())?)
 }
 
+/// A directory in it.
+pub(crate) fn open_in(directory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?)
+}
+
 /// Whether there is a file of that name, of whatever sort.
 pub(crate) fn exists(directory: &OwnedFd, name: &CStr) -> io::Result<bool> {
     match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {

@@ -23,5 +23,6 @@ pub fn identity() -> DatabaseIdentity {
         user: "clerk".to_owned(),
         extensions: std::collections::BTreeSet::new(),
         synchronous: false,
+        archived: false,
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod file;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+mod log;
 pub mod postgres;
 mod upgrade;
 
@@ -27,6 +28,7 @@ use kiln_model::name::InstanceId;
 use kiln_model::spec::database::{DatabaseIdentity, Engine};
 
 pub use error::EngineError;
+pub use log::Log;
 pub use postgres::Postgres;
 pub use upgrade::{LastValues, Offer, Source, Taker};
 
@@ -45,6 +47,27 @@ pub trait DatabaseEngine: fmt::Debug + Send + Sync {
     /// such that [`serve`](Self::serve) then follows it.
     fn replicate(&self, instance: &Instance<'_>, of: &InstanceId) -> Program;
 
+    /// The program that writes a copy of what a running instance has into an empty data directory, as
+    /// files that can be kept: what these are stands in [`postgres::copy`].
+    fn copy(&self, instance: &Instance<'_>, of: &InstanceId) -> Program;
+
+    /// The program that brings the data directory, in which a copy was laid out with the log after it,
+    /// to a moment, and then serves it. Nobody may be let in: it is for looking at it alone.
+    fn recover(&self, instance: &Instance<'_>, until: Until) -> Program;
+
+    /// Whether a program that [`recover`](Self::recover) gave has ended since the log ends before the
+    /// moment; by the lines that it wrote.
+    fn ended_early(&self, lines: &[String]) -> bool;
+
+    /// Programs that check a copy as it was laid out, before it is brought to a moment.
+    fn checks_of_copy(&self, instance: &Instance<'_>) -> Vec<Check>;
+
+    /// Programs that read all data of the instance of that name, which serves.
+    fn checks_of_rows(&self, instance: &Instance<'_>) -> Vec<Check>;
+
+    /// Programs that check a data directory that nobody holds.
+    fn checks_of_pages(&self, instance: &Instance<'_>) -> Vec<Check>;
+
     /// The program that fills an empty data directory with the definitions that `offer` is for, as a
     /// newer major version has them, such that [`serve`](Self::serve) then receives its rows.
     fn upgrade(&self, instance: &Instance<'_>, offer: &Offer) -> Program;
@@ -58,6 +81,15 @@ pub trait DatabaseEngine: fmt::Debug + Send + Sync {
 
     /// What a data directory that nobody holds would be served as.
     fn role(&self, data: &Path) -> io::Result<Role>;
+
+    /// Makes a data directory in which a copy was laid out ready to be brought to a moment.
+    fn ready_to_recover(&self, data: &Path) -> io::Result<()>;
+
+    /// The identifier of the cluster in a data directory.
+    fn system(&self, data: &Path) -> io::Result<u64>;
+
+    /// The log of a data directory, to be archived.
+    fn log(&self, data: &Path) -> io::Result<Log>;
 
     /// In what a data directory has settings of its own, which none has by Kiln.
     fn strange_settings(&self, data: &Path) -> Option<String>;
@@ -97,6 +129,10 @@ pub trait Session: Send {
     /// not follow `next`.
     fn fence<'a>(&'a mut self, next: &'a InstanceId) -> Answer<'a, u64>;
 
+    /// Ends the piece of the log that it writes to, so that it is archived; the timeline that it is on,
+    /// and how far the data goes.
+    fn switch_log(&mut self) -> Answer<'_, (u32, u64)>;
+
     /// Has it take writes from now on.
     fn promote(&mut self) -> Answer<'_, ()>;
 }
@@ -110,8 +146,30 @@ pub struct Instance<'a> {
     pub identity: &'a DatabaseIdentity,
     /// Bounds of the one that it follows, which its own must not fall below.
     pub at_least: BTreeMap<String, u64>,
+    /// The line that its data is of, where its log is archived.
+    pub line: Option<String>,
     /// The one that it follows, where that does not take writes yet.
     pub beside: Option<&'a InstanceId>,
+}
+
+/// Up to where data is brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// As far as the log goes.
+    End,
+    /// To all that was acknowledged up to an instant.
+    At(kiln_model::quantity::Timestamp),
+    /// As far as the copy needs to be whole.
+    Whole,
+}
+
+/// A program that checks something, and what it checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What is proved when it succeeds, in words.
+    pub what: &'static str,
+    /// The program. One that the image lacks is passed over.
+    pub program: Program,
 }
 
 /// Where things are in an engine's image.

@@ -101,7 +101,7 @@ fn rest(cause: Cause) -> Millis {
         Cause::Drift => Millis::seconds(60),
         Cause::Storm | Cause::CrashLoop => RECENT,
         // Each is another.
-        Cause::Abandoned | Cause::Tampered => Millis(0),
+        Cause::Abandoned | Cause::Tampered | Cause::Backup => Millis(0),
     }
 }
 

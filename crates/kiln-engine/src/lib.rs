@@ -6,6 +6,7 @@
 
 pub mod actor;
 pub mod alarm;
+pub mod backup;
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -5,8 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::alarm::Raised;
+use crate::backup::{Answer, Ask, Wanted};
 use crate::guard::GuardReport;
 use crate::metrics::Family;
+use kiln_model::alarm::Alarm;
 use kiln_model::data::{ObservedGate, ObservedVolume};
 use kiln_model::digest::Digest;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
@@ -68,6 +70,29 @@ pub trait Target: Send + Sync + 'static {
     /// What the target's guard says of itself, where it has one.
     fn guard(&self) -> Option<GuardReport> {
         None
+    }
+
+    /// What is to be backed up of a stack from now on, and nothing else. Returns at once.
+    fn back_up(&self, stack: &StackName, wanted: Vec<Wanted>) {
+        let _ = (stack, wanted);
+    }
+
+    /// Asks about the backups of a database. It may take long.
+    fn backups(
+        &self,
+        stack: &StackName,
+        database: &ComponentId,
+        ask: Ask,
+    ) -> impl Future<Output = Result<Answer, TargetError>> + Send {
+        let _ = (stack, ask);
+        let what = format!("ask for the backups of {database}");
+        std::future::ready(Err(TargetError::passing(what, "nothing is backed up here")))
+    }
+
+    /// What it raises alarms for itself: all since it was last asked.
+    fn alarms(&self, stack: &StackName) -> Vec<Alarm> {
+        let _ = stack;
+        Vec::new()
     }
 
     /// Tells whom an alarm names of it. Returns at once; who can't be told is tried a few times, and

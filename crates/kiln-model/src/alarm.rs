@@ -42,6 +42,8 @@ pub enum Cause {
     Abandoned,
     /// The store is not what was written.
     Tampered,
+    /// A database is not backed up as it should be, or a backup is damaged.
+    Backup,
 }
 
 impl Cause {
@@ -53,6 +55,7 @@ impl Cause {
             Cause::CrashLoop => "crash_loop",
             Cause::Abandoned => "abandoned",
             Cause::Tampered => "tampered",
+            Cause::Backup => "backup",
         }
     }
 }
@@ -65,6 +68,7 @@ impl fmt::Display for Cause {
             Cause::CrashLoop => "crash loop",
             Cause::Abandoned => "rollout given up",
             Cause::Tampered => "store tampered with",
+            Cause::Backup => "backup",
         })
     }
 }

@@ -31,6 +31,11 @@ pub enum BranchOrigin {
         /// The generation at whose end it was left.
         generation: u64,
     },
+    /// What the database's backups restore.
+    Backup {
+        /// `latest`, an instant, or the name of a copy.
+        at: String,
+    },
     /// Nothing: all that there was is removed for good once the database is not declared.
     Discarded,
 }
@@ -65,6 +70,7 @@ impl fmt::Display for Branch {
             BranchOrigin::Volume { generation, .. } => {
                 write!(f, ", from the end of generation {generation}")
             }
+            BranchOrigin::Backup { at } => write!(f, ", restored from backups, {at}"),
             BranchOrigin::Discarded => f.write_str(", without what there was"),
         }
     }

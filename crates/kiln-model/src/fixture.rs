@@ -201,6 +201,7 @@ pub fn database(name: &str) -> DatabaseBuilder {
         user: name.to_owned(),
         extensions: BTreeSet::new(),
         synchronous: false,
+        archived: false,
     };
     let policy = DatabasePolicy {
         address: Ipv4Addr::new(10, 0, 0, 2),
@@ -208,6 +209,7 @@ pub fn database(name: &str) -> DatabaseBuilder {
         replicas: 0,
         hold: Millis::seconds(5),
         rollout: Rollout::rolling(Millis::seconds(600)),
+        backup: None,
     };
     DatabaseBuilder { name: name.to_owned(), database: Database { identity, policy } }
 }
@@ -218,6 +220,13 @@ impl DatabaseBuilder {
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.database.policy.replicas = replicas;
         self.database.identity.synchronous = replicas > 0;
+        self
+    }
+
+    /// Whose changes may take so long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Millis) -> Self {
+        self.database.policy.rollout = Rollout::rolling(deadline);
         self
     }
 

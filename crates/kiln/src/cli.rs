@@ -89,6 +89,8 @@ pub(crate) enum Verb {
     Metrics(commands::metrics::Args),
     /// Build, lock, list, show and verify images
     Image(commands::image::Args),
+    /// Back up the data of databases, and bring it back
+    Database(commands::database::Args),
     /// Retire the stack
     Destroy(commands::destroy::Args),
     /// Run the daemon

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kiln-engine", &["kiln-model"]),
     ("kiln-gateway", &["kiln-model", "kiln-netns"]),
     ("kiln-acme", &["kiln-model", "kiln-gateway"]),
+    ("kiln-backup", &["kiln-model"]),
     ("kiln-database", &["kiln-model"]),
     (
         "kiln-local",
@@ -41,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "kiln-netns",
             "kiln-acme",
             "kiln-database",
+            "kiln-backup",
         ],
     ),
     (
@@ -156,6 +158,9 @@ fn an_update_of_an_instance_cannot_be_said() {
         "changed",
         "inspect",
         "guard",
+        "back_up",
+        "backups",
+        "alarms",
         "alarm",
         "examine",
         "demand",

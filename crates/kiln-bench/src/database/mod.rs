@@ -21,16 +21,14 @@ use own::Own;
 use patroni::{Patroni, Times};
 
 /// Planned changes of each system.
-const CHANGES: usize = 10;
+const CHANGES: usize = 5;
 /// Primaries killed of each system.
-const LOSSES: usize = 5;
+const LOSSES: usize = 3;
 /// How long a system may take to be whole again.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How long clients write before and after each event.
 const CALM: Duration = Duration::from_secs(1);
 
-/// The programs that are needed beside Kiln; Debian has patroni and etcd for the other part.
-const PROGRAMS: [&str; 5] = ["pgbouncer", "patroni", "etcd", "haproxy", "unshare"];
 /// Where PostgreSQL's programs are.
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -46,20 +44,23 @@ trait System {
     fn whole(&mut self) -> Result;
 }
 
-/// Prints the tables.
-pub(crate) fn bench(kiln: &Path) -> Result {
-    if !rustix::process::geteuid().is_root() {
-        println!("\ndatabase: must be run as root: not run");
+/// Prints what the gate costs.
+pub(crate) fn gate(kiln: &Path) -> Result {
+    if !is_possible("gate", &["pgbouncer"]) {
         return Ok(());
     }
-    let missing: Vec<_> = PROGRAMS.iter().filter(|program| which(program).is_none()).collect();
-    if !missing.is_empty() || !Path::new(BIN).join("pgbench").exists() {
-        println!("\ndatabase: {missing:?} and PostgreSQL 15 not all there: not run");
+    let directory = tempfile::tempdir()?;
+    let own = Own::start(kiln, directory.path())?;
+    gate::bench(&own, directory.path())
+}
+
+/// Prints how long clients wait at changes and losses.
+pub(crate) fn bench(kiln: &Path) -> Result {
+    if !is_possible("database", &["patroni", "etcd", "haproxy", "unshare"]) {
         return Ok(());
     }
     let directory = tempfile::tempdir()?;
     let mut own = Own::start(kiln, directory.path())?;
-    gate::bench(&own, directory.path())?;
     own.grow()?;
     let kiln = events("kiln", &mut own)?;
     drop(own);
@@ -70,6 +71,21 @@ pub(crate) fn bench(kiln: &Path) -> Result {
     }
     print(&all);
     Ok(())
+}
+
+/// Whether a benchmark can run here; says what it lacks.
+fn is_possible(name: &str, programs: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        println!("\n{name}: must be run as root: not run");
+        return false;
+    }
+    let missing: Vec<_> = programs.iter().filter(|program| which(program).is_none()).collect();
+    let postgres = Path::new(BIN).join("pgbench").exists();
+    if !missing.is_empty() || !postgres {
+        println!("\n{name}: {missing:?} and PostgreSQL 15 are not all there: not run");
+        return false;
+    }
+    true
 }
 
 const QUICK: &str = "Patroni, its shortest times";

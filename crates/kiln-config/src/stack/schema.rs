@@ -225,8 +225,8 @@ const DATABASE: Schema = Schema {
         "synchronous",
         "hold",
         "rollout",
+        "backup",
     ],
-    later: &[("backup", "copy the data with `pg_dump` through an endpoint meanwhile")],
     foreign: &[
         ("username", "user"),
         ("db_name", "database"),
@@ -235,6 +235,7 @@ const DATABASE: Schema = Schema {
         ("allocated_storage", "size"),
         ("engine_version", "version"),
         ("standbys", "replicas"),
+        ("backups", "backup"),
     ],
     ..NOTHING
 };

@@ -28,7 +28,7 @@ database "orders" {
   settings = { listen_addresses = "*" }
   user     = "Orders"
   database = "postgres"
-  backup   = { every = "15m" }
+  backup   = { evry = "15m" }
 }
 
 database "sixteen" {
@@ -55,4 +55,36 @@ endpoint "db" {
 endpoint "web" {
   listen = "127.0.0.1:8080"
   to     = server.web
+}
+
+database "kept" {
+  engine   = "postgres"
+  version  = "15"
+  network  = network.n
+  password = secret.s
+  backup   = { every = "1d", keep = "1h" }
+}
+
+database "near" {
+  engine   = "postgres"
+  version  = "15"
+  network  = network.n
+  password = secret.s
+  backup   = { every = "often", to = "backups", encrypt = "open sesame" }
+}
+
+database "stray" {
+  engine   = "postgres"
+  version  = "15"
+  network  = network.n
+  password = secret.s
+  backup   = { to = "/srv/backups", region = "eu-central-1" }
+}
+
+database "far" {
+  engine   = "postgres"
+  version  = "15"
+  network  = network.n
+  password = secret.s
+  backup   = { to = "s3://Bucket", endpoint = "s3.example.com", secret_key = "open sesame" }
 }

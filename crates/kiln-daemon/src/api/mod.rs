@@ -12,6 +12,7 @@
 //! | `POST /v1/stacks/S/cancel` | the number of the generation that was given up |
 //! | `GET /v1/stacks/S/status` | [`Status`](document::Status) |
 //! | `POST /v1/stacks/S/measure` | [`Drift`](document::Drift) |
+//! | `POST /v1/stacks/S/backups` with [`BackupQuestion`] | [`Answer`](kiln_engine::backup::Answer) |
 //! | `POST /v1/accept` with [`Acceptance`] | what had been wrong with the store, in words |
 //! | `GET /v1/follows` | list of [`Following`](follows::Following) |
 //! | `POST /v1/follows` with [`Follow`](crate::follow::registry::Follow) | [`Following`](follows::Following) |
@@ -25,6 +26,7 @@ pub mod document;
 pub mod follows;
 
 use kiln_engine::actor::Actor;
+use kiln_engine::backup::Ask;
 use kiln_engine::engine::Proposal;
 use kiln_engine::journal::Abandonment;
 use kiln_engine::progress::Progress;
@@ -86,6 +88,15 @@ pub struct Scale {
     pub component: ComponentId,
     /// How many instances.
     pub count: Option<u32>,
+}
+
+/// What is asked of a database's backups.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupQuestion {
+    /// The database.
+    pub database: ComponentId,
+    /// What is asked.
+    pub ask: Ask,
 }
 
 /// One line of a stream.

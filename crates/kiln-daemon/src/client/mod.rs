@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
+use kiln_engine::backup::{Answer, Ask};
 use kiln_engine::guard::GuardReport;
-use kiln_model::name::StackName;
+use kiln_model::name::{ComponentId, StackName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
@@ -231,6 +232,17 @@ impl Client {
     }
 
     /// Gives up the rollout under way; its generation.
+    pub async fn backups(
+        &mut self,
+        stack: &StackName,
+        database: &ComponentId,
+        ask: &Ask,
+    ) -> Result<Answer, ClientError> {
+        let question = api::BackupQuestion { database: database.clone(), ask: ask.clone() };
+        self.post(&format!("/v1/stacks/{stack}/backups"), &question).await
+    }
+
+    /// Gives the rollout up that is under way; its number.
     pub async fn cancel(&mut self, stack: &StackName) -> Result<u64, ClientError> {
         self.post(&format!("/v1/stacks/{stack}/cancel"), &()).await
     }

@@ -87,6 +87,7 @@ async fn route<T: Target, C: Clock, S: Store>(
                     let snapshot = daemon.known(&stack)?.measure().await?;
                     document(&status::drift(&snapshot))
                 }
+                ("backups", false) => backups(daemon, &stack, request).await,
                 ("status", true) => show_status(daemon, &stack).await,
                 _ => Err(unknown(&path)),
             }
@@ -173,6 +174,24 @@ async fn scale<T: Target, C: Clock, S: Store>(
     let snapshot = handle.measure().await?;
     let decision = Decision::Scaled(snapshot.desired.number);
     Ok(stream(handle, heard, Goal { decision, scaled: Some((wanted.component, wanted.count)) }))
+}
+
+/// What is asked of the backups of a database, which may take long.
+async fn backups<T: Target, C: Clock, S: Store>(
+    daemon: &Daemon<T, C, S>,
+    stack: &StackName,
+    request: Request<Incoming>,
+) -> Answer {
+    let api::BackupQuestion { database, ask } = read(request).await?;
+    daemon.known(stack)?;
+    let answer = daemon.engine.target.backups(stack, &database, ask).await;
+    let answer = answer.map_err(|error| Fault {
+        kind: if error.permanent { FaultKind::Conflict } else { FaultKind::Internal },
+        message: format!("{}: {}", error.what, error.cause),
+        causes: Vec::new(),
+        help: error.hint,
+    });
+    document(&answer?)
 }
 
 async fn show_status<T: Target, C: Clock, S: Store>(

@@ -95,8 +95,13 @@ mod tests {
     fn names_are_quoted_once_for_each_reader() {
         let identity = crate::fixture::identity();
         let (id, of) = ("database-x-2b".parse().unwrap(), "database-x-1a".parse().unwrap());
-        let instance =
-            Instance { id: &id, identity: &identity, at_least: BTreeMap::new(), beside: None };
+        let instance = Instance {
+            id: &id,
+            identity: &identity,
+            at_least: BTreeMap::new(),
+            beside: None,
+            line: None,
+        };
         let offer = Offer { of, database: "it's".to_owned() };
         let program = program(&instance, &offer, Program::default());
         assert_eq!(program.env["TO"], "dbname='it\\'s'");

@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+pub mod copy;
 mod session;
 mod settings;
 mod source;
@@ -16,18 +17,28 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use kiln_model::data::Role;
 use kiln_model::name::InstanceId;
 use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER, USER, program};
 
 use crate::file;
-use crate::{Answer, DatabaseEngine, Instance, Layout, Offer, Program, Session, Source, Taker};
+use crate::{
+    Answer, Check, DatabaseEngine, Instance, Layout, Log, Offer, Program, Session, Source, Taker,
+    Until,
+};
 
 /// What PostgreSQL calls its socket at its port.
 pub const SOCKET: &str = ".s.PGSQL.5432";
 /// In the directory of the sockets: a link to the directory of the instance that takes writes.
 pub const PRIMARY: &str = "primary";
+
+/// In the directory of the sockets: an empty file for each file of the log that is archived, in a
+/// directory for each line.
+pub const ARCHIVED: &str = "archived";
+/// How long what was written waits for more before it is archived.
+pub const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// By its being there, the data is served as a standby's.
 const STANDBY_SIGNAL: &CStr = c"standby.signal";
@@ -76,6 +87,36 @@ impl DatabaseEngine for Postgres {
         Program { argv: argv.to_vec(), ..program_of(instance) }
     }
 
+    fn copy(&self, instance: &Instance<'_>, of: &InstanceId) -> Program {
+        copy::copy(instance, of)
+    }
+
+    fn recover(&self, instance: &Instance<'_>, until: Until) -> Program {
+        let mut program = self.serve(instance);
+        let files = program.directories.get_mut(CONFIGURATION);
+        if let Some(file) = files.and_then(|files| files.get_mut("postgresql.conf")) {
+            // What stands last is in force.
+            file.push_str(&copy::recovery(until));
+        }
+        program
+    }
+
+    fn ended_early(&self, lines: &[String]) -> bool {
+        lines.iter().any(|line| line.contains(copy::ENDED_EARLY))
+    }
+
+    fn checks_of_copy(&self, instance: &Instance<'_>) -> Vec<Check> {
+        copy::checks_of_copy(instance)
+    }
+
+    fn checks_of_rows(&self, instance: &Instance<'_>) -> Vec<Check> {
+        copy::checks_of_rows(instance)
+    }
+
+    fn checks_of_pages(&self, instance: &Instance<'_>) -> Vec<Check> {
+        copy::checks_of_pages(instance)
+    }
+
     fn upgrade(&self, instance: &Instance<'_>, offer: &Offer) -> Program {
         carry::program(instance, offer, program_of(instance))
     }
@@ -110,6 +151,25 @@ impl DatabaseEngine for Postgres {
             Role::Primary => file::remove(&data, STANDBY_SIGNAL),
             Role::Standby => file::make_empty(&data, STANDBY_SIGNAL),
         }
+    }
+
+    fn ready_to_recover(&self, data: &Path) -> io::Result<()> {
+        let data = file::open(data)?;
+        file::remove(&data, PROCESS)?;
+        file::remove(&data, STANDBY_SIGNAL)?;
+        file::make_empty(&data, OWN_SETTINGS)?;
+        file::make_empty(&data, RECOVERY_SIGNAL)
+    }
+
+    fn system(&self, data: &Path) -> io::Result<u64> {
+        let control = file::open_in(&file::open(data)?, c"global")?;
+        let bytes = file::read(&control, c"pg_control", 8).unwrap_or_default();
+        let bytes = bytes.try_into().map_err(|_| io::Error::other("it has no control file"))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn log(&self, data: &Path) -> io::Result<Log> {
+        Log::of(&file::open_in(&file::open(data)?, c"pg_wal")?, c"archive_status", ".ready")
     }
 
     fn role(&self, data: &Path) -> io::Result<Role> {

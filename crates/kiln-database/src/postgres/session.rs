@@ -226,6 +226,19 @@ impl Session for PostgresSession {
         Box::pin(self.fence_now(next))
     }
 
+    fn switch_log(&mut self) -> Answer<'_, (u32, u64)> {
+        Box::pin(async move {
+            let switch = "SELECT (pg_switch_wal() - '0/0'::pg_lsn)::bigint";
+            let position = self.number(switch).await?;
+            // A name begins with the timeline; which one it is otherwise is of no matter.
+            let names = self.names("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await?;
+            let timeline =
+                names.first().and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
+            let senseless = || EngineError::Senseless(format!("a log called {names:?}"));
+            Ok((timeline.ok_or_else(senseless)?, position))
+        })
+    }
+
     fn promote(&mut self) -> Answer<'_, ()> {
         Box::pin(self.promote_now())
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use kiln_model::spec::database::check_setting;
 use kiln_model::spec::postgres::{CONFIGURATION, DATA, SOCKETS, SUPERUSER};
 
-use super::PRIMARY;
+use super::{ARCHIVE_TIMEOUT, ARCHIVED, PRIMARY};
 use crate::Instance;
 
 const MIB: u64 = 1 << 20;
@@ -101,7 +101,21 @@ fn chosen(instance: &Instance<'_>) -> BTreeMap<String, String> {
     if identity.synchronous {
         all.insert("synchronous_standby_names".to_owned(), "ANY 1 (*)".to_owned());
     }
+    all.extend(archiving(instance).into_iter().flatten());
     all
+}
+
+/// Where the log is archived: a standby does it as well, so that nothing is missing when it takes over.
+/// The engine keeps a file of its log until the command succeeds; it does when Kiln, from outside, has
+/// the file where it belongs.
+fn archiving(instance: &Instance<'_>) -> Option<[(String, String); 3]> {
+    let line = instance.line.as_ref().filter(|_| instance.identity.archived)?;
+    let settings = [
+        ("archive_mode", "always".to_owned()),
+        ("archive_command", format!("test -e {SOCKETS}/{ARCHIVED}/{line}/%f")),
+        ("archive_timeout", format!("{}s", ARCHIVE_TIMEOUT.as_secs())),
+    ];
+    Some(settings.map(|(name, value)| (name.to_owned(), value)))
 }
 
 #[cfg(test)]
@@ -116,7 +130,8 @@ mod tests {
         identity.settings = declared.collect();
         let at_least = at_least.iter().map(|(name, least)| ((*name).to_owned(), *least)).collect();
         let id = "database-x-1".parse().unwrap();
-        file(&Instance { id: &id, identity: &identity, at_least, beside: None })
+        let line = Some("42".to_owned());
+        file(&Instance { id: &id, identity: &identity, at_least, beside: None, line })
     }
 
     fn has(text: &str, line: &str) -> bool {
@@ -136,6 +151,18 @@ mod tests {
     fn what_would_break_it_is_left_out() {
         let text = text(&[], &[("fsync", "off"), ("listen_addresses", "*")]);
         assert!(has(&text, "fsync = 'on'") && has(&text, "listen_addresses = ''"));
+    }
+
+    #[test]
+    fn a_log_is_archived_where_that_is_declared() {
+        assert!(!text(&[], &[]).contains("archive_"));
+        let id = "database-x-1".parse().unwrap();
+        let identity =
+            kiln_model::spec::database::DatabaseIdentity { archived: true, ..identity() };
+        let (at_least, line) = (BTreeMap::new(), Some("42".to_owned()));
+        let text = file(&Instance { id: &id, identity: &identity, at_least, beside: None, line });
+        assert!(has(&text, "archive_mode = 'always'"), "{text}");
+        assert!(has(&text, "archive_command = 'test -e /run/postgresql/archived/42/%f'"), "{text}");
     }
 
     #[test]

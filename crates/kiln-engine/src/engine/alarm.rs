@@ -88,6 +88,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 alarms.push(Alarm { cause: Cause::CrashLoop, component, what });
             }
         }
+        alarms.extend(self.engine.target.alarms(&self.stack));
         self.raise(desired.number, &desired.content.hooks, alarms)
     }
 

@@ -14,6 +14,7 @@ use kiln_model::quantity::{Millis, Timestamp};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::actor::Actor;
+use crate::backup;
 use crate::clock::Clock;
 use crate::failure;
 use crate::journal::{AbandonKind, Blame, Event, State};
@@ -61,6 +62,8 @@ pub struct Keeper<T, C, S> {
     told: Option<Report>,
     /// The epoch of the table that it has set last, where that is known.
     pub(super) routed: Option<u64>,
+    /// The generation whose databases the target was last told to back up.
+    backed_up: Option<u64>,
 }
 
 /// What a keeper does after a turn.
@@ -102,6 +105,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
             trouble: None,
             told: None,
             routed: None,
+            backed_up: None,
         };
         keeper.load()?;
         Ok((keeper, handle))
@@ -247,6 +251,10 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         desired: &Generation,
         mut observed: Observed,
     ) -> Result<Observed, Refusal> {
+        if self.state.active == Some(desired.number) && self.backed_up != Some(desired.number) {
+            self.engine.target.back_up(&self.stack, backup::wanted(desired));
+            self.backed_up = Some(desired.number);
+        }
         observed.rollout.clone_from(&self.state.rollout);
         observed.active_since = self.state.active_since;
         observed.pace = self.state.pace(observed.at);

@@ -10,6 +10,7 @@
 #![allow(unreachable_pub, reason = "a test program: its modules are public to each other only")]
 #![allow(clippy::unwrap_used, reason = "a test program: a failed expectation is a panic")]
 
+mod data;
 mod flaw;
 mod laws;
 mod rng;
@@ -24,29 +25,46 @@ use std::sync::{Arc, Mutex};
 
 use flaw::Flaw;
 
+/// A run of a seed.
+type Run = fn(u64, Flaw) -> run::RunOutcome;
+
 /// Seeds of the normal run.
 const SEEDS: u64 = 10_000;
+
+/// The same of stacks with a database.
+const DATABASE_SEEDS: u64 = 3_000;
 
 /// Seeds within which each planted bug must be found.
 const SEEDS_PER_FLAW: u64 = 400;
 
 #[test]
 fn every_seed_keeps_the_laws() {
+    keeps_the_laws("every_seed", run::run, SEEDS);
+}
+
+#[test]
+fn a_database_keeps_the_laws() {
+    keeps_the_laws("a_database", data::run, DATABASE_SEEDS);
+}
+
+fn keeps_the_laws(name: &str, run: Run, seeds: u64) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("KILN_SEED") {
-        let outcome = run::run(seed, Flaw::None);
+        let outcome = run(seed, Flaw::None);
         println!("{}", outcome.trace.join("\n"));
         assert_eq!(outcome.violations, Vec::<String>::new());
         return;
     }
-    let failures = search(0..number("KILN_SEEDS").unwrap_or(SEEDS), Flaw::None, 5);
-    assert!(failures.is_empty(), "{}", report(&failures));
+    let failures = search(run, 0..number("KILN_SEEDS").unwrap_or(seeds), Flaw::None, 5);
+    assert!(failures.is_empty(), "{}", report(name, &failures));
 }
 
 #[test]
 fn one_seed_gives_one_run() {
     for seed in 0..20 {
-        assert_eq!(run::run(seed, Flaw::None).trace, run::run(seed, Flaw::None).trace);
+        for run in [run::run as Run, data::run] {
+            assert_eq!(run(seed, Flaw::None).trace, run(seed, Flaw::None).trace);
+        }
     }
 }
 
@@ -73,26 +91,37 @@ fn the_simulated_target_is_a_target() {
 }
 
 macro_rules! finds {
-    ($($name:ident: $flaw:expr;)*) => {$(
+    ($($name:ident: $run:expr, $flaw:expr;)*) => {$(
         #[test]
         fn $name() {
-            let failures = search(0..SEEDS_PER_FLAW, $flaw, 1);
+            let failures = search($run, 0..SEEDS_PER_FLAW, $flaw, 1);
             assert!(!failures.is_empty(), "no seed found {:?}", $flaw);
-            println!("{:?} found: {}", $flaw, report(&failures));
+            println!("{:?} found: {}", $flaw, report("every_seed", &failures));
         }
     )*};
 }
 
 finds! {
-    a_skipped_sync_is_found: Flaw::SkippedSync;
-    a_destroy_before_the_route_is_found: Flaw::DestroyBeforeRoute;
-    a_forgotten_deadline_is_found: Flaw::ForgottenDeadline;
-    a_lost_event_is_found: Flaw::LostEvent;
-    a_doubled_create_is_found: Flaw::DoubledCreate;
+    a_skipped_sync_is_found: run::run, Flaw::SkippedSync;
+    a_destroy_before_the_route_is_found: run::run, Flaw::DestroyBeforeRoute;
+    a_forgotten_deadline_is_found: run::run, Flaw::ForgottenDeadline;
+    a_lost_event_is_found: run::run, Flaw::LostEvent;
+    a_doubled_create_is_found: run::run, Flaw::DoubledCreate;
+    a_standby_promoted_blindly_is_found: data::run, Flaw::PromotedBlindly;
+    an_heir_that_lacks_something_is_found: data::run, Flaw::AnyHeir;
+    a_fence_that_leaks_is_found: data::run, Flaw::LeakyFence;
+    a_volume_held_twice_is_found: data::run, Flaw::ForgottenHolder;
+    a_member_that_is_forgotten_is_found: data::run, Flaw::ForgottenMember;
+    a_head_that_is_lost_is_found: data::run, Flaw::LostHead;
 }
 
 /// Runs seeds on all cores until so many have failed.
-fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, Vec<String>)> {
+fn search(
+    run: Run,
+    seeds: std::ops::Range<u64>,
+    flaw: Flaw,
+    enough: usize,
+) -> Vec<(u64, Vec<String>)> {
     let next = Arc::new(AtomicU64::new(seeds.start));
     let failures = Arc::new(Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -104,7 +133,7 @@ fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, V
                     if seed >= seeds.end || failures.lock().unwrap().len() >= enough {
                         return;
                     }
-                    let violations = run::run(seed, flaw).violations;
+                    let violations = run(seed, flaw).violations;
                     if !violations.is_empty() {
                         failures.lock().unwrap().push((seed, violations));
                     }
@@ -117,10 +146,10 @@ fn search(seeds: std::ops::Range<u64>, flaw: Flaw, enough: usize) -> Vec<(u64, V
     failures
 }
 
-fn report(failures: &[(u64, Vec<String>)]) -> String {
+fn report(name: &str, failures: &[(u64, Vec<String>)]) -> String {
     let reproduce = |seed: &u64| {
         format!(
-            "KILN_SEED={seed} cargo test -p kiln-engine --test simulation every_seed -- --nocapture"
+            "KILN_SEED={seed} cargo test -p kiln-engine --test simulation {name} -- --nocapture"
         )
     };
     let lines = failures.iter().map(|(seed, violations)| {

@@ -13,6 +13,7 @@ use kiln_model::scaling::Arrivals;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::data::state::Data;
 use crate::flaw::Flaw;
 use crate::rng::Rng;
 
@@ -73,6 +74,8 @@ pub struct World {
     pub disturbed: bool,
     /// A request has been answered since the stack had an endpoint.
     pub served: bool,
+    /// What there is of a database.
+    pub data: Data,
     pub violations: Vec<String>,
     pub trace: Vec<String>,
 }
@@ -108,6 +111,7 @@ impl Shared {
             crashed: false,
             disturbed: false,
             served: false,
+            data: Data::new(seed),
             violations: Vec::new(),
             trace: Vec::new(),
         };

@@ -221,7 +221,7 @@ fn files(creation: &InstanceCreation) -> Vec<FileMount> {
 }
 
 /// Where a start failed.
-fn stage(error: &ClientError) -> Option<Stage> {
+pub(crate) fn stage(error: &ClientError) -> Option<Stage> {
     match error {
         ClientError::Refused(Refusal::Launch(error)) => Some(error.stage),
         _ => None,

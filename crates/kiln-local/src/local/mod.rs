@@ -27,12 +27,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_acme::{Issuer, Log};
 use kiln_engine::alarm::Raised;
+use kiln_engine::backup::{self, Answer, Wanted};
 use kiln_engine::guard::GuardReport;
 use kiln_engine::metrics::Family;
 use kiln_engine::target::{Examination, Measured, Probes};
 use kiln_engine::{Target, TargetError};
 use kiln_gateway::Gateway;
-use kiln_model::name::{InstanceId, StackName};
+use kiln_model::alarm::Alarm;
+use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::plan::{Creation, Doomed};
 use kiln_model::quantity::Timestamp;
 use kiln_model::route::RouteTable;
@@ -216,6 +218,25 @@ impl Target for Local {
 
     fn guard(&self) -> Option<GuardReport> {
         Some(self.machine.guard.report())
+    }
+
+    fn back_up(&self, stack: &StackName, wanted: Vec<Wanted>) {
+        database::backup::back_up(&self.machine, stack, wanted);
+    }
+
+    async fn backups(
+        &self,
+        stack: &StackName,
+        database: &ComponentId,
+        ask: backup::Ask,
+    ) -> Result<Answer, TargetError> {
+        let (stack, database) = (stack.clone(), database.clone());
+        self.blocking(move |machine| database::backup::answer(machine, &stack, &database, ask))
+            .await
+    }
+
+    fn alarms(&self, stack: &StackName) -> Vec<Alarm> {
+        self.machine.databases.alarms(stack)
     }
 
     fn alarm(&self, raised: Raised) {

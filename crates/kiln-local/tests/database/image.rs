@@ -13,8 +13,17 @@ pub(crate) const VERSION: u32 = 15;
 /// The user's and group's number in the image.
 pub(crate) const POSTGRES: u32 = 428;
 
-const PROGRAMS: [&str; 7] =
-    ["postgres", "initdb", "pg_basebackup", "pg_ctl", "psql", "pg_dump", "pg_dumpall"];
+const PROGRAMS: [&str; 9] = [
+    "postgres",
+    "initdb",
+    "pg_basebackup",
+    "pg_verifybackup",
+    "pg_checksums",
+    "pg_ctl",
+    "psql",
+    "pg_dump",
+    "pg_dumpall",
+];
 const SHELL: &str = "/bin/sh";
 
 /// Whether there is a PostgreSQL to make an image of.

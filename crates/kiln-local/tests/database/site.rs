@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use kiln_engine::backup::{Answer, Ask, Backups, Wanted};
 use kiln_engine::target::{Measured, Probes};
 use kiln_engine::{Target as _, TargetError};
 use kiln_image::verity;
@@ -25,6 +26,7 @@ use kiln_model::plan::{
 };
 use kiln_model::quantity::Millis;
 use kiln_model::route::{DatabaseRoute, RouteTable};
+use kiln_model::spec::backup::Backup;
 use kiln_model::spec::database::{Database, DatabaseIdentity, DatabasePolicy, Engine};
 use kiln_model::spec::network::NetworkIdentity;
 use kiln_model::spec::rollout::Rollout;
@@ -69,9 +71,13 @@ impl Images for OneImage {
 
 struct Password;
 
+/// What `age-keygen` writes.
+pub(crate) const IDENTITY: &str =
+    "AGE-SECRET-KEY-1XMWWC06LY3EE5RYTXM9MFLAZ2U56JJJ36S0MYPDRWSVLUL66MV4QX3S7F6";
+
 impl SecretValues for Password {
-    fn reveal(&self, _: &StackName, _: u64, _: &ComponentId) -> Result<String, String> {
-        Ok("correct-horse".to_owned())
+    fn reveal(&self, _: &StackName, _: u64, secret: &ComponentId) -> Result<String, String> {
+        Ok(if secret.name == "age" { IDENTITY } else { "correct-horse" }.to_owned())
     }
 
     fn reveal_version(&self, _: &StackName, _: &ComponentId, _: &str) -> Result<String, String> {
@@ -170,6 +176,7 @@ impl Site {
             replicas: 0,
             hold: Millis::seconds(5),
             rollout: Rollout::rolling(Millis::seconds(60)),
+            backup: None,
         };
         let database = Database { identity: self.identity.clone(), policy };
         let last = 130 + u8::try_from(number).unwrap();
@@ -187,6 +194,70 @@ impl Site {
             server: database.server(),
             data: Some(DataCreation { identity: self.identity.clone(), origin, branch: 0 }),
         }
+    }
+
+    /// Has the database backed up from now on.
+    pub(crate) fn back_up(&self, backup: Backup) {
+        let id = "none-000000000000".parse().unwrap();
+        let creation = self.creation(&id, 0, DataOrigin::Empty);
+        self.local.back_up(&stack(), vec![Wanted { creation, backup }]);
+    }
+
+    /// Asks about its backups.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<Answer, TargetError> {
+        self.local.backups(&stack(), &component(), ask).await
+    }
+
+    /// Its backups.
+    pub(crate) async fn backups(&self) -> Backups {
+        match self.ask(Ask::List).await.unwrap() {
+            Answer::List(backups) => backups,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until its backups are as they should be.
+    pub(crate) async fn until_backups(
+        &self,
+        what: &str,
+        done: impl Fn(&Backups) -> bool,
+    ) -> Backups {
+        let deadline = Instant::now() + 3 * PATIENCE;
+        loop {
+            let backups = self.backups().await;
+            if done(&backups) {
+                return backups;
+            }
+            let alarms = self.local.alarms(&stack());
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}: {backups:#?} {alarms:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What there were alarms for since this was last asked.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        self.local.alarms(&stack()).into_iter().map(|alarm| alarm.what).collect()
+    }
+
+    /// Serves a data directory that was restored, in a volume and an instance of its own.
+    pub(crate) async fn serve(&self, data: &Path) -> InstanceId {
+        let volume: InstanceId =
+            format!("orders-{:012x}", self.made.load(Ordering::Relaxed) + 1000).parse().unwrap();
+        let directory = self.volumes().join(volume.as_str());
+        fs::create_dir_all(&directory).unwrap();
+        fs::rename(data, directory.join("data")).unwrap();
+        let (version, branch) = (self.identity.version, self.made.load(Ordering::Relaxed) + 1000);
+        let about = format!(
+            r#"{{"stack":"shop","component":"database.orders","generation":1,"engine":"postgres",
+                "version":{version},"branch":{branch}}}"#
+        );
+        fs::write(directory.join("volume.json"), about).unwrap();
+        let id = self.create(DataOrigin::Volume { volume }).await.unwrap();
+        self.ready(&id).await;
+        id
     }
 
     /// An instance with an empty database that takes the writes.
@@ -282,8 +353,7 @@ impl Site {
         database: &str,
         statement: &str,
     ) -> Result<Vec<String>, String> {
-        let sockets = self.root().join(kiln_model::data::sockets(&stack(), &component()));
-        let socket = sockets.join(id.as_str()).join(kiln_database::postgres::SOCKET);
+        let socket = self.sockets().join(id.as_str()).join(kiln_database::postgres::SOCKET);
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let mut config = Config::new();
         config.user(user).dbname(database);
@@ -309,6 +379,11 @@ impl Site {
             assert!(Instant::now() < deadline, "{question}: {answer:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The directory with the sockets of all instances.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.root().join(kiln_model::data::sockets(&stack(), &component()))
     }
 
     pub(crate) fn volumes(&self) -> PathBuf {

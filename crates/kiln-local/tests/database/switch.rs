@@ -70,6 +70,16 @@ async fn one_that_hangs_is_ended_before_another_takes_over() {
     site.run(&second, "CREATE TABLE after (n int)").await.unwrap();
 }
 
+/// The process of a standby that receives.
+fn receiver(site: &Site, id: &kiln_model::name::InstanceId) -> rustix::process::Pid {
+    let processes = site.cgroups().group(id.as_str()).processes();
+    let receiver = processes.into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("walreceiver")
+    });
+    rustix::process::Pid::from_raw(receiver.unwrap()).unwrap()
+}
+
 /// Stops every process of an instance.
 fn stop_all(site: &Site, id: &kiln_model::name::InstanceId) -> usize {
     let processes = site.cgroups().group(id.as_str()).processes();
@@ -86,12 +96,7 @@ async fn one_that_has_not_all_does_not_take_over() {
     let first = site.first().await;
     let second = site.standby(&first).await;
     // It receives nothing from now on.
-    let processes = site.cgroups().group(second.as_str()).processes();
-    let receiver = processes.into_iter().find(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("walreceiver")
-    });
-    let receiver = rustix::process::Pid::from_raw(receiver.unwrap()).unwrap();
+    let receiver = receiver(&site, &second);
     rustix::process::kill_process(receiver, rustix::process::Signal::STOP).unwrap();
     site.run(&first, "CREATE TABLE late (n int)").await.unwrap();
     let error = site.route(Some(&second), false).await.unwrap_err();

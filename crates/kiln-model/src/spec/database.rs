@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::BuiltFrom;
 use crate::name::ComponentId;
 use crate::quantity::{Bytes, MilliCpu, Millis};
+use crate::spec::backup::Backup;
 use crate::spec::image::Recipe;
 use crate::spec::postgres;
 use crate::spec::rollout::Rollout;
@@ -79,6 +80,9 @@ pub struct DatabaseIdentity {
     /// Whether a write counts only when a standby has it as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub synchronous: bool,
+    /// Whether its log of changes is kept until it is backed up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
 }
 
 /// How the instances of a database are handled.
@@ -96,6 +100,9 @@ pub struct DatabasePolicy {
     pub hold: Millis,
     /// How instances are replaced; of it, the deadline counts.
     pub rollout: Rollout,
+    /// How it is backed up, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

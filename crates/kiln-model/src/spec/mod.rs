@@ -4,6 +4,7 @@
 //! change of it makes another component. Its *policy* is how the component is handled; a
 //! change of it replaces nobody.
 
+pub mod backup;
 pub mod database;
 pub mod endpoint;
 pub mod health;
@@ -23,6 +24,7 @@ use crate::canonical::{self, BuiltFrom, EncodeError};
 use crate::digest::Digest;
 use crate::name::{ComponentId, Kind};
 
+pub use backup::Backup;
 pub use database::Database;
 pub use endpoint::Endpoint;
 pub use image::Image;
@@ -88,14 +90,17 @@ impl Spec {
     }
 
     /// The components whose digests enter this one's: image, base image, network, secrets; of an
-    /// endpoint, the secrets that are its keys, of a database the one that is its password. Each once, in order.
+    /// endpoint, the secrets that are its keys, of a database its password and what its backups need.
+    /// Each once, in order.
     pub fn built_from(&self) -> Vec<&ComponentId> {
         let mut ids: Vec<&ComponentId> = match &self.body {
             Body::Server(server) => server.built_from().map(|r: &BuiltFrom| &r.id).collect(),
             Body::Image(image) => image.built_from().map(|r| &r.id).collect(),
             Body::Database(database) => {
                 let identity = &database.identity;
-                vec![&identity.image.id, &identity.network.id, &database.policy.password]
+                let own = [&identity.image.id, &identity.network.id, &database.policy.password];
+                let backup = database.policy.backup.iter().flat_map(Backup::secrets);
+                own.into_iter().chain(backup).collect()
             }
             Body::Endpoint(endpoint) => endpoint.policy.secrets().collect(),
             Body::Network(_) | Body::Secret(_) => Vec::new(),

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod completions;
+pub(crate) mod database;
 pub(crate) mod destroy;
 pub(crate) mod diff;
 pub(crate) mod drift;
@@ -58,6 +59,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<Exit, CommandError> {
         Verb::Top(args) => top::run(context, &args),
         Verb::Metrics(args) => metrics::run(context, &args),
         Verb::Image(args) => image::run(context, &args),
+        Verb::Database(args) => database::run(context, &args),
         Verb::Destroy(args) => destroy::run(context, &args),
         Verb::Serve(args) => serve::run(context, &args),
         Verb::Completions(args) => completions::run(context, &args),

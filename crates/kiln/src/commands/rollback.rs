@@ -10,10 +10,12 @@ use kiln_daemon::api::follows::Following;
 use kiln_daemon::ledger::{Fate, Ledger, LedgerError};
 use kiln_daemon::lineage::{Kept, Reign, state_of};
 use kiln_daemon::prepare::carried;
+use kiln_engine::backup::{Answer, Ask, Backups};
 use kiln_model::change::{add_branches, changes};
 use kiln_model::data::{Branch, BranchOrigin};
 use kiln_model::generation::{Content, Generation, Origin};
 use kiln_model::name::{ComponentId, StackName};
+use kiln_model::quantity::Timestamp;
 
 use crate::context::Context;
 use crate::document::outputs;
@@ -118,11 +120,33 @@ fn branches(
     for (id, _, _) in goal.content.databases() {
         let shown = status.components.iter().filter(|c| c.kind == "database" && c.name == id.name);
         let volumes: Vec<Kept> = shown.flat_map(|c| &c.volumes).filter_map(kept).collect();
-        let branch = state_of(id, goal.number, &reigns, &volumes)
-            .map_err(|error| CommandError::usage(error.to_string()).with_help(error.help()))?;
+        let branch = match state_of(id, goal.number, &reigns, &volumes) {
+            Ok(branch) => branch,
+            Err(error) => match restorable(context, stack, id, goal.number, &reigns) {
+                Some(at) => Branch::new(BranchOrigin::Backup { at: at.to_string() }),
+                None => {
+                    return Err(CommandError::usage(error.to_string()).with_help(error.help()));
+                }
+            },
+        };
         branches.insert(id.clone(), branch);
     }
     Ok(branches)
+}
+
+/// The end of a generation, where backups restore the data of then.
+fn restorable(
+    context: &Context,
+    stack: &StackName,
+    database: &ComponentId,
+    goal: u64,
+    reigns: &[Reign],
+) -> Option<Timestamp> {
+    let ended = reigns.iter().find(|reign| reign.number > goal)?.committed;
+    let answer = context.ask(async |mut client| client.backups(stack, database, &Ask::List).await);
+    let Ok(Answer::List(Backups { restorable: Some(span), .. })) = answer else { return None };
+    let from: Timestamp = span.from.parse().ok()?;
+    (from <= ended).then_some(ended)
 }
 
 fn kept(volume: &Volume) -> Option<Kept> {

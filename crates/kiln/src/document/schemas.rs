@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use kiln_daemon::api::document::{Drift, Metrics, Status};
 use kiln_daemon::api::follows::Following;
 use kiln_engine::alarm::AlarmDocument;
+use kiln_engine::backup::{BackupView, Backups, Restored, Verification};
 use kiln_engine::guard::GuardReport;
 use schemars::{JsonSchema, schema_for};
 
@@ -46,6 +47,9 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<AcceptanceDocument>("acceptance");
     check::<AlarmDocument>("alarm");
     check::<PostureDocument>("audit");
+    check::<BackupView>("backup");
+    check::<Backups>("backups");
+    check::<Verification>("backups-verification");
     check::<ChangeOutcome>("change");
     check::<CollectionDocument>("collection");
     check::<DiffDocument>("diff");
@@ -75,6 +79,7 @@ fn committed_schemas_are_those_of_the_documents() {
     check::<ProfileDocument>("profile");
     check::<PullDocument>("pull");
     check::<PushDocument>("push");
+    check::<Restored>("restored");
     check::<ResumeDocument>("resume");
     check::<RevocationDocument>("revocation");
     check::<Status>("status");

@@ -12,6 +12,7 @@
     reason = "a test program: a failed expectation is a panic"
 )]
 
+mod backups;
 mod breakouts;
 mod catalogue;
 mod certificates;

@@ -13,6 +13,7 @@ use kiln_model::spec::{Body, Rollout, Spec};
 use kiln_model::text::{Part, Text};
 
 use super::Reader;
+use super::backup;
 use super::rollout;
 use super::server::LONGEST;
 use crate::diagnostic::{Diagnostic, nearest};
@@ -64,6 +65,7 @@ pub(super) fn database(reader: &Reader<'_>) -> Option<(Database, Option<Spec>)> 
         reader.world.report(diagnostic);
         return None;
     }
+    let archived = policy.backup.is_some();
     let identity = DatabaseIdentity {
         engine,
         version,
@@ -78,6 +80,7 @@ pub(super) fn database(reader: &Reader<'_>) -> Option<(Database, Option<Spec>)> 
         user: user?,
         extensions: extensions?,
         synchronous,
+        archived,
     };
     Some((Database { identity, policy }, implied))
 }
@@ -93,12 +96,14 @@ fn policy(reader: &Reader<'_>) -> Option<DatabasePolicy> {
             settings.read_or("deadline", DEADLINE, |f| f.millis(Millis::seconds(1)..=LONGEST));
         Some(Rollout { deadline: deadline?, ..rollout::default() })
     });
+    let backup = reader.read_or("backup", None, |field| backup::backup(field).map(Some));
     Some(DatabasePolicy {
         address: address?,
         password: password?,
         replicas: replicas?,
         hold: hold?,
         rollout: rollout?,
+        backup: backup?,
     })
 }
 
@@ -156,15 +161,19 @@ fn image(
 
 /// The secret that is the password, and nothing around it.
 pub(in crate::stack) fn password(field: &Field<'_>) -> Option<ComponentId> {
-    const EXPECTED: &str = "a secret, such as secret.orders";
+    secret(field, "a secret, such as secret.orders", "secret \"orders\" { generate = 32 }")
+}
+
+/// A secret, and nothing around it; how one is declared.
+pub(super) fn secret(field: &Field<'_>, expected: &str, declare: &str) -> Option<ComponentId> {
     match field.text()? {
         Text::Template(parts) => match &parts[..] {
             [Part::Secret(secret)] => Some(secret.id.clone()),
-            _ => field.refuse(EXPECTED),
+            _ => field.refuse(expected),
         },
         Text::Plain(_) => {
-            let help = "declare it: secret \"orders\" { generate = 32 }";
-            field.report(field.refusal(EXPECTED).with_help(help));
+            let refusal = field.refusal(expected);
+            field.report(refusal.with_help(format!("declare it: {declare}")));
             None
         }
     }

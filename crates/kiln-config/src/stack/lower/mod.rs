@@ -1,6 +1,7 @@
 //! From blocks to specs, one module for each kind of component.
 
 pub(super) mod alarm;
+mod backup;
 mod certificate;
 pub(super) mod database;
 pub(super) mod demands;

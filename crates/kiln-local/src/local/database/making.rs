@@ -7,7 +7,7 @@
 //!
 //! Programs that fill a data directory run as throw-away instances of the same image, before the
 //! real one, and nothing runs beside that. A making is given up when its volume has not grown for
-//! [`STALLED`].
+//! [`STALLED`](super::program::STALLED).
 
 mod shown;
 
@@ -29,32 +29,21 @@ use kiln_model::plan::{DataCreation, InstanceCreation};
 use kiln_model::quantity::{Bytes, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::backup;
 use super::copy;
 use super::place::{About, Place};
+use super::program::{Failure, Run, throw_away, with_program};
 use super::used::size;
 use super::{DataLabels, Databases, lock};
-use crate::instance::{self, StopPolicy, record};
-use crate::launcher::ensure_running;
-use crate::launcher::protocol::{
-    DirectoryMount, Exit, Labels, LaunchSpec, VolumeMount, WritableMount,
-};
-use crate::local::create::{PATH, chain};
+use crate::instance::{self, record};
+use crate::launcher::protocol::{LaunchSpec, VolumeMount};
 use crate::local::labels::InstanceLabels;
 use crate::local::{Machine, now};
-use crate::logs;
 
-/// A program whose volume has not grown for so long will not end.
-const STALLED: Duration = Duration::from_secs(120);
-/// From one look at the size of a volume to the next.
-const GROWTH: Duration = Duration::from_secs(10);
-/// From one look whether a program has ended to the next.
-const LOOK: Duration = Duration::from_millis(10);
 /// How long a making that is called off may take to be over.
 const CALLED_OFF: Duration = Duration::from_secs(30);
 /// What must be free beside the size of a copy: the one that is copied goes on writing its log.
 const SPARE: u64 = 64 << 20;
-/// The last lines of a program that has failed.
-const LINES: usize = 12;
 /// How long a bound of the one that is followed may take to be told.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -82,22 +71,6 @@ enum Course {
     UnderWay(&'static str),
     Failed { since: Timestamp, reason: String, words: Vec<String> },
     Over,
-}
-
-/// Why a making has failed, and the last lines of the program that did.
-struct Failure {
-    reason: String,
-    words: Vec<String>,
-}
-
-impl Failure {
-    fn called_off() -> Self {
-        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new() }
-    }
-
-    fn of(what: &str, error: &dyn std::error::Error) -> Self {
-        Self { reason: format!("{what}: {}", chain(error)), words: Vec::new() }
-    }
 }
 
 impl Making {
@@ -346,15 +319,6 @@ fn program_name(id: &InstanceId) -> String {
     format!("make-{own}")
 }
 
-/// Ends a throw-away instance and removes all of it.
-fn throw_away(machine: &Machine, name: &str) -> Result<(), instance::DestroyError> {
-    let policy = StopPolicy { signal: libc::SIGKILL, grace: Duration::ZERO };
-    instance::destroy(&machine.root, &machine.cgroups, name, policy)?;
-    // A log that is left is no harm.
-    let _ = logs::remove(&machine.root, name);
-    Ok(())
-}
-
 /// What a thread has to make.
 struct Job {
     machine: Arc<Machine>,
@@ -380,7 +344,7 @@ impl Job {
                 self.making.say(Course::Over);
                 lock(&databases.makings).remove(id);
             }
-            Err(Failure { reason, words }) => {
+            Err(Failure { reason, words, .. }) => {
                 if !self.making.is_called_off() {
                     eprintln!("kiln: {id} cannot be made: {reason}");
                 }
@@ -399,7 +363,7 @@ impl Job {
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
         let data = self.place.data(&self.labels.volume);
         let (identity, at_least, mut upgrade) = (&self.labels.identity, BTreeMap::new(), None);
-        let mut instance = Instance { id, identity, at_least, beside: None };
+        let mut instance = Instance { id, identity, at_least, beside: None, line: None };
         let role = match &self.data.origin {
             DataOrigin::Empty => {
                 self.place.make_volume(id).map_err(failed)?;
@@ -451,6 +415,7 @@ impl Job {
             };
             self.place.complete(&self.labels.volume, &about).map_err(failed)?;
         }
+        instance.line = self.place.line(self.engine(), &self.labels.volume).ok();
         self.place.make_socket(id).map_err(failed)?;
         self.launch(&self.engine().serve(&instance))
     }
@@ -458,11 +423,22 @@ impl Job {
     /// Fills the volume with an earlier state.
     fn open_branch(&self, from: &BranchOrigin) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::of("its volume cannot be made", &error);
-        let BranchOrigin::Volume { volume, .. } = from else {
-            let reason = "a branch needs a state to begin with".to_owned();
-            return Err(Failure { reason, words: Vec::new() });
-        };
         let id = &self.creation.id;
+        let volume = match from {
+            BranchOrigin::Volume { volume, .. } => volume,
+            BranchOrigin::Backup { at } => {
+                self.place.make_volume(id).map_err(failed)?;
+                let data = self.place.data(id);
+                let making = self.making.clone();
+                let called_off = move || making.is_called_off();
+                return backup::fill(&self.machine, &self.creation, at, &data, &called_off)
+                    .map_err(|reason| Failure { reason, words: Vec::new(), lacks: false });
+            }
+            BranchOrigin::Beginning | BranchOrigin::Discarded => {
+                let reason = "a branch needs a state to begin with".to_owned();
+                return Err(Failure { reason, words: Vec::new(), lacks: false });
+            }
+        };
         self.place.make_volume(id).map_err(failed)?;
         let (from, to) = (self.place.data(volume), self.place.data(id));
         copy::tree(&from, &to, &|| self.making.is_called_off())
@@ -483,68 +459,11 @@ impl Job {
         if self.making.is_called_off() {
             return Err(Failure::called_off());
         }
-        self.machine
-            .launch(spec)
-            .map_err(|error| Failure { reason: error.to_string(), words: Vec::new() })
-    }
-
-    /// Runs a program over the volume to its end.
-    fn fill(&self, program: &Program) -> Result<(), Failure> {
-        let name = program_name(&self.creation.id);
-        let mut spec = self.with(program);
-        spec.labels =
-            Labels { component: format!("data of {}", self.creation.id), ..Labels::default() };
-        spec.instance.clone_from(&name);
-        spec.hostname.clone_from(&name);
-        spec.network = None;
-        let what = program.argv.first().and_then(|path| path.rsplit('/').next());
-        let what = what.unwrap_or("a program").to_owned();
-        let mut launcher = ensure_running(&self.machine.root, &self.machine.exe)
-            .map_err(|error| Failure::of(&what, &error))?;
-        launcher.launch(spec).map_err(|error| Failure::of(&what, &error))?;
-        let exit = self.wait_for(&name, &what);
-        let words = || {
-            let lines = logs::tail(&logs::directory(&self.machine.root, &name), LINES);
-            lines.unwrap_or_default().into_iter().map(|line| line.text).collect::<Vec<String>>()
-        };
-        let failure = match exit {
-            Ok(Exit { code: Some(0), .. }) => None,
-            Ok(exit) => {
-                let words = words();
-                let said = words.join(" | ");
-                let said = if said.is_empty() { said } else { format!(": {said}") };
-                Some(Failure { reason: format!("{what} {exit}{said}"), words })
-            }
-            Err(failure) => Some(Failure { words: words(), ..failure }),
-        };
-        let gone = throw_away(&self.machine, &name).map_err(|error| Failure::of(&what, &error));
-        failure.map_or(gone, Err)
-    }
-
-    fn wait_for(&self, name: &str, what: &str) -> Result<Exit, Failure> {
-        let volume = self.place.data(&self.labels.volume);
-        let (mut grown, mut looked, mut bytes) = (Instant::now(), Instant::now(), 0);
-        loop {
-            if let Ok(Some(exit)) = record::read_exit(&self.machine.root, name) {
-                return Ok(exit);
-            }
-            if self.making.is_called_off() {
-                return Err(Failure::called_off());
-            }
-            if looked.elapsed() >= GROWTH {
-                let now = size(&volume);
-                if now != bytes {
-                    (bytes, grown) = (now, Instant::now());
-                }
-                looked = Instant::now();
-            }
-            if grown.elapsed() >= STALLED {
-                let seconds = STALLED.as_secs();
-                let reason = format!("{what} has not come further for {seconds} s");
-                return Err(Failure { reason, words: Vec::new() });
-            }
-            std::thread::sleep(LOOK);
-        }
+        self.machine.launch(spec).map_err(|error| Failure {
+            reason: error.to_string(),
+            words: Vec::new(),
+            lacks: false,
+        })
     }
 
     /// What an instance must have as much of as the one that it is to follow.
@@ -563,34 +482,38 @@ impl Job {
 
     /// The instance with a program of the engine in it, and the data.
     fn with(&self, program: &Program) -> LaunchSpec {
+        let mut spec = with_program(&self.spec, self.engine().layout().user, program);
+        spec.volumes = self.volumes();
+        spec
+    }
+
+    fn volumes(&self) -> Vec<VolumeMount> {
         let layout = self.engine().layout();
-        let mut spec = self.spec.clone();
-        spec.argv.clone_from(&program.argv);
-        spec.env = [("PATH".to_owned(), PATH.to_owned())].into();
-        spec.env.extend(program.env.clone());
-        layout.user.clone_into(&mut spec.user);
-        "/".clone_into(&mut spec.workdir);
-        let writable = program.writable.iter().map(|(path, size)| WritableMount {
-            path: path.clone(),
-            size_bytes: *size,
-            mode: 0o1777,
-            exec: false,
-        });
-        spec.writable = writable.collect();
-        let directories = program.directories.iter();
-        let directories = directories
-            .map(|(path, files)| DirectoryMount { path: path.clone(), files: files.clone() });
-        spec.directories = directories.collect();
         let mount = |source: &Path, path: &str, read_only: bool| VolumeMount {
             source: source.to_owned(),
             path: path.to_owned(),
             read_only,
             own: !read_only,
         };
-        spec.volumes = vec![
+        vec![
             mount(&self.place.data(&self.labels.volume), layout.data, false),
             mount(&self.place.sockets, layout.sockets, true),
-        ];
-        spec
+        ]
+    }
+
+    /// Runs a program over the volume to its end.
+    fn fill(&self, program: &Program) -> Result<(), Failure> {
+        let data = self.place.data(&self.labels.volume);
+        let run = Run {
+            machine: &self.machine,
+            spec: &self.spec,
+            user: self.engine().layout().user,
+            name: program_name(&self.creation.id),
+            of: format!("data of {}", self.creation.id),
+            volumes: self.volumes(),
+            grows: &data,
+            called_off: &|| self.making.is_called_off(),
+        };
+        run.to_its_end(program)
     }
 }

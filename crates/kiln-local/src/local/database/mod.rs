@@ -1,11 +1,13 @@
 //! Databases on this machine: their volumes and sockets, how their instances are made, what these
 //! say of themselves, and how one takes over from another.
 
+pub(super) mod backup;
 mod copy;
 mod follow;
 mod making;
 mod monitor;
 mod place;
+mod program;
 mod stray;
 mod switch;
 mod upgrade;
@@ -98,6 +100,7 @@ pub(super) struct Databases {
     withdrawn: Arc<Mutex<BTreeSet<InstanceId>>>,
     strays: Strays,
     used: Used,
+    backups: backup::Backups,
 }
 
 impl Databases {
@@ -115,11 +118,28 @@ impl Databases {
             withdrawn: Arc::default(),
             strays: Strays::default(),
             used: Used::default(),
+            backups: backup::Backups::default(),
         }
     }
 
     fn place(&self, stack: &StackName, component: &ComponentId) -> Place {
         Place::of(&self.root, stack, component)
+    }
+
+    /// What a stack's databases raise alarms for: all since this was last asked.
+    pub(super) fn alarms(&self, stack: &StackName) -> Vec<kiln_model::alarm::Alarm> {
+        self.backups.alarms(stack)
+    }
+
+    /// The volume that an instance which runs holds.
+    fn volume_of(&self, instance: &InstanceId) -> Option<InstanceId> {
+        let monitors = lock(&self.monitors);
+        monitors.get(instance).map(|it| it.subject().labels.volume.clone())
+    }
+
+    /// Whether an instance took writes when it was last asked.
+    fn takes_writes(&self, instance: &InstanceId) -> bool {
+        self.last_role(instance) == Some(Role::Primary)
     }
 
     /// Has a running instance of a database asked from now on.

@@ -11,7 +11,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_database::postgres::PRIMARY;
+use kiln_database::postgres::{ARCHIVED, PRIMARY};
+use kiln_database::{DatabaseEngine, engine};
 use kiln_model::data;
 use kiln_model::name::{ComponentId, InstanceId, StackName};
 use kiln_model::quantity::Timestamp;
@@ -25,6 +26,8 @@ const DATA: &str = "data";
 const SETTLED: &str = "settled.json";
 /// What a volume's name ends with while it is being removed.
 const GOING: &str = ".gone";
+/// What the name of a log ends with that is left of a volume.
+const LEFT: &str = ".log";
 
 /// The directories of one database.
 #[derive(Debug, Clone)]
@@ -138,7 +141,8 @@ impl Place {
 
     /// Removes the directories that all instances share, where there is no instance and no volume.
     pub(super) fn remove_if_unused(&self) -> io::Result<()> {
-        if entries(&self.sockets)?.iter().all(|entry| entry.is_symlink()) {
+        let own = |entry: &PathBuf| entry.is_symlink() || entry.ends_with(ARCHIVED);
+        if entries(&self.sockets)?.iter().all(own) {
             absent(fs::remove_dir_all(&self.sockets))?;
         }
         if self.head()?.is_none() && entries(&self.volumes)?.is_empty() {
@@ -191,6 +195,60 @@ impl Place {
         about(&self.volumes.join(volume.as_str()))
     }
 
+    /// The line of a volume's data: which archive its log goes to. It is called after the cluster, and
+    /// the branch where that is not the first.
+    pub(super) fn line(
+        &self,
+        engine: &dyn DatabaseEngine,
+        volume: &InstanceId,
+    ) -> io::Result<String> {
+        let system = engine.system(&self.data(volume))?;
+        match self.branch(volume) {
+            0 => Ok(system.to_string()),
+            branch => Ok(format!("{system}-{branch}")),
+        }
+    }
+
+    /// Where it stands which files of the log of a line are archived.
+    pub(super) fn archived(&self, line: &str) -> PathBuf {
+        self.sockets.join(ARCHIVED).join(line)
+    }
+
+    /// What is left of volumes that were removed before all of their log was archived: the line and
+    /// the cluster of each, and where it is, as in a data directory.
+    pub(super) fn left(&self) -> io::Result<Vec<(String, u64, PathBuf)>> {
+        let left = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_suffix(LEFT)?.to_owned();
+            let mut parts = name.rsplitn(3, '.');
+            let (system, line) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+            Some((line, system, path))
+        };
+        Ok(entries(&self.volumes)?.into_iter().filter_map(left).collect())
+    }
+
+    /// Removes a volume for good; what of its log is not archived yet is put aside first.
+    pub(super) fn remove_volume(&self, volume: &InstanceId) -> io::Result<()> {
+        // One that is half made has nothing that was ever acknowledged.
+        if let Some(about) = self.about(volume) {
+            self.put_log_aside(engine(about.engine), volume)?;
+        }
+        self.take_away(volume)
+    }
+
+    fn put_log_aside(&self, engine: &dyn DatabaseEngine, volume: &InstanceId) -> io::Result<()> {
+        let data = self.data(volume);
+        let known = self.line(engine, volume).and_then(|line| Ok((line, engine.system(&data)?)));
+        let (Ok((line, system)), Ok(log)) = (known, engine.log(&data)) else { return Ok(()) };
+        let marks = self.archived(&line);
+        if log.waiting.iter().all(|name| marks.join(name).exists()) {
+            return Ok(());
+        }
+        let left = self.volumes.join(format!("{volume}.{line}.{system}{LEFT}"));
+        DirBuilder::new().recursive(true).mode(0o700).create(&left)?;
+        absent(fs::rename(data.join("pg_wal"), left.join("pg_wal")))?;
+        sync(&self.volumes)
+    }
+
     /// Writes down that a volume that takes data over has all that goes over before the writes do:
     /// what told its views from refreshed ones at that time.
     pub(super) fn settle(
@@ -215,8 +273,7 @@ impl Place {
         Ok(all)
     }
 
-    /// Removes a volume for good.
-    pub(super) fn remove_volume(&self, volume: &InstanceId) -> io::Result<()> {
+    fn take_away(&self, volume: &InstanceId) -> io::Result<()> {
         let path = self.volumes.join(volume.as_str());
         let going = self.volumes.join(format!("{volume}{GOING}"));
         // At once, so that half of it is never taken for whole.

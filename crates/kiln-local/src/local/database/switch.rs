@@ -227,9 +227,25 @@ impl Databases {
     }
 
     /// What an instance did with writes when it was last asked.
-    fn last_role(&self, id: &InstanceId) -> Option<Role> {
+    pub(super) fn last_role(&self, id: &InstanceId) -> Option<Role> {
         let monitors = lock(&self.monitors);
         monitors.get(id)?.told().state.map(|(state, _)| state.role)
+    }
+
+    /// Has an instance end the piece of its log that it writes to; its timeline, and how far its data goes.
+    pub(super) fn switch_log(
+        &self,
+        place: &Place,
+        primary: &InstanceId,
+        wanted: &kiln_engine::backup::Wanted,
+    ) -> Result<(u32, u64), String> {
+        let data = wanted.creation.data.as_ref().ok_or("it has no data")?;
+        let sockets = place.socket(primary);
+        let asked = async {
+            let mut session = answered(engine(data.identity.engine).connect(&sockets)).await?;
+            answered(session.switch_log()).await
+        };
+        self.runtime.block_on(asked).map_err(|error| chain(&error))
     }
 
     fn note_declared(&self, id: &InstanceId) {

@@ -62,7 +62,7 @@ impl<'a> Scene<'a> {
         let tip = volumes().find(|v| v.branch == branch && v.tip);
         let origin_of = || match &self.branch.from {
             BranchOrigin::Volume { volume, .. } => volumes().find(|v| v.id == *volume),
-            BranchOrigin::Beginning | BranchOrigin::Discarded => None,
+            BranchOrigin::Beginning | BranchOrigin::Backup { .. } | BranchOrigin::Discarded => None,
         };
         let wanted = self.database.identity.version;
         if let Some(other) = tip.or_else(origin_of).filter(|volume| volume.version != wanted) {
