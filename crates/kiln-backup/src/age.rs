@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_sealed_is_opened_at_every_length() {
         for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 5] {
-            let plain: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let plain: Vec<u8> = (0..=250).cycle().take(length).collect();
             let bytes = sealed(&plain);
             assert_eq!(opened(&bytes, IDENTITY).unwrap(), plain, "{length}");
             assert!(opened(&bytes[..bytes.len() - 1], IDENTITY).is_err(), "{length}");
@@ -357,7 +357,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (key, file) = (directory.path().join("key"), directory.path().join("file.age"));
         std::fs::write(&key, format!("# created by hand\n{IDENTITY}\n")).unwrap();
-        let plain: Vec<u8> = (0..3 * PIECE + 17).map(|n| (n % 253) as u8).collect();
+        let plain: Vec<u8> = (0..=252).cycle().take(3 * PIECE + 17).collect();
         std::fs::write(&file, sealed(&plain)).unwrap();
         let age = |arguments: &[&str]| {
             let mut command = Command::new("age");

@@ -33,7 +33,6 @@ use super::backup;
 use super::copy;
 use super::place::{About, Place};
 use super::program::{Failure, Run, throw_away, with_program};
-use super::used::size;
 use super::{DataLabels, Databases, lock};
 use crate::instance::{self, record};
 use crate::launcher::protocol::{LaunchSpec, VolumeMount};
