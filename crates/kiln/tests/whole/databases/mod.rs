@@ -83,10 +83,17 @@ fn close(ledger: Ledger, what: &str) -> Report {
 
 /// The instance that takes the writes: its name and its process.
 fn primary(site: &Site) -> (String, i32) {
-    let component = site.component("database", "ledger");
-    let first = &component["instances"][0];
-    assert_eq!(first["role"], "primary", "{component}");
-    (first["id"].as_str().unwrap().to_owned(), pid(first))
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let component = site.component("database", "ledger");
+        let first = &component["instances"][0];
+        if first["role"] == "primary" {
+            return (first["id"].as_str().unwrap().to_owned(), pid(first));
+        }
+        // A daemon that has just begun has not asked it yet.
+        assert!(Instant::now() < deadline, "{component:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The standbys: their names and processes.
