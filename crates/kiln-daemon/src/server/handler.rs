@@ -320,7 +320,9 @@ pub(super) fn fault(kind: FaultKind, error: &dyn std::error::Error) -> Fault {
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let kind = match &refusal {
-            Refusal::ParentChanged { .. } | Refusal::NoRollout(_) => FaultKind::Conflict,
+            Refusal::ParentChanged { .. } | Refusal::NoRollout(_) | Refusal::PastReturn(_) => {
+                FaultKind::Conflict
+            }
             Refusal::Pinned { .. } => FaultKind::Pinned,
             Refusal::NoSuchServer { .. } => FaultKind::NotFound,
             Refusal::Encode(_) => FaultKind::BadRequest,

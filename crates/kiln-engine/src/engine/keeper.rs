@@ -384,7 +384,7 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
                 drop(reply.send(self.record_by(&by, vec![event])));
             }
             Request::Cancel(by, reply) => {
-                drop(reply.send(self.abandon(AbandonKind::Cancelled, Vec::new(), &by)));
+                drop(reply.send(self.cancel(&by).await));
             }
             Request::Measure(reply) => {
                 self.engine.target.inspect(&self.stack).await;
@@ -400,6 +400,19 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     }
 
     /// Publishes what was seen, and does nothing.
+    /// Gives up the generation under way, unless that is what the data can't go back from.
+    async fn cancel(&mut self, by: &Actor) -> Result<u64, Refusal> {
+        if self.state.rollout.is_some()
+            && let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await)
+        {
+            let observed = self.complete(&desired, observed)?;
+            if (self.engine.planner)(&desired, &observed).1.past_return {
+                return Err(Refusal::PastReturn(self.stack.clone()));
+            }
+        }
+        self.abandon(AbandonKind::Cancelled, Vec::new(), by)
+    }
+
     fn look(&mut self, desired: &Arc<Generation>, observed: Observed) {
         if let Ok(observed) = self.complete(desired, observed) {
             let (_, report) = (self.engine.planner)(desired, &observed);

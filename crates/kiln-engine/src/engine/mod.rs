@@ -146,6 +146,12 @@ pub enum Refusal {
     /// There is no rollout to cancel.
     #[error("no rollout of {0} is under way")]
     NoRollout(StackName),
+    /// The rollout can't be given up any more.
+    #[error(
+        "the data of {0} has gone over to a newer major version, which the generation before cannot \
+         take back: the rollout goes on"
+    )]
+    PastReturn(StackName),
     /// The content has no canonical form.
     #[error("the proposal cannot be given a digest")]
     Encode(#[from] kiln_model::canonical::EncodeError),
