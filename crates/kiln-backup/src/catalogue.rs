@@ -24,7 +24,8 @@ use crate::store::{self, Content, Store, StoreError};
 /// The longest of the documents, in bytes.
 const LONGEST: u64 = 1 << 20;
 const ABOUT: &str = "line.json";
-const BASE: &str = "backup.json";
+/// The document with which a copy is complete.
+pub const BASE: &str = "backup.json";
 const PROOF: &str = "proof.json";
 
 /// A line of a database's data: one cluster from its beginning, or from where it left another.
@@ -196,6 +197,14 @@ impl Catalogue {
         Ok(found)
     }
 
+    /// What of it is of one database: others may have the same place.
+    #[must_use]
+    pub fn of(mut self, stack: &StackName, component: &ComponentId) -> Self {
+        let own = |about: &About| about.stack == *stack && about.component == *component;
+        self.lines.retain(|line| own(&line.about));
+        self
+    }
+
     /// The line of that name.
     pub fn line_named(&self, name: &str) -> Option<&Line> {
         self.lines.iter().find(|line| line.name == name)
@@ -252,8 +261,14 @@ impl Catalogue {
         for id in ids {
             let named = |file: &str| format!("{name}/base/{id}/{file}");
             let proof = self.document(store, &named(PROOF), &objects)?;
-            match self.document(store, &named(BASE), &objects)? {
-                Some(base) => copies.push(Copy { base, proof }),
+            let there = objects.iter().any(|object| object.name == named(BASE));
+            match self.document::<Base>(store, &named(BASE), &objects)? {
+                Some(base) if base.id == id && base.files.keys().all(|file| is_plain(file)) => {
+                    copies.push(Copy { base, proof });
+                }
+                Some(_) => self.faults.push(format!("{} is of another copy", named(BASE))),
+                // What can't be read is not thrown away for that.
+                None if there => {}
                 None => {
                     unfinished.insert(id);
                 }
@@ -263,6 +278,12 @@ impl Catalogue {
         let names = objects.into_iter().map(|object| object.name).collect();
         Ok(Line { name, about, copies, unfinished, segments, histories, names })
     }
+}
+
+/// Whether a name leads nowhere but to a file beside the others.
+fn is_plain(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(fits)
 }
 
 fn document<T: DeserializeOwned>(store: &dyn Store, name: &str) -> Result<T, StoreError> {

@@ -103,6 +103,14 @@ fn found(database: &ComponentId, goal: u64, reigns: &[Reign], volumes: &[Kept]) 
     let index = reigns.iter().position(|reign| reign.number == goal)?;
     let branch = reigns[index].content.branch(database);
     let later = &reigns[index + 1..];
+    // What was removed for good is no state of anything.
+    let discarded = |reign: &Reign| {
+        let later = reign.content.branch(database);
+        later.from == BranchOrigin::Discarded && later != branch
+    };
+    if later.iter().any(discarded) {
+        return None;
+    }
     if later.iter().all(|reign| reign.content.branch(database) != branch) {
         return Some(branch);
     }
@@ -164,6 +172,15 @@ mod tests {
         // Left at another time, it is the state of no generation's end.
         let volumes = [kept("orders-1", 0, Some(250)), kept("orders-2", 0, None)];
         assert!(state_of(&orders(), 1, &reigns, &volumes).unwrap_err().kept.is_empty());
+    }
+
+    #[test]
+    fn what_was_removed_for_good_is_no_state() {
+        let gone = Branch { number: 2, from: BranchOrigin::Discarded };
+        let reigns = [reign(1, None), reign(2, Some(gone.clone())), reign(3, Some(gone.clone()))];
+        let state = |goal| state_of(&orders(), goal, &reigns, &[kept("orders-3", 2, None)]);
+        assert!(state(1).is_err());
+        assert_eq!(state(3), Ok(gone));
     }
 
     #[test]

@@ -309,7 +309,9 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
         }
         self.record(events)?;
         let permanent = errors.iter().find(|e| e.permanent && !past_return);
-        if let (Some(error), Some(_)) = (permanent, &self.state.rollout) {
+        if let (Some(error), Some(_)) = (permanent, &self.state.rollout)
+            && !self.is_past_return().await?
+        {
             let blame: Vec<Blame> = Self::refused(error);
             self.abandon(AbandonKind::Refused, blame, &Actor::Keeper)?;
             return Ok(Next::Again);
@@ -402,15 +404,23 @@ impl<T: Target, C: Clock, S: Store> Keeper<T, C, S> {
     /// Publishes what was seen, and does nothing.
     /// Gives up the generation under way, unless that is what the data can't go back from.
     async fn cancel(&mut self, by: &Actor) -> Result<u64, Refusal> {
-        if self.state.rollout.is_some()
-            && let (Ok(desired), Ok(observed)) = (self.desired(), self.observe().await)
-        {
-            let observed = self.complete(&desired, observed)?;
-            if (self.engine.planner)(&desired, &observed).1.past_return {
-                return Err(Refusal::PastReturn(self.stack.clone()));
-            }
+        if self.is_past_return().await? {
+            return Err(Refusal::PastReturn(self.stack.clone()));
         }
         self.abandon(AbandonKind::Cancelled, Vec::new(), by)
+    }
+
+    /// Whether the rollout under way can't be given up, as things are now; also where that can't be seen.
+    async fn is_past_return(&mut self) -> Result<bool, Refusal> {
+        // It takes a database for it.
+        let databases = |g: &Generation| g.content.databases().next().is_some();
+        if self.state.rollout.is_none() || !databases(&*self.desired()?) {
+            return Ok(false);
+        }
+        let desired = self.desired()?;
+        let Ok(observed) = self.observe().await else { return Ok(true) };
+        let observed = self.complete(&desired, observed)?;
+        Ok((self.engine.planner)(&desired, &observed).1.past_return)
     }
 
     fn look(&mut self, desired: &Arc<Generation>, observed: Observed) {

@@ -148,8 +148,8 @@ pub enum Refusal {
     NoRollout(StackName),
     /// The rollout can't be given up any more.
     #[error(
-        "the data of {0} has gone over to a newer major version, which the generation before cannot \
-         take back: the rollout goes on"
+        "the rollout of {0} goes on: data has gone over to a newer major version, which the generation \
+         before cannot take back, or that cannot be seen at present"
     )]
     PastReturn(StackName),
     /// The content has no canonical form.

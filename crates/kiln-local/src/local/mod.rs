@@ -77,6 +77,8 @@ struct Machine {
     prober: Prober,
     herald: Herald,
     databases: Databases,
+    /// Held by whoever routes a stack: one that is late must not go on beside the next.
+    routing: Mutex<BTreeMap<StackName, Arc<Mutex<()>>>>,
     /// What obtains certificates, where that was asked for.
     issuer: OnceLock<Issuer>,
     /// What has no record, and since when it is known: removed when it has none for long.
@@ -135,6 +137,7 @@ impl Local {
             changes,
             issuer: OnceLock::new(),
             strays: Mutex::new(BTreeMap::new()),
+            routing: Mutex::new(BTreeMap::new()),
         });
         events::listen(&machine);
         route::renew_gateway(&machine);

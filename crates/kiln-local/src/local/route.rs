@@ -1,6 +1,7 @@
 //! Handing the gateway its table, and the networks the rules that go with it.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use kiln_engine::TargetError;
 use kiln_gateway::control::{Keys, Refusal};
@@ -19,6 +20,11 @@ impl Machine {
     /// The gateway first, so that it listens when the rules send connections to it.
     pub(super) fn route(&self, table: RouteTable) -> Result<(), TargetError> {
         let what = format!("route {}", table.stack);
+        let own = {
+            let mut all = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(table.stack.clone()).or_default().clone()
+        };
+        let _alone = own.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.table_of(&table.stack)?;
         if table.is_empty() && before.is_none() {
             return Ok(());

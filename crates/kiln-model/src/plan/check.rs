@@ -160,8 +160,9 @@ impl<'a> Checker<'a> {
             }
             Action::Destroy(Doomed::Data(_, id)) => {
                 let content = &self.desired.content;
-                let asked =
-                    content.data.get(id).is_some_and(|it| it.from == BranchOrigin::Discarded);
+                let asked = content.data.get(id).is_some_and(|it| {
+                    it.from == BranchOrigin::Discarded && it.number == self.desired.number
+                });
                 let used = content.components.contains_key(id)
                     || self.observed.instances.iter().any(|i| i.component == *id);
                 if used || !asked {

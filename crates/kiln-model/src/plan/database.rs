@@ -92,18 +92,24 @@ pub(super) fn serves(desired: &Generation, observed: &Observed, id: &ComponentId
     instances.any(|i| Some(&i.id) == primary && Some(i.digest) == digest && i.is_ready())
 }
 
-/// The databases whose data is to be removed: nothing of them is declared or there any more.
+/// The databases whose data is to be removed: the generation itself asks for it, and nothing of them is
+/// declared or there any more. What was written since they were declared anew is in a branch of its own,
+/// and stays.
 pub(super) fn discarded<'a>(
     desired: &'a Generation,
     observed: &'a Observed,
 ) -> impl Iterator<Item = &'a ComponentId> {
     let asked = desired.content.data.iter().filter(|(id, branch)| {
-        branch.from == BranchOrigin::Discarded && !desired.content.components.contains_key(id)
+        branch.from == BranchOrigin::Discarded
+            && branch.number == desired.number
+            && !desired.content.components.contains_key(id)
     });
-    asked.map(|(id, _)| id).filter(|id| {
-        observed.volumes.iter().any(|volume| volume.component == **id)
+    let there = asked.filter(|(id, branch)| {
+        let before = |v: &ObservedVolume| v.component == **id && v.branch < branch.number;
+        observed.volumes.iter().any(before)
             && !observed.instances.iter().any(|instance| instance.component == **id)
-    })
+    });
+    there.map(|(id, _)| id)
 }
 
 pub(super) fn decide(

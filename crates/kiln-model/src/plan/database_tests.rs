@@ -142,9 +142,15 @@ fn data_outlives_what_is_declared_unless_it_is_to_go() {
     world.converge(&Generation { number: 4, ..nothing.clone() });
     assert!(world.volumes.is_empty() && world.observed.volumes.is_empty());
     let again = first.content.following(&nothing.content, 5);
-    world.converge(&Generation { number: 5, content: again, ..nothing });
+    world.converge(&Generation { number: 5, content: again.clone(), ..nothing.clone() });
     let head = world.head.clone().unwrap();
     assert_eq!(world.volumes[&head].branch, 4);
+    // That it was asked for once says nothing of what has been written since.
+    let retired = Generation::none(nothing.stack.clone()).content.following(&again, 6);
+    world.converge(&Generation { number: 6, content: retired, ..nothing.clone() });
+    assert!(world.observed.instances.is_empty() && world.volumes.len() == 1);
+    world.converge(&Generation { number: 4, ..nothing });
+    assert_eq!(world.volumes.len(), 1, "nor does going back to the one that asked");
 }
 
 /// What happens to the machine between two steps.

@@ -120,6 +120,14 @@ fn branches(
     for (id, _, _) in goal.content.databases() {
         let shown = status.components.iter().filter(|c| c.kind == "database" && c.name == id.name);
         let volumes: Vec<Kept> = shown.flat_map(|c| &c.volumes).filter_map(kept).collect();
+        // A generation that was given up may have opened a branch all the same.
+        let own = goal.content.branch(id);
+        let given_up = !reigns.iter().any(|reign| reign.number == goal.number);
+        let left = |kept: &Kept| kept.branch == own.number && kept.left_at.is_some();
+        if given_up && own.number == goal.number && volumes.iter().any(left) {
+            branches.insert(id.clone(), own);
+            continue;
+        }
         let branch = match state_of(id, goal.number, &reigns, &volumes) {
             Ok(branch) => branch,
             Err(error) => match restorable(context, stack, id, goal.number, &reigns) {

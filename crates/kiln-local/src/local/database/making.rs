@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::backup;
 use super::copy;
 use super::place::{About, Place};
-use super::program::{Failure, Run, throw_away, with_program};
+use super::program::{Failure, Run, STALLED, throw_away, with_program};
 use super::{DataLabels, Databases, lock};
 use crate::instance::{self, record};
 use crate::launcher::protocol::{LaunchSpec, VolumeMount};
@@ -407,11 +407,11 @@ impl Job {
                 let making = self.making.clone();
                 let called_off = move || making.is_called_off();
                 return backup::fill(&self.machine, &self.creation, at, &data, &called_off)
-                    .map_err(|reason| Failure { reason, words: Vec::new(), lacks: false });
+                    .map_err(Failure::because);
             }
             BranchOrigin::Beginning | BranchOrigin::Discarded => {
                 let reason = "a branch needs a state to begin with".to_owned();
-                return Err(Failure { reason, words: Vec::new(), lacks: false });
+                return Err(Failure::because(reason));
             }
         };
         self.place.make_volume(id).map_err(failed)?;
@@ -434,11 +434,7 @@ impl Job {
         if self.making.is_called_off() {
             return Err(Failure::called_off());
         }
-        self.machine.launch(spec).map_err(|error| Failure {
-            reason: error.to_string(),
-            words: Vec::new(),
-            lacks: false,
-        })
+        self.machine.launch(spec).map_err(|error| Failure::because(error.to_string()))
     }
 
     /// What an instance must have as much of as the one that it is to follow.
@@ -487,6 +483,7 @@ impl Job {
             of: format!("data of {}", self.creation.id),
             volumes: self.volumes(),
             grows: &data,
+            patience: STALLED,
             called_off: &|| self.making.is_called_off(),
         };
         run.to_its_end(program)

@@ -191,6 +191,15 @@ impl Place {
         sync(&self.volumes)
     }
 
+    /// Whether a volume was whole once; it is an error where that can't be seen.
+    pub(super) fn is_whole(&self, volume: &InstanceId) -> io::Result<bool> {
+        match fs::symlink_metadata(self.volumes.join(volume.as_str()).join(ABOUT)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn about(&self, volume: &InstanceId) -> Option<About> {
         about(&self.volumes.join(volume.as_str()))
     }

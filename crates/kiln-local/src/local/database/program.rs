@@ -17,7 +17,7 @@ use crate::local::Machine;
 use crate::local::create::{PATH, chain, stage};
 use crate::logs;
 
-/// A program whose directory has not grown for so long will not end.
+/// A program that fills a directory which has not grown for so long will not end.
 pub(super) const STALLED: Duration = Duration::from_secs(120);
 /// From one look at the size of a directory to the next.
 const GROWTH: Duration = Duration::from_secs(10);
@@ -33,15 +33,22 @@ pub(super) struct Failure {
     pub(super) words: Vec<String>,
     /// Whether the image has no such program.
     pub(super) lacks: bool,
+    /// Whether the program itself said so, by its status.
+    pub(super) by_status: bool,
 }
 
 impl Failure {
     pub(super) fn called_off() -> Self {
-        Self { reason: "it is not wanted any more".to_owned(), words: Vec::new(), lacks: false }
+        Self::because("it is not wanted any more".to_owned())
     }
 
     pub(super) fn of(what: &str, error: &dyn std::error::Error) -> Self {
-        Self { reason: format!("{what}: {}", chain(error)), words: Vec::new(), lacks: false }
+        Self::because(format!("{what}: {}", chain(error)))
+    }
+
+    /// A failure that no program has told.
+    pub(super) fn because(reason: String) -> Self {
+        Self { reason, words: Vec::new(), lacks: false, by_status: false }
     }
 }
 
@@ -59,6 +66,8 @@ pub(super) struct Run<'a> {
     pub(super) volumes: Vec<VolumeMount>,
     /// The directory that grows while the program gets on.
     pub(super) grows: &'a Path,
+    /// How long it may not grow.
+    pub(super) patience: Duration,
     pub(super) called_off: &'a dyn Fn() -> bool,
 }
 
@@ -106,7 +115,8 @@ impl Run<'_> {
         let words = self.words();
         let said = words.join(" | ");
         let said = if said.is_empty() { said } else { format!(": {said}") };
-        Some(Failure { reason: format!("{what} {exit}{said}"), words, lacks: false })
+        let (reason, by_status) = (format!("{what} {exit}{said}"), exit.code.is_some());
+        Some(Failure { reason, words, lacks: false, by_status })
     }
 
     /// The last lines that it wrote.
@@ -146,10 +156,10 @@ impl Run<'_> {
                 }
                 looked = Instant::now();
             }
-            if grown.elapsed() >= STALLED {
-                let seconds = STALLED.as_secs();
+            if grown.elapsed() >= self.patience {
+                let seconds = self.patience.as_secs();
                 let reason = format!("{what} has not come further for {seconds} s");
-                return Err(Failure { reason, words: Vec::new(), lacks: false });
+                return Err(Failure::because(reason));
             }
             std::thread::sleep(LOOK);
         }

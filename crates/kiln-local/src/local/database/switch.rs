@@ -99,7 +99,10 @@ impl Machine {
                 let link = |to| party.place.set_primary(to).map_err(|e| fail(e.to_string()));
                 link(primary)?;
                 let taken = async {
-                    let position = self.fence_others(stack, component, primary).await?;
+                    let mut position = self.fence_others(stack, component, primary).await?;
+                    if position.is_none() && !is_head {
+                        position = self.furthest_beside(stack, component, &party).await?;
+                    }
                     take_over(&mut *session, position).await
                 };
                 if let Err(cause) = taken.await {
@@ -149,6 +152,31 @@ impl Machine {
         Ok(position)
     }
 
+    /// How far the other standbys of its branch go, asked now. Where nobody is left to tell how far the
+    /// one that took writes was, a standby must not take over from one that has more.
+    async fn furthest_beside(
+        &self,
+        stack: &StackName,
+        component: &ComponentId,
+        next: &Party,
+    ) -> Result<Option<u64>, String> {
+        let mut position = None;
+        for other in self.databases.others(stack, component, &next.id) {
+            let told = self.databases.last_role(&other.id);
+            if other.labels.branch != next.labels.branch || told != Some(Role::Standby) {
+                continue;
+            }
+            // One that does not answer is taken for dead before long, and is asked no more.
+            let silent = |error: EngineError| format!("{} is to be asked too: {error}", other.id);
+            let mut session = other.session().await.map_err(silent)?;
+            let state = answered(session.state()).await.map_err(silent)?;
+            if state.role == Role::Standby && !state.takes_over {
+                position = position.max(Some(state.position));
+            }
+        }
+        Ok(position)
+    }
+
     /// Removes volumes that nobody holds, but for the head, the one before it, and those in which
     /// other branches end.
     pub(super) fn prune_volumes(&self, place: &Place) {
@@ -171,7 +199,8 @@ impl Databases {
     pub(in crate::local) fn leave(&self, machine: &Machine, id: &InstanceId) -> io::Result<()> {
         for place in Place::with(&self.root, id)? {
             place.remove_socket(id)?;
-            if place.about(id).is_none() {
+            let kept = place.head()?.is_some_and(|head| head.keeps(id));
+            if !kept && !place.is_whole(id)? {
                 place.remove_volume(id)?;
             }
             machine.prune_volumes(&place);

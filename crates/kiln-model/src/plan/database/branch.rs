@@ -37,6 +37,11 @@ impl<'a> Scene<'a> {
         let next = self.candidates().find(|i| i.is_ready() && said(i).is_some());
         let holder = self.holder.filter(|holder| holder.is_ready());
         let restoring = Reason::Restoring { branch: self.branch.number };
+        if let (Some(unheard), None) = (self.holder, holder)
+            && self.route.is_some_and(|route| route.primary.as_ref() == Some(&unheard.id))
+        {
+            return self.unheard(unheard);
+        }
         match (next, holder) {
             (Some(next), Some(holder)) => self.switch(holder, next, None),
             (Some(next), None) => {

@@ -46,6 +46,14 @@ struct Range {
 impl Trade<'_> {
     /// Makes a copy of what the instance that takes writes has, and stores it; its line.
     pub(super) fn copy(&self, wanted: &Wanted) -> Result<(String, Base), String> {
+        let copied = self.copy_to(wanted, &self.work.join("copy"));
+        // What is left is thrown away with the next one.
+        let _ = fs::remove_dir_all(self.work.join("copy"));
+        let _ = fs::remove_file(self.work.join("sealed"));
+        copied
+    }
+
+    fn copy_to(&self, wanted: &Wanted, out: &Path) -> Result<(String, Base), String> {
         let place = self.place;
         let primary = place.primary().filter(|id| self.takes_writes(id));
         let primary = primary.ok_or("no instance takes writes at present")?;
@@ -55,15 +63,17 @@ impl Trade<'_> {
         let to = destination::place(self.machine, wanted)?;
         super::ship::begin_line(&*to.store, self.work, wanted, &line, system)
             .map_err(|error| chain(&error))?;
-        let out = self.work.join("copy");
-        empty(&out).map_err(|error| chain(&error))?;
+        let what = format!("copy {primary}");
+        let room = self.machine.databases.has_room(place, &primary, &what);
+        room.map_err(|error| error.to_string())?;
+        empty(out).map_err(|error| chain(&error))?;
         let began = now();
         let id = id_of(began);
         let instance = self.instance(&id)?;
         let layout = self.engine.layout();
         let volumes = vec![
             VolumeMount {
-                source: out.clone(),
+                source: out.to_owned(),
                 path: layout.data.to_owned(),
                 read_only: false,
                 own: true,
@@ -76,7 +86,7 @@ impl Trade<'_> {
             },
         ];
         let program = self.engine.copy(&instance.of(None), &primary);
-        self.run("copy", &out, volumes).to_its_end(&program).map_err(|failure| failure.reason)?;
+        self.run("copy", out, volumes).to_its_end(&program).map_err(|failure| failure.reason)?;
         let ended = now();
         let manifest = read_file(&out.join(MANIFEST)).map_err(|error| chain(&error))?;
         let manifest: Manifest = serde_json::from_slice(&manifest)
@@ -100,8 +110,6 @@ impl Trade<'_> {
             files,
         };
         catalogue::complete(&*to.store, self.work, &line, &base).map_err(|error| chain(&error))?;
-        // What is left is thrown away with the next one.
-        let _ = fs::remove_dir_all(&out);
         Ok((line, base))
     }
 
@@ -117,7 +125,8 @@ impl Trade<'_> {
         let content = match &to.seal {
             None => Content::of_open(plain),
             Some(identity) => {
-                let sealed = self.work.join("copy").join("sealed");
+                // Not where the instance writes.
+                let sealed = self.work.join("sealed");
                 let mut write = || -> io::Result<Content> {
                     let mut to = Sealer::new(identity, File::create(&sealed)?)?;
                     io::copy(&mut plain, &mut to)?;
@@ -144,9 +153,12 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
 }
 
+/// The longest manifest of a copy, in bytes: some millions of files.
+pub(super) const LONGEST_MANIFEST: u64 = 1 << 30;
+
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut open(path)?, &mut bytes)?;
+    io::Read::read_to_end(&mut io::Read::take(open(path)?, LONGEST_MANIFEST), &mut bytes)?;
     Ok(bytes)
 }
 

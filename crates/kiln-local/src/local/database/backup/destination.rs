@@ -2,6 +2,7 @@
 
 use kiln_backup::Store;
 use kiln_backup::age::Identity;
+use kiln_backup::catalogue::Catalogue;
 use kiln_backup::store::{Access, Directory, S3};
 use kiln_engine::backup::Wanted;
 use kiln_model::name::ComponentId;
@@ -17,6 +18,14 @@ const BACKUPS: &str = "backups";
 pub(super) struct Place {
     pub(super) store: Box<dyn Store>,
     pub(super) seal: Option<Identity>,
+}
+
+impl Place {
+    /// What there is of a database's; others may back up to the same place.
+    pub(super) fn catalogue(&self, wanted: &Wanted) -> Result<Catalogue, String> {
+        let all = Catalogue::read(&*self.store).map_err(|error| chain(&error))?;
+        Ok(all.of(&wanted.creation.stack, &wanted.creation.component))
+    }
 }
 
 /// The place of a database's backups, or in words why there is none.

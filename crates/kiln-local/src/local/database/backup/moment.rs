@@ -67,6 +67,21 @@ impl Tender {
     }
 
     /// Fills an empty directory; `own` tells what is done at the same time apart.
+    /// The line that writes go to, alone, where the moment is after they went there: another one may
+    /// have begun later and been left.
+    fn own_line(
+        &self,
+        catalogue: &Catalogue,
+        current: Option<&str>,
+        moment: &Moment,
+    ) -> Option<Catalogue> {
+        let Moment::At(at) = moment else { return None };
+        let left_at = self.place.head().ok()??.left_at;
+        left_at.values().max().filter(|since| *since <= at)?;
+        let lines = vec![catalogue.line_named(current?)?.clone()];
+        Some(Catalogue { lines, faults: Vec::new() })
+    }
+
     fn bring_back(
         &self,
         machine: &Arc<Machine>,
@@ -82,9 +97,13 @@ impl Tender {
         if !matches!(moment, Moment::Copy(_)) {
             self.settle(machine, wanted, &from, called_off)?;
         }
-        let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
+        let catalogue = from.catalogue(wanted)?;
         let current = self.current(wanted);
-        let choice = choose(&catalogue, current.as_deref(), &moment).map_err(|e| e.to_string())?;
+        let alone = self.own_line(&catalogue, current.as_deref(), &moment);
+        let choice = match alone.as_ref().map(|it| choose(it, current.as_deref(), &moment)) {
+            Some(Ok(choice)) => choice,
+            _ => choose(&catalogue, current.as_deref(), &moment).map_err(|e| e.to_string())?,
+        };
         check_version(wanted, &choice)?;
         let until = match moment {
             Moment::Latest => Until::End,

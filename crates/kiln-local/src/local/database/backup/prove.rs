@@ -78,9 +78,17 @@ pub(super) fn read_all(
         for copy in line.copies.iter().filter(|copy| copy.base.id != but) {
             let (seal, base) = (from.seal.as_ref(), &copy.base);
             let stored = Stored { store: &*from.store, seal, line: &line.name, base };
+            let mut own = Vec::new();
             for short in base.files.keys() {
-                note(check(&stored, short), &mut faults)?;
+                note(check(&stored, short), &mut own)?;
             }
+            if !own.is_empty() {
+                // From now on it is neither chosen nor counted on.
+                let proof = Proof { at: now(), passed: Vec::new(), faults: own.clone() };
+                catalogue::prove(&*from.store, scratch, &line.name, &base.id, &proof)
+                    .map_err(|error| chain(&error))?;
+            }
+            faults.extend(own);
         }
         let seal = from.seal.as_ref();
         let archive = Archive { store: &*from.store, line: &line.name, seal, scratch };

@@ -16,7 +16,7 @@ use kiln_model::quantity::{Millis, Timestamp};
 use super::unpack::{self, Stored};
 use super::{Trade, Trouble, destination};
 use crate::launcher::protocol::VolumeMount;
-use crate::local::database::program::{Failure, name_of};
+use crate::local::database::program::{Failure, Run, name_of};
 
 /// How long the engine may take to bring data to a moment.
 const RECOVERY: Duration = Duration::from_secs(6 * 3600);
@@ -89,7 +89,8 @@ impl Trade<'_> {
             }
         };
         let newest = choice.segments.iter().max_by_key(|it| (it.timeline, it.number));
-        let last = newest.filter(|_| until == Until::End);
+        // Also where the moment is after the end of the log: then all of it is to be there.
+        let last = newest.filter(|_| goal == Until::End);
         if let Some(last) = last.filter(|last| position < last.number * SIZE) {
             let fault = format!("{last} is there, and the log could not be followed up to it");
             return Err(Trouble::Damaged(vec![fault]));
@@ -183,8 +184,10 @@ impl Trade<'_> {
                     Ok(Recovered::EndedEarly)
                 } else {
                     let failure = run.failure(&what, exit);
+                    let damaged = failure.as_ref().is_none_or(|failure| failure.by_status);
                     let why = failure.map_or_else(|| format!("{what} has ended"), |it| it.reason);
-                    Err(Trouble::Damaged(vec![format!("it cannot be recovered: {why}")]))
+                    let why = format!("it cannot be recovered: {why}");
+                    Err(if damaged { Trouble::Damaged(vec![why]) } else { Trouble::Failed(why) })
                 };
             }
             if self.is_called_off() {
@@ -232,16 +235,16 @@ impl Trade<'_> {
                 None => self.volumes(target, None),
                 Some(_) => vec![self.sockets(target)],
             };
-            let run = self.run("check", target.sockets, volumes);
+            // What reads all of it and writes nothing takes as long as it is large.
+            let run = Run { patience: RECOVERY, ..self.run("check", target.sockets, volumes) };
             match run.to_its_end(&program) {
                 Ok(()) => passed.push(what.to_owned()),
                 Err(failure) if failure.lacks => {}
-                Err(failure) if self.is_called_off() => {
-                    return Err(Trouble::Failed(failure.reason));
-                }
-                Err(failure) => {
+                Err(failure) if failure.by_status && !self.is_called_off() => {
                     return Err(Trouble::Damaged(vec![format!("{what}: {}", failure.reason)]));
                 }
+                // Want of memory, of room or of patience says nothing of the data.
+                Err(failure) => return Err(Trouble::Failed(failure.reason)),
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use kiln_backup::catalogue::{Catalogue, Copy, remove_base};
+use kiln_backup::catalogue::{BASE, Copy, Line, remove_base};
 use kiln_backup::retention::expired;
 use kiln_backup::segment::{LogFile, Segment};
 use kiln_engine::backup::{Answer, Ask, BackupView, Verification, Wanted};
@@ -149,7 +149,7 @@ impl Keeper<'_> {
 
     fn look(&self, machine: &Arc<Machine>, wanted: &Wanted) -> Result<Option<Newest>, String> {
         let from = destination::place(machine, wanted)?;
-        let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
+        let catalogue = from.catalogue(wanted)?;
         let current = self.tender.current(wanted);
         let mut lines = catalogue.lines.iter().filter(|line| Some(&line.name) == current.as_ref());
         let newest = lines.find_map(|line| Some((line, line.copies.last()?)));
@@ -188,7 +188,7 @@ impl Keeper<'_> {
     ) -> Result<BackupView, String> {
         let newest = self.newest.clone().ok_or("there is no copy")?;
         let from = destination::place(machine, wanted)?;
-        let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
+        let catalogue = from.catalogue(wanted)?;
         let line = catalogue.line_named(&newest.line);
         let copy = line.and_then(|l| l.copies.iter().find(|copy| copy.base.id == newest.id));
         let Some((line, copy)) = line.zip(copy) else {
@@ -224,7 +224,7 @@ impl Keeper<'_> {
         let store = &*from.store;
         let Some(current) = self.tender.current(wanted) else { return Ok(()) };
         // What is there now, proofs and all.
-        let catalogue = Catalogue::read(store).map_err(|error| chain(&error))?;
+        let catalogue = from.catalogue(wanted)?;
         let gone = expired(&catalogue, &current, now(), wanted.backup.keep);
         let removed = || -> Result<(), kiln_backup::StoreError> {
             for line in catalogue.lines.iter().filter(|line| gone.lines.contains(&line.name)) {
@@ -244,7 +244,9 @@ impl Keeper<'_> {
                     store.remove(name)?;
                 }
                 for id in &line.unfinished {
-                    remove_base(store, line, id)?;
+                    if is_abandoned(store, line, id, now())? {
+                        remove_base(store, line, id)?;
+                    }
                 }
             }
             Ok(())
@@ -271,7 +273,7 @@ impl Keeper<'_> {
         backup: Option<String>,
     ) -> Result<Verification, String> {
         let from = destination::place(machine, wanted)?;
-        let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
+        let catalogue = from.catalogue(wanted)?;
         let all =
             || catalogue.lines.iter().flat_map(|l| l.copies.iter().map(move |copy| (l, copy)));
         let found = match &backup {
@@ -313,4 +315,19 @@ fn is_below(name: &str, number: u64) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a copy was never completed, and nobody is at it any more: what is shown late, or was read wrong
+/// once, is left.
+fn is_abandoned(
+    store: &dyn kiln_backup::Store,
+    line: &Line,
+    id: &str,
+    now: Timestamp,
+) -> Result<bool, kiln_backup::StoreError> {
+    const AGE: Millis = Millis(24 * 3_600_000);
+    let below = format!("{}/base/{id}/", line.name);
+    let newest = store.list(&below)?.into_iter().map(|object| object.modified).max();
+    let old = newest.is_none_or(|newest| newest.after(AGE) < now);
+    Ok(old && store.get(&format!("{below}{BASE}")).is_err_and(|error| error.is_absent()))
 }

@@ -14,7 +14,7 @@ use crate::launcher::protocol::{LaunchSpec, VolumeMount};
 use crate::local::Machine;
 use crate::local::create::chain;
 use crate::local::database::place::Place;
-use crate::local::database::program::{Run, throw_away};
+use crate::local::database::program::{Run, STALLED, throw_away};
 
 /// The names of throw-away instances, before what tells databases apart.
 const NAMES: [&str; 3] = ["copy", "restore", "check"];
@@ -112,6 +112,7 @@ impl<'a> Trade<'a> {
             of: format!("backups, {name}"),
             volumes,
             grows,
+            patience: STALLED,
             called_off: self.called_off,
         }
     }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::Trouble;
+use super::base::LONGEST_MANIFEST;
 
 /// Compressed bytes are read in pieces of this size.
 const PIECE: usize = 256 << 10;
@@ -108,8 +109,11 @@ impl Stored<'_> {
         let needed = start.segment()..=stop.last_segment();
         let needed = needed.map(|number| Segment { timeline: *timeline, number }.to_string());
         let lacks = needed.filter(|segment| !found.contains_key(segment));
-        let faults: Vec<String> =
-            lacks.map(|segment| format!("{segment} is missing in {}", self.name(name))).collect();
+        // As many as anybody reads: what the manifest says is not trusted.
+        let faults: Vec<String> = lacks
+            .take(20)
+            .map(|segment| format!("{segment} is missing in {}", self.name(name)))
+            .collect();
         if faults.is_empty() { Ok(()) } else { Err(Trouble::Damaged(faults)) }
     }
 
@@ -120,7 +124,7 @@ impl Stored<'_> {
     fn manifest(&self, data: &Path) -> Result<Manifest, Trouble> {
         let name = super::base::FILES[2].1;
         let mut bytes = Vec::new();
-        self.each(name, |mut reader| reader.read_to_end(&mut bytes).map(drop))?;
+        self.each(name, |reader| reader.take(LONGEST_MANIFEST).read_to_end(&mut bytes).map(drop))?;
         write(&data.join("backup_manifest"), &bytes, data)
             .map_err(|error| Trouble::failed("lay out the manifest", &error))?;
         serde_json::from_slice(&bytes)
@@ -216,13 +220,23 @@ fn unpack(
     Ok(())
 }
 
-/// Makes a directory for the owner of `like`.
+/// Makes a directory, and those between it and `like`, for the owner of `like`. An instance may have
+/// written there: no link is followed.
 pub(super) fn make(directory: &Path, like: &Path) -> io::Result<()> {
-    if directory.is_dir() {
+    if directory == like {
         return Ok(());
     }
     if let Some(parent) = directory.parent() {
         make(parent, like)?;
+    }
+    match fs::symlink_metadata(directory) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => {
+            let what = format!("{} is no directory", directory.display());
+            return Err(io::Error::other(what));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     DirBuilder::new().mode(0o700).create(directory)?;
     own(directory, like)
@@ -234,9 +248,11 @@ pub(super) fn write(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
 }
 
 fn create(path: &Path, like: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path)?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     own(path, like)?;
     Ok(file)
 }

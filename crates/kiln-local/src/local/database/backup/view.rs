@@ -10,14 +10,13 @@ use kiln_model::quantity::Timestamp;
 
 use super::{Tender, destination, prove};
 use crate::local::Machine;
-use crate::local::create::chain;
 use crate::local::database::lock;
 
 /// What there is.
 pub(super) fn list(machine: &Arc<Machine>, tender: &Tender) -> Result<Backups, String> {
     let wanted = tender.wanted();
     let from = destination::place(machine, &wanted)?;
-    let catalogue = Catalogue::read(&*from.store).map_err(|error| chain(&error))?;
+    let catalogue = from.catalogue(&wanted)?;
     let archiving = lock(&tender.archive).clone();
     let mut faults = catalogue.faults.clone();
     faults.extend(catalogue.lines.iter().filter_map(prove::gap));
