@@ -206,6 +206,8 @@ mod tests {
         follows.keep(|known| *known != id("c"), |known| *known != id("c"));
         assert!(!sure("b"), "the other may have had what it lacks");
         follows.heard(&id("a"), &state(&["b"]));
+        assert!(!sure("b"), "how far the primary is since then is to be heard first");
+        follows.heard(&id("a"), &state(&["b"]));
         assert!(sure("b"));
     }
 }
