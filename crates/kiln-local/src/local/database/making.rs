@@ -7,7 +7,7 @@
 //!
 //! Programs that fill a data directory run as throw-away instances of the same image, before the
 //! real one, and nothing runs beside that. A making is given up when its volume has not grown for
-//! [`STALLED`](super::program::STALLED).
+//! [`STALLED`].
 
 mod shown;
 
