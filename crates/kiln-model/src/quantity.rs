@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::civil_from_days;
+use crate::calendar::{civil_from_days, days_from_civil};
 
 /// A text that is not a quantity of the wanted sort.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -261,17 +261,13 @@ impl FromStr for Timestamp {
 
 /// Days from 1970-01-01 to a date; none where there is no such date.
 fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
-    const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    };
-    let length = |month: usize| LENGTHS[month] + u64::from(month == 1 && leap(year));
-    let index = usize::try_from(month).ok()?.checked_sub(1).filter(|index| *index < 12)?;
-    if year < 1970 || day == 0 || day > length(index) {
+    let date = (year.cast_signed(), month.cast_signed(), day.cast_signed());
+    if year < 1970 || !(1..=12).contains(&month) {
         return None;
     }
-    let years: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
-    Some(years + (0..index).map(length).sum::<u64>() + day - 1)
+    let days = days_from_civil(date.0, date.1, date.2);
+    // A day that its month does not have is one of another.
+    (civil_from_days(days) == date).then(|| days.cast_unsigned())
 }
 
 #[cfg(test)]
